@@ -1,0 +1,38 @@
+//! The decisions of the OpenLambda worker.
+//!
+//! No kernel, no HTTP, no files: what the actors need from the world they get through the traits in
+//! [`world`], which the root package implements. That keeps every decision testable without root
+//! rights and without real time.
+//!
+//! | actor | owns | decides |
+//! |---|---|---|
+//! | [`Supervisor`](supervisor::Supervisor) | the tree: one lambda per function, restart budgets, generations | start, restart after a panic, retire, the order of shutdown |
+//! | [`Lambda`](lambda::Lambda) | one function's pool of warm sandboxes, its queue, its code, its figures | scale up and down, hand out leases, drain the old generation, freeze, give up sandboxes |
+//! | [`RegistryWatcher`](watcher::RegistryWatcher) | the view of the registry | which function is new, changed, gone or broken |
+//! | [`Evictor`](evictor::Evictor) | the memory ledger | whom to ask for memory, in which order |
+//! | [`Zygotes`](zygotes::Zygotes) | the interpreters that are forked, and the standbys forked from them | which zygote fits, how many standbys wait |
+//! | [`Packages`](packages::Packages) | installed packages and installs in flight | one install per package, shared by all who wait |
+//! | [`Router`](router::Router) | the routing table: name to lambda | the miss path |
+//!
+//! The words: *function* (what a user uploads), *lambda* (the actor that runs it), *sandbox* (one
+//! confined process tree), *zygote* (an interpreter that is forked), *standby* (a confined fork that
+//! waits for a function), *lease* (a sandbox on loan to one request), *invocation* (one call),
+//! *generation* (one version of a function's code).
+
+#![forbid(unsafe_code)]
+
+pub mod world;
+pub mod name;
+pub mod pool;
+pub mod monitor;
+pub mod supervisor;
+pub mod lambda;
+pub mod router;
+pub mod watcher;
+pub mod evictor;
+pub mod zygotes;
+pub mod packages;
+pub mod stats;
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,162 @@
+//! What the actors need from the world outside: a launcher of sandboxes, a registry of code, a gauge
+//! of memory. The root package implements these; the tests have fakes.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::name::FunctionName;
+
+/// A future that stays on the thread of the actor that made it.
+pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Everything outside, as one type parameter of the actors.
+pub trait World: 'static + Sized + Unpin {
+    /// One generation of a function's code, ready to be put into a sandbox.
+    type Code: Code;
+    /// A confined interpreter that waits for a function.
+    type Standby: Send + Unpin + 'static;
+    /// A sandbox that serves one function.
+    type Sandbox: Sandbox;
+    /// Makes standbys, and sandboxes from them.
+    type Launcher: Launcher<Self>;
+    /// Where functions come from.
+    type Registry: Registry<Self>;
+    /// How much memory is in use.
+    type Gauge: Gauge;
+}
+
+/// One generation of a function's code: an immutable directory and its settings. Cheap to clone; the
+/// files go when the last clone goes.
+pub trait Code: Clone + Send + Sync + Unpin + Debug + 'static {
+    /// Tells versions of the code apart; shown to people, e.g. the first digits of a content hash.
+    fn version(&self) -> &str;
+    /// What the pool of this function may do.
+    fn limits(&self) -> PoolLimits;
+    /// What a standby must be like to take this code.
+    fn class(&self) -> Class;
+    /// Packages the function asks for, as the user wrote them.
+    fn packages(&self) -> &[String];
+    /// Whether a sandbox serves more than one invocation (`reuse-sandbox` of `ol.yaml`).
+    fn reuse(&self) -> bool;
+}
+
+/// Bounds of one function's pool and queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Sandboxes at most, busy and idle together. At least 1.
+    pub max_instances: usize,
+    /// Sandboxes that are kept even when idle.
+    pub min_warm: usize,
+    /// Requests that may wait for a sandbox; one more is refused.
+    pub queue_length_max: usize,
+    /// How long a request may wait for a sandbox.
+    pub queue_wait_max: Duration,
+    /// How long a sandbox is idle before it is frozen.
+    pub freeze_after: Duration,
+    /// How long a sandbox is idle before it is given up. `None`: only under memory pressure.
+    pub release_after: Option<Duration>,
+}
+
+/// What tells standbys apart before they know their function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// The network that a sandbox sees.
+    pub network: Network,
+    /// Size of the private `/tmp`, in MiB.
+    pub tmp_mb: u32,
+}
+
+/// The network that a sandbox sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// A loopback device of its own and nothing else.
+    #[default]
+    None,
+    /// Outbound connections through address translation; nothing on this machine is reachable.
+    Outbound,
+    /// The machine's own network.
+    Host,
+}
+
+/// A sandbox as the pool sees it. Dropping one destroys it, and never blocks.
+pub trait Sandbox: Send + Unpin + 'static {
+    /// Unique while the worker runs.
+    fn id(&self) -> u64;
+    /// Whether its processes still live. Cheap: called at each lease of an idle sandbox.
+    fn is_alive(&self) -> bool;
+    /// Stop it from running until [`thaw`](Self::thaw). Frozen twice is fine.
+    fn freeze(&mut self);
+    /// Undo [`freeze`](Self::freeze).
+    fn thaw(&mut self);
+    /// Memory charged to it now, in bytes.
+    fn memory_bytes(&self) -> u64;
+}
+
+/// Makes standbys, and sandboxes from them. Both futures may be dropped at any time; what was half
+/// made is then destroyed.
+pub trait Launcher<W: World>: 'static + Unpin {
+    /// A confined interpreter of this class, forked from the root zygote. Takes about 2 ms.
+    fn prepare(&self, class: Class) -> LocalFuture<Result<W::Standby, LaunchError>>;
+    /// Give a standby its function's code. `invocation` waits meanwhile.
+    fn install(&self, name: FunctionName, standby: W::Standby, code: W::Code) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    /// The function's code could not be loaded; the text is for its author (a traceback).
+    #[error("{0}")]
+    Load(String),
+    /// The function asks for something that this worker cannot give it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The machine or the worker is out of something; the text says of what.
+    #[error("cannot make a sandbox: {0}")]
+    Resources(String),
+    /// A sandbox could not be made; the text says which step failed.
+    #[error("cannot make a sandbox: {0}")]
+    Failed(String),
+}
+
+/// Where functions come from.
+pub trait Registry<W: World>: 'static + Unpin {
+    /// Names of all functions now in the registry, valid or not.
+    fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, RegistryError>>;
+    /// Read one function: take an immutable copy of its code, check it. `Ok(None)`: there is none of that name.
+    /// When the content is that of `last`, gives `last` back, unchanged.
+    fn load(&self, name: FunctionName, last: Option<W::Code>) -> LocalFuture<Result<Option<W::Code>, RegistryError>>;
+}
+
+/// Why a function cannot be served from the registry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// What was uploaded is not a function; the text says what to mend.
+    #[error("{0}")]
+    Invalid(String),
+    /// Files are still being written; try again a moment later.
+    #[error("{0}")]
+    Unsettled(String),
+    /// The registry could not be read.
+    #[error("cannot read the registry: {0}")]
+    Unavailable(String),
+}
+
+/// How much memory is in use.
+pub trait Gauge: 'static + Unpin {
+    /// Bytes charged to all sandboxes and zygotes, and the pool's size in bytes.
+    fn read(&self) -> MemoryReading;
+}
+
+/// One reading of the [`Gauge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct MemoryReading {
+    /// Charged to sandboxes and zygotes, in bytes.
+    pub used_bytes: u64,
+    /// What they may use together (`mem_pool_mb`), in bytes.
+    pub pool_bytes: u64,
+    /// What the machine has free for programs (`MemAvailable`), in bytes.
+    pub available_bytes: u64,
+}
