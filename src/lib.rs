@@ -1,1 +1,3 @@
-//! x
+//! wip
+pub mod sandbox;
+pub mod frame;

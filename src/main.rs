@@ -1,2 +1,3 @@
-//! x
-fn main(){}
+//! The worker program; to come.
+
+fn main() {}

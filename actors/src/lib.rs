@@ -23,16 +23,16 @@
 
 pub mod world;
 pub mod name;
-pub mod pool;
-pub mod monitor;
-pub mod supervisor;
-pub mod lambda;
-pub mod router;
-pub mod watcher;
-pub mod evictor;
-pub mod zygotes;
-pub mod packages;
-pub mod stats;
+//pub mod pool;
+//pub mod monitor;
+//pub mod supervisor;
+//pub mod lambda;
+//pub mod router;
+//pub mod watcher;
+//pub mod evictor;
+//pub mod zygotes;
+//pub mod packages;
+//pub mod stats;
 
-#[cfg(test)]
-mod fake;
+//#[cfg(test)]
+//mod fake;
