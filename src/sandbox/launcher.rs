@@ -54,6 +54,8 @@ pub struct LauncherSpec {
     pub packages: Option<PathBuf>,
     /// Limits of a sandbox before its function is known.
     pub limits: Limits,
+    /// First uid of slot 0.
+    pub uid_base: u32,
     /// Whether system calls are filtered. Off only where somebody studies without.
     pub seccomp: bool,
 }
@@ -180,7 +182,7 @@ impl Launcher {
         let filter = if spec.seccomp { seccomp::compile() } else { seccomp::allow_all() };
         let launcher = Self {
             inner: Arc::new(Inner {
-                slot: Slot::take()?,
+                slot: Slot::take(spec.uid_base)?,
                 cgroups,
                 uids: Uids::new(),
                 forker: Forker::start()?,
