@@ -1,0 +1,127 @@
+"""Loading: from what the worker says this sandbox is to be (LOAD) to an entry that can be called."""
+
+import json
+import os
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+
+from . import failure, identity, invocation
+from .entries import Event
+from .frames import PROTOCOL
+
+
+class LoadFailed(Exception):
+    """Why the code could not be loaded, in a sentence, with the traceback below."""
+
+
+def load(body):
+    order = json.loads(body)
+    if order["protocol"] != PROTOCOL:
+        raise LoadFailed(f"the worker speaks frame protocol {order['protocol']}; this runtime speaks {PROTOCOL}")
+    directory = order["directory"]
+    entry = order["entry"]
+    # First of all: what is imported below may draw random numbers.
+    identity.renew(bytes.fromhex(order["random"]))
+    set_environment(order["environment"])
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise LoadFailed(f"the code is not at {directory}: {error.strerror}") from None
+    sys.path[:0] = [*order["packages"], directory]
+    path = os.path.join(directory, entry)
+    sys.argv = [path]
+    return find_entry(import_file(entry, path), entry)
+
+
+def set_environment(environment):
+    for name, value in environment.items():
+        try:
+            os.environ[name] = value
+        except ValueError:
+            raise LoadFailed(f"the environment variable {name!r} cannot be set: {value!r}") from None
+    if "TZ" in environment:
+        # The C library read it once, in the zygote.
+        import time
+
+        time.tzset()
+
+
+def import_file(entry, path):
+    """The entry file as a module of its own name.
+
+    Not by `import`: a package or a module that the zygote has imported may have the same name.
+    """
+    stem = entry[:-3] if entry.endswith(".py") else entry
+    name = stem.replace("/", ".")
+    loader = SourceFileLoader(name, path)
+    try:
+        source = loader.get_data(path)
+    except OSError as error:
+        raise LoadFailed(f"{entry} cannot be read: {error.strerror}") from None
+    spec = ModuleSpec(name, loader, origin=path)
+    spec.has_location = True
+    module = type(sys)(name)
+    module.__file__ = path
+    module.__loader__ = loader
+    module.__spec__ = spec
+    module.__package__ = spec.parent
+    sys.modules[name] = module
+    try:
+        exec(loader.source_to_code(source, path), module.__dict__)
+    # All of them: a file that ends in sys.exit() is not a function, and the worker wants to know why.
+    except BaseException as error:
+        invocation.leave_if_forked(error)
+        sys.modules.pop(name, None)
+        raise LoadFailed(f"{why(entry, path, error)}\n\n{failure.text(error)}") from None
+    invocation.leave_if_forked()
+    # A module may have put something else in its place.
+    return sys.modules.get(name, module)
+
+
+def why(entry, path, error):
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f"{entry} has a syntax error in line {error.lineno}: {error.msg}"
+    if isinstance(error, SystemExit):
+        return f"{entry} called sys.exit({error.code!r}) while it was imported"
+    return f"{entry} could not be imported: {type(error).__name__}"
+
+
+def find_entry(module, entry):
+    function = getattr(module, "f", None)
+    name = "f"
+    if function is None and entry == "lambda_func.py":
+        function = getattr(module, "handler", None)
+        name = "handler"
+    if function is not None:
+        return event_entry(function, name, entry)
+    if getattr(module, "app", None) is not None:
+        raise LoadFailed(f"{entry} defines an app; this version serves functions: def f(event)")
+    if entry == "lambda_func.py":
+        raise LoadFailed(f"{entry} defines neither f(event) nor handler(event)")
+    raise LoadFailed(f"{entry} defines no function f(event)")
+
+
+def event_entry(function, name, entry):
+    if not callable(function):
+        raise LoadFailed(f"{name} in {entry} is not a function but of type {type(function).__name__}")
+    if getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x80:  # CO_COROUTINE, in inspect
+        raise LoadFailed(f"{name} in {entry} is an `async def`; this version calls plain functions")
+    n = n_required(function)
+    if n > 2:
+        raise LoadFailed(f"{name} in {entry} wants {n} arguments; it is called as {name}(event) or {name}(event, context)")
+    return Event(function, wants_head=n == 2)
+
+
+def n_required(function):
+    """How many arguments it cannot be called without."""
+    if type(function) is type(n_required) and not hasattr(function, "__wrapped__"):
+        return function.__code__.co_argcount - len(function.__defaults__ or ())
+    # Decorated, or an object with __call__. Imported for those alone: inspect is large.
+    import inspect
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
