@@ -6,8 +6,8 @@ import sys
 from . import failure, log
 from .frames import CANCEL, FAILED, MORE, REQUEST_BODY, RESPONSE, RESPONSE_BODY, ProtocolError
 
-# Set by the loop: the process that may speak to the worker.
-pid = 0
+# The process that may speak to the worker. `runtime.main` sets it anew after the fork.
+pid = os.getpid()
 
 
 class Cancelled(Exception):

@@ -47,10 +47,7 @@ def set_environment(environment):
 
 
 def import_file(entry, path):
-    """The entry file as a module of its own name.
-
-    Not by `import`: a package or a module that the zygote has imported may have the same name.
-    """
+    """The entry file as a module of its own name."""
     stem = entry[:-3] if entry.endswith(".py") else entry
     name = stem.replace("/", ".")
     loader = SourceFileLoader(name, path)
@@ -58,24 +55,34 @@ def import_file(entry, path):
         source = loader.get_data(path)
     except OSError as error:
         raise LoadFailed(f"{entry} cannot be read: {error.strerror}") from None
-    spec = ModuleSpec(name, loader, origin=path)
-    spec.has_location = True
-    module = type(sys)(name)
-    module.__file__ = path
-    module.__loader__ = loader
-    module.__spec__ = spec
-    module.__package__ = spec.parent
-    sys.modules[name] = module
     try:
-        exec(loader.source_to_code(source, path), module.__dict__)
+        module = import_source(loader, source)
     # All of them: a file that ends in sys.exit() is not a function, and the worker wants to know why.
     except BaseException as error:
         invocation.leave_if_forked(error)
         sys.modules.pop(name, None)
         raise LoadFailed(f"{why(entry, path, error)}\n\n{failure.text(error)}") from None
     invocation.leave_if_forked()
+    return module
+
+
+def import_source(loader, source):
+    """What `import` does with a file that it has found.
+
+    Not by `import`, because it might find another one: a package, or a module that the zygote has imported
+    already, may have the same name. And without looking for a .pyc: nobody can have written one here.
+    """
+    spec = ModuleSpec(loader.name, loader, origin=loader.path)
+    spec.has_location = True
+    module = type(sys)(loader.name)
+    module.__file__ = loader.path
+    module.__loader__ = loader
+    module.__spec__ = spec
+    module.__package__ = spec.parent
+    sys.modules[loader.name] = module
+    exec(loader.source_to_code(source, loader.path), module.__dict__)
     # A module may have put something else in its place.
-    return sys.modules.get(name, module)
+    return sys.modules.get(loader.name, module)
 
 
 def why(entry, path, error):

@@ -5,13 +5,17 @@ sandbox that waits in a pool has the time for them; a caller has not.
 """
 
 import os
+import sys
+from importlib.machinery import SourceFileLoader
 
-from . import failure, invocation, jsontext, log
-from .entries import JSON_200, Event
-from .frames import HEADER, MORE, REQUEST, Channel
+from . import identity
+from .entries import Event
+from .frames import MORE, REQUEST, Channel
 from .invocation import Invocation
+from .load import import_source
 
-SOURCE = """
+NAME = "<warm>"
+SOURCE = b"""
 import json
 class Dummy:
     def __init__(self, value):
@@ -25,11 +29,12 @@ EVENT = b'{"name": "value", "number": 1.5, "list": [1, 2, 3], "nested": {"true":
 
 
 def warm():
-    """Does a few invocations over a pipe to itself. Leaves no trace but pages that are its own."""
-    code = compile(SOURCE, "<warm>", "exec")
-    module = {"__name__": "<warm>"}
-    exec(code, module)
-    entry = Event(module["f"], wants_head=False)
+    """Loads a function and calls it, over a pipe to itself. Leaves no trace but pages that are its own."""
+    # LOAD does it again, with the worker's bytes. OpenSSL's generator takes a millisecond the first time.
+    identity.renew(os.urandom(32))
+    module = import_source(SourceFileLoader(NAME, NAME), SOURCE)
+    del sys.modules[NAME]
+    entry = Event(module.f, wants_head=False)
     fd_in, fd_out = os.pipe()
     try:
         channel = Channel(fd_in, fd_out)
