@@ -10,6 +10,12 @@ from .frames import CANCEL, FAILED, MORE, REQUEST_BODY, RESPONSE, RESPONSE_BODY,
 pid = os.getpid()
 
 
+# How far the answer is.
+NOT_BEGUN = 0
+BEGUN = 1
+ENDED = 2
+
+
 class Cancelled(Exception):
     """The rest of the request's body will not come: nobody waits for the answer any more."""
 
@@ -17,7 +23,7 @@ class Cancelled(Exception):
 class Invocation:
     """What an entry gets for a call. It reads the body as it likes, and answers once."""
 
-    __slots__ = ("_channel", "number", "head", "body", "more", "answered")
+    __slots__ = ("_channel", "number", "head", "body", "more", "progress")
 
     def __init__(self, channel, number, more, head, body):
         self._channel = channel
@@ -26,7 +32,7 @@ class Invocation:
         # The body, or its beginning if there is `more`.
         self.body = body
         self.more = more
-        self.answered = False
+        self.progress = NOT_BEGUN
 
     def piece(self):
         """The next piece of the request's body; only if there is `more`."""
@@ -63,24 +69,27 @@ class Invocation:
         leave_if_forked()
         # Before the answer: who reads the answer and then the log finds all of it.
         log.finish()
-        self.answered = True
+        self.progress = BEGUN if flags & MORE else ENDED
         self._channel.write(RESPONSE, flags, self.number, head, body)
 
     def go_on(self, body, flags):
         """The next piece of an answer that was begun; the last has no `MORE`, and `FAILED` if it broke off."""
         leave_if_forked()
         log.finish()
+        self.progress = BEGUN if flags & MORE else ENDED
         self._channel.write(RESPONSE_BODY, flags, self.number, b"", body)
 
     def fail(self, head, error):
         """Answers that the function raised `error`, or breaks off the answer that was begun."""
         leave_if_forked(error)
         report = failure.report(error)
-        if not self.answered:
+        if self.progress == NOT_BEGUN:
             self.answer(head, report, FAILED)
             return
+        # It is too late to tell the caller.
         sys.stderr.write(report.decode("utf-8"))
-        self.go_on(b"", FAILED)
+        if self.progress == BEGUN:
+            self.go_on(b"", FAILED)
 
 
 def leave_if_forked(error=None):

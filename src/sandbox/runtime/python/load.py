@@ -30,7 +30,7 @@ def load(body):
     sys.path[:0] = [*order["packages"], directory]
     path = os.path.join(directory, entry)
     sys.argv = [path]
-    return find_entry(import_file(entry, path), entry)
+    return find_entry(import_file(entry, path), entry, order["name"])
 
 
 def set_environment(environment):
@@ -93,7 +93,7 @@ def why(entry, path, error):
     return f"{entry} could not be imported: {type(error).__name__}"
 
 
-def find_entry(module, entry):
+def find_entry(module, entry, name_of_lambda):
     function = getattr(module, "f", None)
     name = "f"
     if function is None and entry == "lambda_func.py":
@@ -101,22 +101,38 @@ def find_entry(module, entry):
         name = "handler"
     if function is not None:
         return event_entry(function, name, entry)
-    if getattr(module, "app", None) is not None:
-        raise LoadFailed(f"{entry} defines an app; this version serves functions: def f(event)")
+    app = getattr(module, "app", None)
+    if app is not None:
+        return app_entry(app, entry, name_of_lambda)
     if entry == "lambda_func.py":
         raise LoadFailed(f"{entry} defines neither f(event) nor handler(event)")
-    raise LoadFailed(f"{entry} defines no function f(event)")
+    raise LoadFailed(f"{entry} defines neither a function f(event) nor a WSGI app")
 
 
 def event_entry(function, name, entry):
     if not callable(function):
         raise LoadFailed(f"{name} in {entry} is not a function but of type {type(function).__name__}")
-    if getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x80:  # CO_COROUTINE, in inspect
+    if is_async(function):
         raise LoadFailed(f"{name} in {entry} is an `async def`; this version calls plain functions")
     n = n_required(function)
     if n > 2:
         raise LoadFailed(f"{name} in {entry} wants {n} arguments; it is called as {name}(event) or {name}(event, context)")
     return Event(function, wants_head=n == 2)
+
+
+def app_entry(app, entry, name_of_lambda):
+    if not callable(app):
+        raise LoadFailed(f"app in {entry} cannot be called; it is of type {type(app).__name__}")
+    if is_async(app) or is_async(type(app).__call__):
+        raise LoadFailed(f"app in {entry} is an ASGI app; this version serves WSGI apps and functions f(event)")
+    # Not needed for functions, which are most.
+    from .wsgi import Wsgi
+
+    return Wsgi(app, f"/run/{name_of_lambda}")
+
+
+def is_async(function):
+    return bool(getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x80)  # CO_COROUTINE, in inspect
 
 
 def n_required(function):

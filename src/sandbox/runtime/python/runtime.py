@@ -6,7 +6,7 @@ import os
 from . import invocation, log
 from .entries import TEXT_400
 from .frames import CANCEL, FAILED, LOAD, LOAD_FAILED, MORE, PROTOCOL, READY, REQUEST, WARM, Channel, ProtocolError
-from .invocation import Cancelled, Invocation
+from .invocation import BEGUN, NOT_BEGUN, Cancelled, Invocation
 from .load import LoadFailed, load
 from .warm import warm
 
@@ -69,7 +69,7 @@ def serve(channel, entry):
             if call.more:
                 call.drain()
         except Cancelled:
-            if call.answered:
+            if call.progress == BEGUN:
                 call.go_on(b"", FAILED)
-            else:
+            elif call.progress == NOT_BEGUN:
                 call.answer(TEXT_400, b"the request was cancelled before its body was complete\n")

@@ -41,7 +41,8 @@ def main():
     # `-S` leaves out the module that defines them; scripts expect them.
     builtins.exit = builtins.quit = sys.exit
 
-    from _ol_runtime import _ol, runtime, warm
+    # wsgi.py is here for those who will want it: the sandbox need not see this directory.
+    from _ol_runtime import _ol, runtime, warm, wsgi  # noqa: F401
 
     warm.warm()
     prepare_zygote()

@@ -5,6 +5,8 @@ import os
 
 from sandbox import LOAD, LOAD_FAILED, READY, Case
 
+ASGI = "app in f.py is an ASGI app; this version serves WSGI apps and functions f(event)"
+
 
 class Loaded(Case):
     def test_ready_says_what_was_loaded(self):
@@ -94,8 +96,11 @@ class Failed(Case):
 
     def test_what_cannot_be_called_is_refused(self):
         for source, why in (
-            ("", "f.py defines no function f(event)"),
-            ("def handler(event): pass", "f.py defines no function f(event)"),
+            ("", "f.py defines neither a function f(event) nor a WSGI app"),
+            ("def handler(event): pass", "f.py defines neither a function f(event) nor a WSGI app"),
+            ("app = 1", "app in f.py cannot be called; it is of type int"),
+            ("async def app(scope, receive, send): pass", ASGI),
+            ("class App:\n  async def __call__(self, scope, receive, send): pass\napp = App()", ASGI),
             ("f = 1", "f in f.py is not a function but of type int"),
             ("async def f(event): pass", "f in f.py is an `async def`; this version calls plain functions"),
             ("def f(a, b, c): pass", "f in f.py wants 3 arguments; it is called as f(event) or f(event, context)"),
