@@ -9,7 +9,7 @@ use actors::world::LaunchError;
 
 /// After how many seconds a client that was refused for want of room may try again. The queue turns over in far
 /// less; more would leave the worker idle.
-const RETRY_AFTER_SECONDS: u32 = 1;
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// Why a request gets no answer from a function.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,11 @@ impl HttpError {
         let mut response = HttpResponse::build(status);
         response.insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"));
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
+            let seconds = match self {
+                Self::Refused(Refusal::Broken { retry_after, .. }) => retry_after.as_secs() + 1,
+                _ => RETRY_AFTER_SECONDS,
+            };
+            response.insert_header((RETRY_AFTER, seconds));
         }
         if let Self::Method { allowed, .. } = self {
             response.insert_header((ALLOW, allowed.join(", ")));

@@ -297,6 +297,11 @@ impl Streaming {
                 if let Some(incoming) = first.take() {
                     n_rest = incoming.n_rest;
                     more = incoming.header.more();
+                    if incoming.header.failed() && incoming.header.kind == Kind::ResponseBody {
+                        // Too late for another status: the client has to see that the answer is not whole.
+                        lease.count_error();
+                        break Some(Err(crate::frame::BrokenFrame("the function failed amid its answer").into()));
+                    }
                     if !incoming.body.is_empty() {
                         break Some(Ok(incoming.body));
                     }

@@ -22,3 +22,9 @@ impl Outbound {
         Ok(Link {})
     }
 }
+
+/// The name servers for sandboxes with a network.
+#[must_use]
+pub fn resolvers(configured: &[std::net::IpAddr]) -> Vec<String> {
+    configured.iter().map(ToString::to_string).collect()
+}
