@@ -4,6 +4,7 @@ After a fork every page is shared with the zygote until it is written to, which 
 sandbox that waits in a pool has the time for them; a caller has not.
 """
 
+import json
 import os
 import sys
 from importlib.machinery import SourceFileLoader
@@ -32,7 +33,15 @@ def warm():
     """Loads a function and calls it, over a pipe to itself. Leaves no trace but pages that are its own."""
     # LOAD does it again, with the worker's bytes. OpenSSL's generator takes a millisecond the first time.
     identity.renew(os.urandom(32))
-    module = import_source(SourceFileLoader(NAME, NAME), SOURCE)
+    # What loading does besides: an order in JSON, a file. Saves 60 us of LOAD's 240.
+    json.loads(EVENT)
+    loader = SourceFileLoader(NAME, NAME)
+    try:
+        loader.get_data(os.devnull)
+    except OSError:
+        # The sandbox has no /dev. Then not.
+        pass
+    module = import_source(loader, SOURCE)
     del sys.modules[NAME]
     entry = Event(module.f, wants_head=False)
     fd_in, fd_out = os.pipe()

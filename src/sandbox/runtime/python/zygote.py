@@ -17,8 +17,8 @@ from importlib import import_module
 PACKAGE = "_ol_runtime"
 
 
-# What functions commonly import, and what that imports: 23 MB in the zygote, of which a fork has 0.5 MB more of its
-# own than a fork of a bare interpreter, and 20 to 50 ms of imports that a new sandbox does not wait for. Imports
+# What functions commonly import, and what that imports: 23 MB in the zygote, all but 0.6 MB of it shared
+# with its forks, and 20 to 50 ms of imports that a new sandbox does not wait for. Imports
 # that take long but are rare stay out (asyncio, sqlite3, multiprocessing, xml: 3 MB, 50 us more for each fork). threading and
 # logging cost each fork 0.35 ms by their at-fork hooks, but that is not on the way of a request.
 MODULES = """

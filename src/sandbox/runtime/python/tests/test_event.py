@@ -152,7 +152,8 @@ def f(event):
 class Failing(Case):
     def failing(self, source, event=None):
         """The text of the failure; and the sandbox goes on."""
-        sandbox = self.serving(f"failed = False\ndef f(event):\n    global failed\n    if failed: return 'warm'\n    failed = True\n{source}")
+        once = "failed = False\ndef f(event):\n    global failed\n    if failed: return 'warm'\n    failed = True\n"
+        sandbox = self.serving(once + source)
         flags, head, body = self.call(sandbox, json.dumps(event).encode())
         self.assertEqual((flags, head), (FAILED, TEXT_500), body)
         self.assertEqual(self.call_json(sandbox, number=2), "warm")
@@ -213,7 +214,12 @@ class Failing(Case):
 
     def test_a_thread_that_fails_is_not_the_functions_failure(self):
         sandbox = self.serving(
-            "import threading\ndef f(event):\n    t = threading.Thread(target=lambda: 1 / 0)\n    t.start()\n    t.join()\n    return 1\n"
+            "import threading\n"
+            "def f(event):\n"
+            "    t = threading.Thread(target=lambda: 1 / 0)\n"
+            "    t.start()\n"
+            "    t.join()\n"
+            "    return 1\n"
         )
         self.assertEqual(self.call_json(sandbox), 1)
         self.assertIn(b"ZeroDivisionError", sandbox.ended()[1])
@@ -271,7 +277,7 @@ def f(event):
         if event == 2: sys.exit(7)
         if event == 3: sys.exit("left")
         if event == 4: raise ValueError("broken")
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return os.WEXITSTATUS(os.waitpid(pid, 0)[1])
 """
         )
         self.assertEqual([self.call_json(sandbox, n, number=n) for n in (1, 2, 3, 4)], [0, 7, 1, 1])

@@ -73,9 +73,9 @@ def f(event):
 
 class Failed(Case):
     def test_a_syntax_error_is_shown(self):
-        said = self.load_failure("x = 1\ndef f(event:\n    pass\n")
+        said = self.load_failure("x = 1\ny = = 2\n")
         self.assertTrue(said.startswith("f.py has a syntax error in line 2: "), said)
-        self.assertIn(f'  File "{self.directory}/f.py", line 2\n    def f(event:\n', said)
+        self.assertIn(f'  File "{self.directory}/f.py", line 2\n    y = = 2\n', said)
         self.assertNotIn("_ol_runtime", said)
         self.assertNotIn("load.py", said)
 
@@ -111,7 +111,8 @@ class Failed(Case):
         )
 
     def test_what_is_not_there_is_named(self):
-        self.assertEqual(self.load_failure("", entry="f.py", directory="/nonesuch"), "the code is not at /nonesuch: No such file or directory")
+        said = self.load_failure("", directory="/nonesuch")
+        self.assertEqual(said, "the code is not at /nonesuch: No such file or directory")
         sandbox = self.sandbox()
         sandbox.send(LOAD, self.order(entry="g.py"))
         self.assertEqual(sandbox.receive(), (LOAD_FAILED, 0, 0, b"", b"g.py cannot be read: No such file or directory"))

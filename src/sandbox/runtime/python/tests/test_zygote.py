@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import unittest
 
 from sandbox import LOAD, READY, REQUEST, RESPONSE, RUNTIME, WARM, Case, frame
 
@@ -29,6 +30,7 @@ def serve(control_fd):
 """
 
 
+@unittest.skipUnless(hasattr(socket, "send_fds"), "socket.send_fds came with Python 3.9")
 class Zygote(Case):
     def start(self):
         runtime = os.path.join(self.directory, "runtime")
