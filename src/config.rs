@@ -10,11 +10,13 @@ mod raw;
 use std::ffi::OsStr;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use actors::world::{Network, PoolLimits};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 pub use overrides::apply_overrides;
 pub use raw::RawConfig;
@@ -184,18 +186,28 @@ pub enum ConfigError {
 impl Config {
     /// Read and check a `config.json`. `ol_dir` is the directory that default paths are below.
     pub fn load(path: &Path, ol_dir: &Path) -> Result<Loaded, ConfigError> {
-        Self::from_json(&read_json(path)?, path, ol_dir)
+        let text = read(path)?;
+        let json = parse(&text, path)?;
+        // From the text where that is possible: then errors have the line and the column of the file.
+        if !classic::is_classic(&json) && json.is_object() {
+            let raw = parse(&text, path)?;
+            return Ok(Loaded { config: mean(raw, ol_dir)?, ignored: raw::without_meaning(&json) });
+        }
+        Self::from_json(&json, path, ol_dir)
     }
 
     /// Check a configuration that is already JSON; `origin` is the file that errors name.
     pub fn from_json(json: &Value, origin: &Path, ol_dir: &Path) -> Result<Loaded, ConfigError> {
+        let wrong = |source| ConfigError::Parse { path: origin.to_owned(), source };
+        if !json.is_object() {
+            return Err(wrong(serde::de::Error::custom(
+                "a configuration is an object: { \"field\": value, ... }",
+            )));
+        }
         let mut json = json.clone();
         let mut ignored = classic::translate(&mut json)?;
-        // Parsed from text, not from the `Value`: only that way errors carry a line and a column.
-        let text = serde_json::to_string_pretty(&json).expect("a JSON value can always be written");
-        let raw: RawConfig = serde_json::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: origin.to_owned(), source })?;
         ignored.extend(raw::without_meaning(&json));
+        let raw: RawConfig = serde_json::from_value(json).map_err(wrong)?;
         Ok(Loaded { config: mean(raw, ol_dir)?, ignored })
     }
 
@@ -230,9 +242,15 @@ impl Config {
 
 /// Read a JSON file.
 pub fn read_json(path: &Path) -> Result<Value, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    serde_json::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+    parse(&read(path)?, path)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    serde_json::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
 }
 
 fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
@@ -432,7 +450,7 @@ fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
 /// Sandboxes get uids of their own, `uid_base` and up; there must be room for 65536 of them, and none
 /// may be the user of something else on the machine.
 fn uid_base(uid: u32) -> Result<u32, ConfigError> {
-    if uid < 65_536 || uid > u32::MAX / 2 - 65_536 {
+    if !(65_536..=u32::MAX / 2 - 65_536).contains(&uid) {
         return field(
             "uid_base",
             format!("is {uid}, and must be from 65536 to 2147418111, where 65536 uids are free"),
@@ -441,21 +459,30 @@ fn uid_base(uid: u32) -> Result<u32, ConfigError> {
     Ok(uid)
 }
 
+/// Named after the worker's directory, with some digits of its path: a worker sweeps its cgroup when it
+/// starts, and must not sweep that of another worker whose directory has the same last name.
 fn cgroup_root(name: Option<String>, ol_dir: &Path) -> Result<String, ConfigError> {
-    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        let base = ol_dir.file_name().unwrap_or(OsStr::new("ol")).to_string_lossy().into_owned();
-        format!("{base}-sandboxes")
-    });
-    // A dot is allowed inside, but a name such as `cgroup.procs` is a file of the kernel's.
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let cleaned: String = name.bytes().map(|byte| if allowed(byte) { byte as char } else { '_' }).collect();
-    if cleaned != name && ol_dir.file_name().is_none_or(|base| !name.starts_with(&*base.to_string_lossy())) {
-        return field("cgroup_root", format!("is '{name}': use letters, digits, '-', '_' and '.'"));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        let base = ol_dir.file_name().unwrap_or(OsStr::new("ol")).to_string_lossy();
+        let base: String = base
+            .trim_start_matches('.')
+            .chars()
+            .take(100)
+            .map(|c| if allowed(c) { c } else { '_' })
+            .collect();
+        let digits: String = Sha256::digest(ol_dir.as_os_str().as_bytes())
+            .iter()
+            .take(3)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        return Ok(format!("ol-{base}-{digits}-sandboxes"));
+    };
+    // The kernel's own files are named `cgroup.procs`, `memory.max` and so on.
+    if !name.chars().all(allowed) || name.contains('.') || name.len() > 200 {
+        return field("cgroup_root", format!("is '{name}': use up to 200 letters, digits, '-' and '_'"));
     }
-    if cleaned.starts_with('.') || cleaned.starts_with("cgroup.") || cleaned.len() > 200 {
-        return field("cgroup_root", format!("is '{name}', which cannot be the name of a cgroup"));
-    }
-    Ok(cleaned)
+    Ok(name)
 }
 
 fn at_least(name: &'static str, value: u64, least: u64) -> Result<u64, ConfigError> {

@@ -42,6 +42,7 @@ pub use upload::{Download, Replaced, Upload, UploadError};
 use crate::config::Config;
 use archive::ArchiveError;
 use code::{CodeError, Directory};
+pub(crate) use content::shown;
 use content::{Bounds, ContentError, Contents, Target, open_beneath};
 use folder::{FolderError, Listing, Look, fingerprint, kind_name};
 
@@ -297,7 +298,7 @@ impl LocalRegistry {
     fn new_directory(&self, name: &FunctionName) -> Result<(Directory, Target), LoadError> {
         let path = self.0.generations_dir.join(format!(".tmp-{name}-{}", self.number()));
         let made = std::fs::create_dir(&path).and_then(|()| {
-            let directory = Directory { path: path.clone(), n_entries: usize::MAX };
+            let directory = Directory { path: path.clone(), n_entries: 0 };
             let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
             std::fs::set_permissions(&path, permissions)?;
             Ok((directory, Target::writing(&path, self.bounds())?))

@@ -31,6 +31,16 @@ const GONE: [&str; 19] = [
     "worker_id",
 ];
 
+/// Whether there is anything to translate.
+pub(super) fn is_classic(config: &Value) -> bool {
+    let has = |name: &str| config.get(name).is_some();
+    let kind = config.get("registry").and_then(Value::as_str);
+    RENAMED.iter().any(|(old, _)| has(old))
+        || GONE.iter().any(|old| has(old))
+        || matches!(kind, Some("local" | "remote" | "olregistry"))
+        || config.pointer("/sandbox_config/processes").is_some()
+}
+
 /// Put old names into today's, in place. Gives the old fields that have no effect any more.
 pub(super) fn translate(config: &mut Value) -> Result<Vec<String>, ConfigError> {
     let Some(fields) = config.as_object_mut() else { return Ok(Vec::new()) };

@@ -231,6 +231,12 @@ fn failed(error: io::Error) -> ArchiveError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => ArchiveError::Truncated,
         io::ErrorKind::InvalidInput if error.to_string().contains("gzip header") => ArchiveError::NotGzip,
+        // The tar crate has no kind of its own for an end in the middle of a block.
+        io::ErrorKind::Other
+            if ["unexpected EOF", "entire block"].iter().any(|words| error.to_string().contains(words)) =>
+        {
+            ArchiveError::Truncated
+        }
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
             ArchiveError::Damaged(error.to_string())
         }
@@ -272,3 +278,6 @@ impl<R: Read> Read for Stream<R> {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,7 @@ impl Code for FunctionCode {
 /// A directory that is removed when it is dropped.
 pub(super) struct Directory {
     pub(super) path: PathBuf,
+    /// 0 until it is a generation: before that it is dropped by a thread that may block.
     pub(super) n_entries: usize,
 }
 

@@ -244,11 +244,12 @@ impl Eyes {
                 event.kind,
                 EventKind::Create(CreateKind::Folder) | EventKind::Modify(ModifyKind::Name(RenameMode::To))
             );
-            if appeared && let View::Events { watcher, .. } = &mut self.view {
-                if let Err(error) = watch_tree(watcher, path, fs::symlink_metadata) {
-                    self.give_up_events(&error);
-                    batch.rescan = true;
-                }
+            if appeared
+                && let View::Events { watcher, .. } = &mut self.view
+                && let Err(error) = watch_tree(watcher, path, fs::symlink_metadata)
+            {
+                self.give_up_events(&error);
+                batch.rescan = true;
             }
         }
     }
