@@ -6,7 +6,8 @@
 //! logs/worker-N.{out,pid}  its log, and its process while it runs
 //! workers/worker-N         its directory, as `ol worker` knows it
 //! registry/                the functions, shared by all workers
-//! base/  packages/         what functions see as their machine, and installed packages
+//! base/                    what functions see as their machine; empty: this machine's own /usr
+//! packages/                installed packages
 //! ```
 
 use std::fs;
@@ -75,6 +76,13 @@ impl Cluster {
 
     pub(super) fn ol_dir(&self, worker: &str) -> Result<OlDir, CliError> {
         OlDir::at(&self.path.join("workers").join(worker))
+    }
+
+    /// What functions see as their machine, if somebody put a file tree there.
+    pub(super) fn base(&self) -> Option<PathBuf> {
+        let base = self.path.join("base");
+        let is_filled = fs::read_dir(&base).is_ok_and(|mut entries| entries.next().is_some());
+        is_filled.then_some(base)
     }
 
     fn registry_url(&self) -> String {
