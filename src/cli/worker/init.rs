@@ -55,7 +55,8 @@ pub(in crate::cli) fn initialize(
     new_base: bool,
 ) -> Result<(), CliError> {
     let path = ol_dir.path();
-    if !ol_dir.is_initialized()? && !ol_dir.begun().exists() && has_entries(path)? {
+    // In this order: whoever makes the directory at this moment puts `begun` in first, and takes it away last.
+    if has_entries(path)? && !ol_dir.begun().exists() && !ol_dir.is_initialized()? {
         return Err(CliError::NotOurs(path.to_owned()));
     }
     if !path.exists() {
@@ -65,7 +66,7 @@ pub(in crate::cli) fn initialize(
             .create(path)
             .map_err(CliError::file("make", path))?;
     }
-    files::replace(&ol_dir.begun(), b"", 0o600)?;
+    fs::write(ol_dir.begun(), "").map_err(CliError::file("make", ol_dir.begun()))?;
     let worker_dir = settings.worker_dir();
     for dir in [&ol_dir.worker(), &worker_dir, &settings.config.registry_dir, &ol_dir.base()] {
         files::make_dir(dir)?;
