@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use overrides::apply_overrides;
-pub use raw::RawConfig;
+pub use raw::{RawConfig, RawTrace};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -83,7 +83,7 @@ pub struct Config {
     /// Mechanisms that can be switched off.
     pub features: Features,
     /// What is logged in detail.
-    pub trace: raw::RawTrace,
+    pub trace: RawTrace,
     /// Zygotes to start with: a path, a JSON text or an object, as in OpenLambda.
     pub import_cache_tree: Option<Value>,
 }
@@ -97,7 +97,7 @@ pub struct Limits {
     pub mem_mb: u32,
     /// Processor time, in percent of one core: 200 is two cores.
     pub cpu_percent: u32,
-    /// Swap that a sandbox may use, in percent of its memory limit.
+    /// How readily its memory is swapped out, 0 to 100; 0 is never.
     pub swappiness: u32,
     /// How long one invocation may take.
     pub runtime: Duration,

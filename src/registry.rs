@@ -28,7 +28,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actors::name::FunctionName;
 use actors::world::{self, LocalFuture, World};
@@ -166,13 +166,26 @@ impl LocalRegistry {
         name: &FunctionName,
         last: Option<FunctionCode>,
     ) -> Result<Option<FunctionCode>, world::RegistryError> {
-        let _no_exchange = self.0.exchange.read().expect("nothing panics with this lock");
-        let loaded = match self.source(name)? {
+        // Not locked while it is read: what is open stays readable, and what changes is noticed.
+        let source = {
+            let _no_exchange = self.0.exchange.read().expect("nothing panics with this lock");
+            self.source(name)?
+        };
+        let loaded = match source {
             None => return Ok(None),
             Some(Source::Folder(folder)) => self.load_folder(name, &folder, last),
             Some(Source::Archive(file)) => self.load_archive(name, file, last),
         };
         loaded.map(Some).map_err(|error| error.for_actors(name))
+    }
+
+    /// A function's `ol.yaml` and `.env`, for `GET /registry/{name}/config`. `None`: there is no such
+    /// function. Reads the whole function; blocks on the file system.
+    pub fn function_config(
+        &self,
+        name: &FunctionName,
+    ) -> Result<Option<FunctionConfig>, world::RegistryError> {
+        Ok(self.load_blocking(name, None)?.map(|code| code.config().clone()))
     }
 
     fn load_folder(
@@ -190,14 +203,14 @@ impl LocalRegistry {
             }
             let mut hashing = Target::hashing(bounds);
             listing.copy(folder, &mut hashing)?;
-            if hashing.finish().hash() == *last.hash() && Listing::of(folder, bounds)? == listing {
+            if hashing.finish().hash() == *last.hash() && Listing::of(folder, bounds)?.is_same(&listing) {
                 last.set_fingerprint(fingerprint);
                 return Ok(last.clone());
             }
         }
         let (directory, mut target) = self.new_directory(name)?;
         listing.copy(folder, &mut target)?;
-        if Listing::of(folder, bounds)? != listing {
+        if !Listing::of(folder, bounds)?.is_same(&listing) {
             return Err(FolderError::Changed { path: PathBuf::from(name.as_str()) }.into());
         }
         self.generation(name, directory, &target.finish(), fingerprint, listing.age() < FOLDER_SETTLES)
@@ -212,8 +225,9 @@ impl LocalRegistry {
         let path = PathBuf::from(format!("{name}{ARCHIVE_SUFFIX}"));
         let read_error =
             |error: rustix::io::Errno| LoadError::Archive(ArchiveError::Read(error.into()), false);
+        let now = SystemTime::now();
         let look = Look::of(&fs::fstat(&file).map_err(read_error)?);
-        let fingerprint = fingerprint([(path.as_path(), &look)].into_iter());
+        let fingerprint = fingerprint([(path.as_path(), &look)].into_iter(), now);
         if let Some(last) = last.as_ref().filter(|last| last.looks_like(fingerprint)) {
             return Ok(last.clone());
         }
@@ -225,7 +239,7 @@ impl LocalRegistry {
         if !after.same_content(&look) {
             return Err(FolderError::Changed { path }.into());
         }
-        unpacked.map_err(|error| LoadError::Archive(error, look.age() < UPLOAD_SETTLES))?;
+        unpacked.map_err(|error| LoadError::Archive(error, look.age(now) < UPLOAD_SETTLES))?;
         let contents = target.finish();
         if let Some(last) = last.filter(|last| *last.hash() == contents.hash()) {
             last.set_fingerprint(fingerprint);

@@ -180,6 +180,43 @@ fn a_file_tree_is_used_where_it_is() {
 }
 
 #[test]
+fn without_an_image_the_base_is_the_machine_itself() {
+    let scene = Scene::new();
+    match prepare(&scene.ol, None, None) {
+        Ok(descriptor) => {
+            assert_eq!((descriptor.base.clone(), descriptor.image.clone()), (Base::Host, None));
+            assert!(descriptor.python.path.starts_with("usr"), "{descriptor:?}");
+        }
+        Err(error) => assert!(
+            matches!(error, ImageError::NoPython { .. }),
+            "this machine has no Python in /usr: {error}"
+        ),
+    }
+}
+
+#[test]
+fn a_python_beside_usr_is_none_of_the_machine() {
+    let root = tempfile::tempdir().unwrap();
+    for dir in ["usr/bin", "opt/bin"] {
+        fs::create_dir_all(root.path().join(dir)).unwrap();
+    }
+    fs::write(root.path().join("opt/bin/python3.12"), "").unwrap();
+    fs::set_permissions(root.path().join("opt/bin/python3.12"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("/opt/bin/python3.12", root.path().join("usr/bin/python3")).unwrap();
+    let text = python::find(root.path(), None, true).unwrap_err().to_string();
+    assert!(text.contains("not below /usr"), "{text}");
+    assert_eq!(python::find(root.path(), None, false).unwrap().minor, 12);
+}
+
+#[test]
+fn what_a_killed_init_left_is_swept() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.ol.join(".lambda-abc/usr")).unwrap();
+    fs::write(scene.ol.join(".base-abc"), "{").unwrap();
+    scene.refused(Path::new("nothing"));
+}
+
+#[test]
 fn before_init_there_is_no_descriptor() {
     let scene = Scene::new();
     assert_eq!(Descriptor::load(&scene.ol).unwrap(), None);
