@@ -332,6 +332,13 @@ impl LocalRegistry {
         world::RegistryError::Unavailable(format!("{}: {error}", self.0.root.display()))
     }
 
+    async fn scan_and_report(self) -> Result<Vec<FunctionName>, world::RegistryError> {
+        let registry = self.clone();
+        let scan = blocking(move || registry.scan_blocking()).await?;
+        self.report(&scan.passed_over);
+        Ok(scan.names)
+    }
+
     /// Say once about each name that it is passed over.
     fn report(&self, passed_over: &[String]) {
         let mut reported = self.0.reported.lock().expect("nothing panics with this lock");
@@ -346,16 +353,7 @@ impl LocalRegistry {
 
 impl<W: World<Code = FunctionCode>> world::Registry<W> for LocalRegistry {
     fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, world::RegistryError>> {
-        let registry = self.clone();
-        Box::pin(async move {
-            let scan = blocking({
-                let registry = registry.clone();
-                move || registry.scan_blocking()
-            })
-            .await?;
-            registry.report(&scan.passed_over);
-            Ok(scan.names)
-        })
+        Box::pin(self.clone().scan_and_report())
     }
 
     fn load(

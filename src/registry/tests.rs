@@ -392,53 +392,15 @@ fn what_an_earlier_run_left_is_swept() {
 }
 
 #[tokio::test]
-async fn actors_scan_and_load() {
-    struct Nothing;
-    #[derive(Clone)]
-    struct Here;
-    impl World for Here {
-        type Code = FunctionCode;
-        type Standby = ();
-        type Sandbox = Never;
-        type Launcher = Nothing;
-        type Registry = LocalRegistry;
-        type Gauge = Nothing;
-    }
-    enum Never {}
-    impl world::Sandbox for Never {
-        fn id(&self) -> u64 {
-            match *self {}
-        }
-        fn is_alive(&self) -> bool {
-            match *self {}
-        }
-        fn freeze(&mut self) {}
-        fn thaw(&mut self) {}
-        fn memory_bytes(&self) -> u64 {
-            match *self {}
-        }
-    }
-    impl world::Gauge for Nothing {
-        fn read(&self) -> world::MemoryReading {
-            world::MemoryReading::default()
-        }
-    }
-    impl world::Launcher<Here> for Nothing {
-        fn prepare(&self, _: world::Class) -> LocalFuture<Result<(), world::LaunchError>> {
-            unreachable!("the registry launches nothing")
-        }
-        fn install(
-            &self,
-            _: FunctionName,
-            (): (),
-            _: FunctionCode,
-        ) -> LocalFuture<Result<Never, world::LaunchError>> {
-            unreachable!("the registry launches nothing")
-        }
-    }
+async fn a_name_that_is_passed_over_is_reported_once_while_it_is_there() {
     let scene = Scene::new();
     scene.put(&[("hi/f.py", ""), ("bad name/f.py", "")]);
-    let names = world::Registry::<Here>::scan(&scene.registry).await.unwrap();
-    let code = world::Registry::<Here>::load(&scene.registry, names[0].clone(), None).await.unwrap().unwrap();
-    assert_eq!(code.name().as_str(), "hi");
+    let reported = || scene.registry.0.reported.lock().unwrap().iter().cloned().collect::<Vec<_>>();
+    for _ in 0..2 {
+        assert_eq!(scene.registry.clone().scan_and_report().await.unwrap(), ["hi".parse().unwrap()]);
+        assert_eq!(reported(), ["bad name"]);
+    }
+    fs::remove_dir_all(scene.path("bad name")).unwrap();
+    scene.registry.clone().scan_and_report().await.unwrap();
+    assert!(reported().is_empty());
 }
