@@ -14,6 +14,7 @@ mod archive;
 mod code;
 mod content;
 mod env_file;
+mod extension;
 mod folder;
 pub mod function_yaml;
 mod requirements;
@@ -44,6 +45,7 @@ use archive::ArchiveError;
 use code::{CodeError, Directory};
 pub(crate) use content::shown;
 use content::{Bounds, ContentError, Contents, Target, open_beneath};
+pub(crate) use extension::{ExtensionError, Extensions};
 use folder::{FolderError, Listing, Look, fingerprint, kind_name};
 
 /// What an archive's name ends with.

@@ -359,6 +359,33 @@ fn hard_links_lead_to_files_of_the_image_only() {
 }
 
 #[test]
+fn long_names_and_long_links_are_understood() {
+    let scene = Scene::new();
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+    let mut tar = Builder::new(Vec::new());
+    let mut header = Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, &long, &b"1"[..]).unwrap();
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Symlink);
+    header.set_size(0);
+    tar.append_link(&mut header, "link", &long).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_size(1);
+    header.set_mode(0o644);
+    tar.append_pax_extensions([("path", "by-pax".as_bytes()), ("mtime", b"1.5")]).unwrap();
+    tar.append_data(&mut header, "cut", &b"2"[..]).unwrap();
+    let image = docker_archive(&scene, vec![Layer::python().bytes(), tar.into_inner().unwrap()]);
+    scene.prepare(&image).unwrap();
+    assert_eq!(
+        (scene.read(&long), scene.read("link"), scene.read("by-pax")),
+        ("1".into(), "1".into(), "2".into())
+    );
+    assert!(!scene.has("cut"));
+}
+
+#[test]
 fn bits_and_nodes_that_do_harm_are_left_out() {
     let scene = Scene::new();
     let image = docker_archive(
@@ -389,6 +416,9 @@ fn layers_that_make_no_sense_are_refused() {
         (Layer::python().link("a", "b").link("b", "a").file("a/x", ""), "circles"),
         (Layer::python().file("d/.wh.", ""), "deletes nothing"),
         (Layer::python().file("d/.wh...", ""), "deletes nothing"),
+        (Layer::python().put("s", EntryType::GNUSparse, 0o644, ""), "unknown kind"),
+        (Layer::python().put("l", EntryType::Symlink, 0o777, ""), "link to nothing"),
+        (Layer::python().put("L", EntryType::GNULongName, 0, "").file("f", ""), "has no name"),
         (Layer::python().put("odd", EntryType::new(b'Z'), 0o644, ""), "unknown kind"),
     ] {
         let scene = Scene::new();
