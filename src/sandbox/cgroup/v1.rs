@@ -1,0 +1,122 @@
+//! Controllers of version 1, each in a hierarchy of its own; and, on hybrid machines, the version 2
+//! hierarchy without controllers, used for freezing and killing.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::{CgroupError, Limits, Mounts, Result, create_directory, open_procs, read_key, read_number, write};
+
+/// The period of the processor quota, in microseconds: the kernel's own default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    memory: PathBuf,
+    pids: PathBuf,
+    /// Machines without it have no processor limit.
+    cpu: Option<PathBuf>,
+    unified: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    memory: PathBuf,
+    pids: PathBuf,
+    cpu: Option<PathBuf>,
+    unified: Option<PathBuf>,
+}
+
+impl Root {
+    pub(super) fn open(mounts: &Mounts, name: &str) -> Result<Self> {
+        let needed = |controller: &str| {
+            mounts.v1_with(controller).map(|point| point.join(name)).ok_or_else(|| {
+                CgroupError::Unusable(format!(
+                    "no cgroup hierarchy has the controller '{controller}': mount cgroup v2 at /sys/fs/cgroup, \
+                     or a v1 hierarchy with it"
+                ))
+            })
+        };
+        let root = Self {
+            memory: needed("memory")?,
+            pids: needed("pids")?,
+            cpu: mounts.v1_with("cpu").map(|point| point.join(name)),
+            unified: mounts.unified.as_ref().map(|point| point.join(name)),
+        };
+        for path in [Some(&root.memory), Some(&root.pids), root.cpu.as_ref(), root.unified.as_ref()].into_iter().flatten() {
+            create_directory(path)?;
+        }
+        Ok(root)
+    }
+
+    pub(super) fn has_unified(&self) -> bool {
+        self.unified.is_some()
+    }
+
+    pub(super) fn create(&self, name: &str) -> Result<Group> {
+        let inside = |path: &PathBuf| path.join(name);
+        let group = Group {
+            memory: inside(&self.memory),
+            pids: inside(&self.pids),
+            cpu: self.cpu.as_ref().map(inside),
+            unified: self.unified.as_ref().map(inside),
+        };
+        for path in group.directories() {
+            create_directory(path)?;
+        }
+        Ok(group)
+    }
+
+    pub(super) fn memory_bytes(&self) -> Option<u64> {
+        read_number(&self.memory.join("memory.usage_in_bytes"))
+    }
+}
+
+impl Group {
+    pub(super) fn directories(&self) -> Vec<&Path> {
+        [Some(&self.memory), Some(&self.pids), self.cpu.as_ref(), self.unified.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+            .collect()
+    }
+
+    pub(super) fn unified(&self) -> Option<&Path> {
+        self.unified.as_deref()
+    }
+
+    pub(super) fn procs(&self) -> Result<Vec<OwnedFd>> {
+        self.directories().into_iter().map(open_procs).collect()
+    }
+
+    pub(super) fn write_limits(&self, limits: Limits) -> Result<()> {
+        // With swap accounting there is a second limit for both together, which must not be the lower of the
+        // two at any moment: so it is lifted first.
+        let both = self.memory.join("memory.memsw.limit_in_bytes");
+        let counts_swap = both.exists();
+        if counts_swap {
+            write(both.clone(), "-1")?;
+        }
+        write(self.memory.join("memory.limit_in_bytes"), &limits.memory_bytes.to_string())?;
+        if counts_swap {
+            write(both, &(limits.memory_bytes + limits.swap_bytes).to_string())?;
+        }
+        if limits.swap_bytes == 0 {
+            write(self.memory.join("memory.swappiness"), "0")?;
+        }
+        write(self.pids.join("pids.max"), &limits.n_processes.to_string())?;
+        if let Some(cpu) = &self.cpu {
+            let quota = u64::from(limits.cpu_percent) * CPU_PERIOD_US / 100;
+            write(cpu.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string())?;
+            write(cpu.join("cpu.cfs_quota_us"), &quota.to_string())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn memory_bytes(&self) -> Option<u64> {
+        read_number(&self.memory.join("memory.usage_in_bytes"))
+    }
+
+    pub(super) fn n_oom_kills(&self) -> Option<u64> {
+        read_key(&self.memory.join("memory.oom_control"), "oom_kill")
+    }
+}

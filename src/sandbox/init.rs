@@ -1,0 +1,98 @@
+//! The first process of a sandbox: a fork of the shim that puts the last mounts in place and then does
+//! nothing but bury orphans. While it lives the sandbox's namespaces live; when it is killed the
+//! kernel kills everything inside.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, sethostname, write};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::sys;
+
+/// What the shim was asked to make.
+pub(super) struct ShellSpec {
+    pub(super) tmp_mb: u32,
+    pub(super) own_network: bool,
+    /// Open `cgroup.procs` files to enter; empty when the process was born in its group.
+    pub(super) cgroups: Vec<OwnedFd>,
+}
+
+/// Runs in the new process, never returns to the shim's code. `ready` gets one byte, or the text of what failed.
+pub(super) fn run(spec: &ShellSpec, ready: &OwnedFd) -> ! {
+    match prepare(spec) {
+        Ok(()) => {
+            let _ = write(ready.as_fd(), b"+");
+            // Nothing of the shim's is kept: not its control socket, not the shells that it is making.
+            sys::close_from(0);
+            let Err(error) = bury_orphans();
+            let _ = error;
+        }
+        Err(text) => {
+            let _ = write(ready.as_fd(), text.as_bytes());
+        }
+    }
+    sys::exit_now(1)
+}
+
+fn prepare(spec: &ShellSpec) -> Result<(), String> {
+    let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    // The groups first: the cgroup namespace has for its root what we are in when it is made.
+    for procs in &spec.cgroups {
+        write(procs.as_fd(), b"0").map_err(io::Error::from).map_err(step("enter the cgroup"))?;
+    }
+    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(io::Error::from).map_err(step("make a cgroup namespace"))?;
+    sethostname("sandbox").map_err(io::Error::from).map_err(step("set the host name"))?;
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // Over the shim's: this pid namespace's own view. Read-only, so that no switch of the kernel can be reached
+    // through it whatever its file mode says.
+    let flags = quiet | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+        .map_err(io::Error::from)
+        .map_err(step("mount /proc"))?;
+    // Programs may be run from here (compilers, wheels with helpers); inodes are bounded as well as bytes, because
+    // a million empty files are memory of the kernel's.
+    let options = format!("size={}m,nr_inodes={},mode=1777", spec.tmp_mb, inodes(spec.tmp_mb));
+    mount(Some("tmpfs"), "/tmp", Some("tmpfs"), quiet, Some(options.as_str()))
+        .map_err(io::Error::from)
+        .map_err(step("mount /tmp"))?;
+    if spec.own_network {
+        let kind = rustix::net::SocketType::DGRAM;
+        let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, rustix::net::SocketFlags::CLOEXEC, None)
+            .map_err(io::Error::from)
+            .map_err(step("open a socket"))?;
+        sys::loopback_up(socket.as_fd()).map_err(step("bring up the loopback interface"))?;
+    }
+    std::env::set_current_dir(Path::new("/")).map_err(step("enter /"))?;
+    let _ = rustix::thread::set_name(c"ol-init");
+    // Nobody talks to this process, and it needs nothing any more.
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).map_err(io::Error::from).map_err(step("drop capabilities"))?;
+    rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(step("set no_new_privs"))
+}
+
+/// One inode for every 4 KiB, and enough for a small `/tmp` to be of use.
+fn inodes(tmp_mb: u32) -> u64 {
+    (u64::from(tmp_mb) * 256).max(1024)
+}
+
+/// Waits for ever. SIGCHLD is blocked (the shim has it so), which makes the wait free of races.
+fn bury_orphans() -> io::Result<Infallible> {
+    let mut child_signal = SigSet::empty();
+    child_signal.add(Signal::SIGCHLD);
+    child_signal.thread_block()?;
+    loop {
+        while !matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
+        child_signal.wait()?;
+    }
+}

@@ -1,0 +1,294 @@
+//! What functions print: read from a pipe per sandbox, written to a file per function.
+//!
+//! One thread with an event loop of its own does all of it, so that a function that floods its log slows
+//! down itself (its pipe fills up, and its next `print` waits) and nobody else.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use actors::name::FunctionName;
+use slog::{Logger, warn};
+use tokio::io::Interest;
+use tokio::sync::{mpsc, oneshot};
+
+use super::sys;
+
+/// Longest line that is kept; the rest of a longer one becomes the next line.
+const LINE_BYTES_MAX: usize = 16 << 10;
+/// What one sandbox may print in a second before its pipe is left to fill up: far more than a person reads, and
+/// with all of its cost (reading, cleaning, writing) about 5 % of a core.
+const BYTES_PER_SECOND: usize = 4 << 20;
+/// The kernel's default size of a pipe.
+const PIPE_BYTES: usize = 64 << 10;
+
+/// Marks a record of the runtime's, see `docs/PROTOCOL.md`.
+const RECORD: u8 = 0x1e;
+
+/// Accepts pipes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    // Not bounded: one entry per sandbox that is made, and those are bounded.
+    feeds: mpsc::UnboundedSender<Feed>,
+}
+
+#[derive(Debug)]
+struct Feed {
+    pipe: OwnedFd,
+    sandbox: u64,
+    name: oneshot::Receiver<FunctionName>,
+}
+
+/// Says whose output a pipe carries, once that is known. Dropped unused, it ends the reading.
+#[derive(Debug)]
+pub(super) struct Naming(oneshot::Sender<FunctionName>);
+
+impl Naming {
+    pub(super) fn assign(self, name: FunctionName) {
+        // The other end is gone only when the whole thread is.
+        let _ = self.0.send(name);
+    }
+}
+
+impl Logs {
+    /// Starts the thread. Files are `<directory>/<function>.log`; one that would grow past `bytes_max` becomes
+    /// `<function>.log.1` (the last `.1` goes), so a function's logs take at most twice that.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, or the thread not started.
+    pub fn start(directory: PathBuf, bytes_max: u64, log: Logger) -> io::Result<Self> {
+        fs::create_dir_all(&directory)?;
+        let (feeds, mut queue) = mpsc::unbounded_channel::<Feed>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("logs".into()).spawn(move || {
+            let files = Rc::new(Files { directory, bytes_max, open: RefCell::default(), log });
+            tokio::task::LocalSet::new().block_on(&runtime, async move {
+                while let Some(feed) = queue.recv().await {
+                    tokio::task::spawn_local(follow(feed, Rc::clone(&files)));
+                }
+            });
+        })?;
+        Ok(Self { feeds })
+    }
+
+    /// Reads this pipe (which must not block) until its last writer is gone.
+    pub(super) fn follow(&self, pipe: OwnedFd, sandbox: u64) -> Naming {
+        let (sender, name) = oneshot::channel();
+        // The thread ends only with the worker.
+        let _ = self.feeds.send(Feed { pipe, sandbox, name });
+        Naming(sender)
+    }
+}
+
+async fn follow(feed: Feed, files: Rc<Files>) {
+    let Ok(name) = feed.name.await else { return };
+    let file = files.of(&name);
+    let Ok(mut pipe) = sys::register(File::from(feed.pipe), Interest::READABLE) else { return };
+    let mut lines = Lines { sandbox: feed.sandbox, invocation: String::from("0"), partial: Vec::new() };
+    let mut buffer = vec![0; PIPE_BYTES];
+    let mut n_read = 0;
+    let mut second = tokio::time::Instant::now();
+    loop {
+        let result = pipe.async_io_mut(Interest::READABLE, |pipe| pipe.read(&mut buffer)).await;
+        let Ok(n @ 1..) = result else { break };
+        let mut out = Vec::new();
+        lines.take(&buffer[..n], &mut out);
+        file.borrow_mut().write(&out, &files);
+        n_read += n;
+        if n_read >= BYTES_PER_SECOND {
+            tokio::time::sleep_until(second + Duration::from_secs(1)).await;
+            n_read = 0;
+        }
+        if second.elapsed() >= Duration::from_secs(1) {
+            second = tokio::time::Instant::now();
+            n_read = 0;
+        }
+    }
+    let mut out = Vec::new();
+    lines.end(&mut out);
+    file.borrow_mut().write(&out, &files);
+}
+
+/// Makes log lines of raw bytes.
+struct Lines {
+    sandbox: u64,
+    /// The one whose record came last.
+    invocation: String,
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            self.partial.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            self.flush(out);
+        }
+        self.partial.extend_from_slice(bytes);
+        if self.partial.len() > LINE_BYTES_MAX {
+            self.flush(out);
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        if !self.partial.is_empty() {
+            self.flush(out);
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        let line = std::mem::take(&mut self.partial);
+        let (stream, text) = match self.record(&line) {
+            Some((invocation, stream, text)) => {
+                self.invocation = invocation;
+                (stream, text)
+            }
+            None => ('-', &line[..]),
+        };
+        let now = humantime::format_rfc3339_millis(SystemTime::now());
+        for piece in text.chunks(LINE_BYTES_MAX).chain(text.is_empty().then_some(&b""[..])) {
+            // Writing to memory does not fail.
+            let _ = write!(out, "{now} {}-{} {stream} ", self.sandbox, self.invocation);
+            clean(piece, out);
+            out.push(b'\n');
+        }
+    }
+
+    fn record<'a>(&self, line: &'a [u8]) -> Option<(String, char, &'a [u8])> {
+        let rest = line.strip_prefix(&[RECORD])?;
+        let mut parts = rest.splitn(3, |&byte| byte == b' ');
+        let number = parts.next().filter(|digits| digits.len() <= 10 && digits.iter().all(u8::is_ascii_digit))?;
+        let stream = match parts.next()? {
+            b"o" => 'o',
+            b"e" => 'e',
+            _ => return None,
+        };
+        Some((String::from_utf8_lossy(number).into_owned(), stream, parts.next()?))
+    }
+}
+
+/// As text that a terminal shows and does not obey.
+fn clean(bytes: &[u8], out: &mut Vec<u8>) {
+    for character in String::from_utf8_lossy(bytes).chars() {
+        if character.is_control() && character != '\t' {
+            let _ = write!(out, "\\x{:02x}", u32::from(character));
+        } else {
+            let _ = write!(out, "{character}");
+        }
+    }
+}
+
+struct Files {
+    directory: PathBuf,
+    bytes_max: u64,
+    /// Closed when the last sandbox of the function is gone.
+    open: RefCell<HashMap<FunctionName, Weak<RefCell<LogFile>>>>,
+    log: Logger,
+}
+
+impl Files {
+    fn of(&self, name: &FunctionName) -> Rc<RefCell<LogFile>> {
+        let mut open = self.open.borrow_mut();
+        if let Some(file) = open.get(name).and_then(Weak::upgrade) {
+            return file;
+        }
+        open.retain(|_, file| file.strong_count() > 0);
+        let file = Rc::new(RefCell::new(LogFile { path: self.directory.join(format!("{name}.log")), file: None, n_bytes: 0 }));
+        open.insert(name.clone(), Rc::downgrade(&file));
+        file
+    }
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: Option<File>,
+    n_bytes: u64,
+}
+
+impl LogFile {
+    fn write(&mut self, bytes: &[u8], files: &Files) {
+        if let Err(error) = self.try_write(bytes, files.bytes_max) {
+            // Lost, and said; the function goes on. The next write tries to open it anew.
+            self.file = None;
+            warn!(files.log, "cannot write a function's log"; "path" => %self.path.display(), "error" => %error);
+        }
+    }
+
+    fn try_write(&mut self, bytes: &[u8], bytes_max: u64) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if self.file.is_some() && self.n_bytes + bytes.len() as u64 > bytes_max {
+            self.file = None;
+            fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        }
+        if self.file.is_none() {
+            let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            self.n_bytes = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        if let Some(file) = &mut self.file {
+            file.write_all(bytes)?;
+            self.n_bytes += bytes.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&[u8]]) -> Vec<String> {
+        let mut lines = Lines { sandbox: 7, invocation: "0".into(), partial: Vec::new() };
+        let mut out = Vec::new();
+        for chunk in chunks {
+            lines.take(chunk, &mut out);
+        }
+        lines.end(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_record_names_its_invocation_and_what_follows_without_one_is_counted_to_it() {
+        assert_eq!(
+            lines(&[b"\x1e3 o hel", b"lo\n\x1e3 e oops\nfrom a child\n"]),
+            ["7-3 o hello", "7-3 e oops", "7-3 - from a child"]
+        );
+    }
+
+    #[test]
+    fn a_terminal_cannot_be_steered_through_a_log() {
+        assert_eq!(lines(&[b"\x1e1 o \x1b[2Jx\ty\n"]), ["7-1 o \\x1b[2Jx\ty"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut() {
+        let long = vec![b'x'; LINE_BYTES_MAX * 2 + 10];
+        let cut = lines(&[&long]);
+        assert!(cut.len() >= 2 && cut.iter().all(|line| line.len() < LINE_BYTES_MAX + 20));
+    }
+
+    #[test]
+    fn what_only_looks_like_a_record_is_text() {
+        assert_eq!(lines(&[b"\x1ex o y\n", b"\x1e1 z y\n"]), ["7-0 - \\x1ex o y", "7-0 - \\x1e1 z y"]);
+    }
+
+    #[test]
+    fn a_log_takes_at_most_twice_its_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = LogFile { path: directory.path().join("f.log"), file: None, n_bytes: 0 };
+        for _ in 0..10 {
+            file.try_write(&[b'x'; 40], 100).unwrap();
+        }
+        let total: u64 = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        assert!(total <= 200, "{total}");
+    }
+}

@@ -1,0 +1,635 @@
+//! `_ol`: the native half of the Python runtime, loaded by `zygote.py`.
+//!
+//! One function, `_ol.serve(control_fd)`. In the zygote it never returns: it takes fork requests from
+//! the worker, forks, and reports the pids and later the exits. In a forked child it returns 3, the
+//! descriptor of the data socket, when the child sits in its shell, has given up every privilege and
+//! is under the system call filter. No Python code runs between the fork and that moment.
+//!
+//! The messages on the control socket (`SOCK_SEQPACKET`, one message a packet) are mirrored in
+//! `src/sandbox/wire.rs`; [`MAGIC`] changes when they do.
+//!
+//! This file is compiled alone, without `std`, and against no library (see `build.rs`): what it calls
+//! is found in the interpreter and the C library of the base that it is loaded into.
+
+#![no_std]
+#![allow(non_camel_case_types, reason = "the names of the C interface")]
+
+use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::mem;
+use core::ptr;
+
+/// "olz" and the version of the messages.
+const MAGIC: u32 = 0x6f6c_7a01;
+
+const SETUP: u32 = 1;
+const FORK: u32 = 2;
+
+const FORKED: u32 = 16;
+const FAILED: u32 = 17;
+const EXITED: u32 = 18;
+const READY: u32 = 19;
+
+/// The head of every message to the zygote. After `SETUP` comes the filter: 8 bytes an instruction.
+/// `FORK` carries descriptors: the pidfd of the shell's init, the data socket, the log pipe, and then
+/// one open `cgroup.procs` for each hierarchy.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Request {
+    magic: u32,
+    kind: u32,
+    id: u64,
+    uid: u32,
+    /// Namespaces to enter, as `CLONE_NEW*` bits.
+    namespaces: u32,
+    /// Limit of open files.
+    nofile: u32,
+    filter_instructions: u32,
+}
+
+/// Every message from the zygote.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Report {
+    magic: u32,
+    kind: u32,
+    id: u64,
+    /// Of the child, as the zygote sees it.
+    pid: i32,
+    /// `FAILED`: the error number. `EXITED`: the wait status.
+    status: i32,
+    /// `FAILED`: which step, a `STEP_*`.
+    step: u32,
+    reserved: u32,
+}
+
+const STEP_MESSAGE: u32 = 1;
+const STEP_PID_NAMESPACE: u32 = 2;
+const STEP_FORK: u32 = 3;
+const STEP_CGROUP: u32 = 4;
+const STEP_NAMESPACES: u32 = 5;
+const STEP_DESCRIPTORS: u32 = 6;
+const STEP_LIMITS: u32 = 7;
+const STEP_PRIVILEGES: u32 = 8;
+const STEP_FILTER: u32 = 9;
+
+/// Most instructions a filter has: the kernel's own bound (`BPF_MAXINSNS`).
+const FILTER_INSTRUCTIONS_MAX: usize = 4096;
+/// pidfd, data, log, and at most this many hierarchies.
+const CGROUPS_MAX: usize = 6;
+const FDS_MAX: usize = 3 + CGROUPS_MAX;
+/// Where received descriptors wait until they get their final numbers: above those.
+const FD_PARKING: c_int = 64;
+
+// --- the C library and the interpreter -------------------------------------------------------
+
+#[repr(C)]
+struct iovec {
+    base: *mut c_void,
+    len: usize,
+}
+
+#[repr(C)]
+struct msghdr {
+    name: *mut c_void,
+    namelen: c_uint,
+    iov: *mut iovec,
+    iovlen: usize,
+    control: *mut c_void,
+    controllen: usize,
+    flags: c_int,
+}
+
+#[repr(C)]
+struct cmsghdr {
+    len: usize,
+    level: c_int,
+    kind: c_int,
+}
+
+#[repr(C)]
+struct pollfd {
+    fd: c_int,
+    events: i16,
+    revents: i16,
+}
+
+#[repr(C)]
+struct rlimit {
+    soft: u64,
+    hard: u64,
+}
+
+#[repr(C)]
+struct sock_fprog {
+    len: u16,
+    filter: *const u64,
+}
+
+#[repr(C)]
+struct cap_header {
+    version: u32,
+    pid: c_int,
+}
+
+/// glibc's and musl's `sigset_t`: 128 bytes.
+#[repr(C, align(8))]
+struct sigset {
+    bits: [u64; 16],
+}
+
+unsafe extern "C" {
+    fn syscall(number: c_long, ...) -> c_long;
+    fn __errno_location() -> *mut c_int;
+    fn fork() -> c_int;
+    fn _exit(code: c_int) -> !;
+    fn setns(fd: c_int, flags: c_int) -> c_int;
+    fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize;
+    fn send(fd: c_int, data: *const c_void, len: usize, flags: c_int) -> isize;
+    fn write(fd: c_int, data: *const c_void, len: usize) -> isize;
+    fn read(fd: c_int, data: *mut c_void, len: usize) -> isize;
+    fn open(path: *const c_char, flags: c_int, ...) -> c_int;
+    fn close(fd: c_int) -> c_int;
+    fn dup2(from: c_int, to: c_int) -> c_int;
+    fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
+    fn poll(fds: *mut pollfd, count: c_ulong, timeout: c_int) -> c_int;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn prctl(option: c_int, ...) -> c_int;
+    fn setsid() -> c_int;
+    fn umask(mask: c_uint) -> c_uint;
+    fn chdir(path: *const c_char) -> c_int;
+    fn setgroups(count: usize, groups: *const c_uint) -> c_int;
+    fn setresgid(real: c_uint, effective: c_uint, saved: c_uint) -> c_int;
+    fn setresuid(real: c_uint, effective: c_uint, saved: c_uint) -> c_int;
+    fn setrlimit(resource: c_int, limit: *const rlimit) -> c_int;
+    fn sigprocmask(how: c_int, set: *const sigset, old: *mut sigset) -> c_int;
+    fn signalfd(fd: c_int, mask: *const sigset, flags: c_int) -> c_int;
+    fn sigemptyset(set: *mut sigset) -> c_int;
+    fn sigaddset(set: *mut sigset, signal: c_int) -> c_int;
+
+    fn PyOS_BeforeFork();
+    fn PyOS_AfterFork_Parent();
+    fn PyOS_AfterFork_Child();
+    fn PyLong_AsLong(object: *mut c_void) -> c_long;
+    fn PyLong_FromLong(value: c_long) -> *mut c_void;
+    fn PyErr_Occurred() -> *mut c_void;
+    fn PyErr_SetFromErrno(kind: *mut c_void) -> *mut c_void;
+    static mut PyExc_OSError: *mut c_void;
+    fn PyModule_Create2(definition: *mut PyModuleDef, api: c_int) -> *mut c_void;
+}
+
+#[cfg(target_arch = "x86_64")]
+const SYS_CAPSET: c_long = 126;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_CAPSET: c_long = 91;
+/// The same number on every architecture.
+const SYS_CLOSE_RANGE: c_long = 436;
+
+const CLONE_NEWPID: c_int = 0x2000_0000;
+const SOL_SOCKET: c_int = 1;
+const SCM_RIGHTS: c_int = 1;
+const MSG_NOSIGNAL: c_int = 0x4000;
+const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
+const MSG_TRUNC: c_int = 0x20;
+const MSG_CTRUNC: c_int = 0x8;
+const F_DUPFD_CLOEXEC: c_int = 1030;
+const O_RDWR: c_int = 2;
+const POLLIN: i16 = 1;
+const WNOHANG: c_int = 1;
+const SIGCHLD: c_int = 17;
+const SIG_BLOCK: c_int = 0;
+const SIG_SETMASK: c_int = 2;
+const SFD_CLOEXEC_NONBLOCK: c_int = 0o2_000_000 | 0o4000;
+const EINTR: c_int = 4;
+const EINVAL: c_int = 22;
+const EPIPE: c_int = 32;
+const RLIMIT_CORE: c_int = 4;
+const RLIMIT_NOFILE: c_int = 7;
+const PR_SET_DUMPABLE: c_int = 4;
+const PR_SET_SECCOMP: c_int = 22;
+const PR_CAPBSET_DROP: c_int = 24;
+const PR_SET_NO_NEW_PRIVS: c_int = 38;
+const PR_CAP_AMBIENT: c_int = 47;
+const PR_CAP_AMBIENT_CLEAR_ALL: c_ulong = 4;
+const SECCOMP_MODE_FILTER: c_ulong = 2;
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+/// Highest capability number a kernel may know; `PR_CAPBSET_DROP` says EINVAL above its own last.
+const CAPABILITIES_MAX: c_ulong = 63;
+
+fn errno() -> c_int {
+    // SAFETY: the C library gives a valid pointer to this thread's error number.
+    unsafe { *__errno_location() }
+}
+
+// --- the zygote's loop -----------------------------------------------------------------------
+
+struct Filter {
+    instructions: [u64; FILTER_INSTRUCTIONS_MAX],
+    len: usize,
+}
+
+/// Big, and the zygote has one: kept out of the stack.
+static mut FILTER: Filter = Filter { instructions: [0; FILTER_INSTRUCTIONS_MAX], len: 0 };
+
+struct Received {
+    request: Request,
+    fds: [c_int; FDS_MAX],
+    n_fds: usize,
+}
+
+/// Where a child is when something fails, and with which error number.
+struct Failure {
+    step: u32,
+    errno: c_int,
+}
+
+fn check(result: c_int, step: u32) -> Result<(), Failure> {
+    if result < 0 { Err(Failure { step, errno: errno() }) } else { Ok(()) }
+}
+
+fn report(control: c_int, kind: u32, id: u64, pid: i32, status: i32, step: u32) {
+    let message = Report { magic: MAGIC, kind, id, pid, status, step, reserved: 0 };
+    loop {
+        // SAFETY: the pointer and the length describe `message`, which lives through the call.
+        let sent = unsafe { send(control, (&raw const message).cast(), size_of::<Report>(), MSG_NOSIGNAL) };
+        // Nobody to tell when the worker is gone: the next receive sees that, and ends the zygote.
+        if sent >= 0 || errno() != EINTR {
+            return;
+        }
+    }
+}
+
+/// The next message; `None` when the worker has closed its end.
+fn receive(control: c_int) -> Result<Option<Received>, c_int> {
+    let mut buffer = mem::MaybeUninit::<[u64; 4]>::zeroed();
+    let mut ancillary = [0u64; 2 + FDS_MAX.div_ceil(2) + 1];
+    // SAFETY: only this thread exists in a zygote, and nothing else refers to FILTER during the call.
+    let filter = unsafe { &mut *(&raw mut FILTER) };
+    let mut parts = [
+        iovec { base: buffer.as_mut_ptr().cast(), len: size_of::<Request>() },
+        iovec { base: filter.instructions.as_mut_ptr().cast(), len: size_of_val(&filter.instructions) },
+    ];
+    let mut message = msghdr {
+        name: ptr::null_mut(),
+        namelen: 0,
+        iov: parts.as_mut_ptr(),
+        iovlen: 2,
+        control: ancillary.as_mut_ptr().cast(),
+        controllen: size_of_val(&ancillary),
+        flags: 0,
+    };
+    // SAFETY: every pointer in `message` refers to a live buffer of the length beside it.
+    let n = unsafe { recvmsg(control, &raw mut message, MSG_CMSG_CLOEXEC) };
+    if n < 0 {
+        return Err(errno());
+    }
+    if n == 0 {
+        return Ok(None);
+    }
+    const { assert!(size_of::<Request>() == 32) };
+    // SAFETY: the buffer is as large as a Request and was zeroed; every bit pattern is a Request.
+    let request = unsafe { mem::transmute::<[u64; 4], Request>(buffer.assume_init()) };
+    let mut received = Received { request, fds: [-1; FDS_MAX], n_fds: 0 };
+    let header = ancillary.as_ptr().cast::<cmsghdr>();
+    if message.controllen >= size_of::<cmsghdr>() {
+        // SAFETY: the kernel filled in at least a whole header.
+        let (len, level, kind) = unsafe { ((*header).len, (*header).level, (*header).kind) };
+        if level == SOL_SOCKET && kind == SCM_RIGHTS {
+            received.n_fds = ((len - size_of::<cmsghdr>()) / size_of::<c_int>()).min(FDS_MAX);
+            for (index, fd) in received.fds.iter_mut().enumerate().take(received.n_fds) {
+                // SAFETY: the kernel put `n_fds` descriptors behind the header.
+                *fd = unsafe { *header.add(1).cast::<c_int>().add(index) };
+            }
+        }
+    }
+    let short = (n as usize) < size_of::<Request>();
+    if short || message.flags & (MSG_TRUNC | MSG_CTRUNC) != 0 || request.magic != MAGIC {
+        close_all(&received);
+        return Err(EINVAL);
+    }
+    if request.kind == SETUP {
+        let len = request.filter_instructions as usize;
+        if n as usize != size_of::<Request>() + len * size_of::<u64>() {
+            close_all(&received);
+            return Err(EINVAL);
+        }
+        filter.len = len;
+    }
+    Ok(Some(received))
+}
+
+fn close_all(received: &Received) {
+    for &fd in &received.fds[..received.n_fds] {
+        // SAFETY: the descriptor came with the message and is used nowhere else.
+        unsafe { close(fd) };
+    }
+}
+
+/// Says which children have ended.
+fn reap(control: c_int, signals: c_int) {
+    let mut drained = [0u8; 128 * 8];
+    // SAFETY: the buffer is as long as said. The descriptor does not block; what it says is known already.
+    unsafe { read(signals, drained.as_mut_ptr().cast(), drained.len()) };
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` lives through the call.
+        let pid = unsafe { waitpid(-1, &raw mut status, WNOHANG) };
+        if pid <= 0 {
+            return;
+        }
+        report(control, EXITED, 0, pid, status, 0);
+    }
+}
+
+/// Parent: `Ok(false)` when the worker is gone. Child: `Ok(true)`.
+fn serve_forks(control: c_int) -> Result<bool, c_int> {
+    let mut child_signal = sigset { bits: [0; 16] };
+    let mut before = sigset { bits: [0; 16] };
+    // SAFETY: all three sets are live and of the C library's size.
+    let signals = unsafe {
+        sigemptyset(&raw mut child_signal);
+        sigaddset(&raw mut child_signal, SIGCHLD);
+        sigprocmask(SIG_BLOCK, &raw const child_signal, &raw mut before);
+        signalfd(-1, &raw const child_signal, SFD_CLOEXEC_NONBLOCK)
+    };
+    if signals < 0 {
+        return Err(errno());
+    }
+    report(control, READY, 0, 0, 0, 0);
+    loop {
+        let mut fds = [pollfd { fd: control, events: POLLIN, revents: 0 }, pollfd { fd: signals, events: POLLIN, revents: 0 }];
+        // SAFETY: two live entries.
+        let ready = unsafe { poll(fds.as_mut_ptr(), 2, -1) };
+        if ready < 0 {
+            if errno() == EINTR {
+                continue;
+            }
+            return Err(errno());
+        }
+        if fds[1].revents != 0 {
+            reap(control, signals);
+        }
+        if fds[0].revents == 0 {
+            continue;
+        }
+        let Some(received) = receive(control)? else { return Ok(false) };
+        if received.request.kind != FORK {
+            close_all(&received);
+            continue;
+        }
+        if fork_into_shell(control, &received, &before) {
+            return Ok(true);
+        }
+    }
+}
+
+/// True in the child, when it is confined.
+fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) -> bool {
+    let id = received.request.id;
+    if received.n_fds < 3 {
+        close_all(received);
+        report(control, FAILED, id, 0, EINVAL, STEP_MESSAGE);
+        return false;
+    }
+    // Only children are born into it; the zygote itself stays where it is. So no chain of nested pid
+    // namespaces ever grows, whatever is forked from what (they nest 32 deep at most).
+    // SAFETY: plain system call on a descriptor that we own.
+    if unsafe { setns(received.fds[0], CLONE_NEWPID) } < 0 {
+        report(control, FAILED, id, 0, errno(), STEP_PID_NAMESPACE);
+        close_all(received);
+        return false;
+    }
+    // SAFETY: the interpreter's lock is held (we were called from Python), as these functions ask, and
+    // the zygote has one thread.
+    let pid = unsafe {
+        PyOS_BeforeFork();
+        fork()
+    };
+    if pid == 0 {
+        if let Err(failure) = confine(received, signal_mask) {
+            // The control socket may be closed already; then the exit alone tells.
+            report(control, FAILED, id, 0, failure.errno, failure.step);
+            // SAFETY: ends this process.
+            unsafe { _exit(127) };
+        }
+        // SAFETY: the counterpart of PyOS_BeforeFork in a child. It runs here, confined, because it calls
+        // what packages have registered with os.register_at_fork.
+        unsafe { PyOS_AfterFork_Child() };
+        return true;
+    }
+    let error = errno();
+    // SAFETY: the counterpart of PyOS_BeforeFork in the parent.
+    unsafe { PyOS_AfterFork_Parent() };
+    close_all(received);
+    if pid < 0 {
+        report(control, FAILED, id, 0, error, STEP_FORK);
+    } else {
+        report(control, FORKED, id, pid, 0, 0);
+    }
+    false
+}
+
+/// Everything between the fork and the first line of Python. Each step says why it comes now.
+fn confine(received: &Received, signal_mask: &sigset) -> Result<(), Failure> {
+    let request = &received.request;
+    // First the cgroups: every page touched from here on is charged to the sandbox, not to the zygote.
+    for &procs in &received.fds[3..received.n_fds] {
+        // SAFETY: one byte of a live literal.
+        check(unsafe { write(procs, b"0".as_ptr().cast(), 1) } as c_int, STEP_CGROUP)?;
+    }
+    // The rest of the namespaces in one call; this also moves root and working directory into the shell.
+    // SAFETY: plain system call on a descriptor that we own.
+    check(unsafe { setns(received.fds[0], request.namespaces as c_int) }, STEP_NAMESPACES)?;
+    // Out of any directory of the zygote's, also where the mount namespace did not change.
+    // SAFETY: a literal that ends with NUL.
+    check(unsafe { chdir(c"/".as_ptr()) }, STEP_NAMESPACES)?;
+    descriptors(received)?;
+    limits(request)?;
+    privileges(request.uid)?;
+    // A signal that came for the zygote means nothing here; and SIGCHLD is the function's again.
+    // SAFETY: the set was filled by the same function.
+    check(unsafe { sigprocmask(SIG_SETMASK, signal_mask, ptr::null_mut()) }, STEP_PRIVILEGES)?;
+    // Last, because it forbids most of what stands above.
+    filter()
+}
+
+/// 0 is /dev/null, 1 and 2 the log, 3 the data socket, and there is nothing else: not the control
+/// socket, not the descriptors by which the shell was entered.
+fn descriptors(received: &Received) -> Result<(), Failure> {
+    let step = STEP_DESCRIPTORS;
+    // SAFETY (all of this function): plain system calls on numbers; no memory is involved but literals.
+    unsafe {
+        let data = fcntl(received.fds[1], F_DUPFD_CLOEXEC, FD_PARKING);
+        check(data, step)?;
+        let log = fcntl(received.fds[2], F_DUPFD_CLOEXEC, FD_PARKING);
+        check(log, step)?;
+        // Opened here and not inherited: this one is the shell's.
+        let null = open(c"/dev/null".as_ptr(), O_RDWR);
+        check(null, step)?;
+        let null = fcntl(null, F_DUPFD_CLOEXEC, FD_PARKING);
+        check(null, step)?;
+        check(dup2(null, 0), step)?;
+        check(dup2(log, 1), step)?;
+        check(dup2(log, 2), step)?;
+        check(dup2(data, 3), step)?;
+        // The data socket is the runtime's, not for a program that the function starts.
+        check(fcntl(3, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
+        check(syscall(SYS_CLOSE_RANGE, 4 as c_uint, c_uint::MAX, 0 as c_uint) as c_int, step)
+    }
+}
+
+fn limits(request: &Request) -> Result<(), Failure> {
+    let files = rlimit { soft: request.nofile.into(), hard: request.nofile.into() };
+    let none = rlimit { soft: 0, hard: 0 };
+    // SAFETY: live structures of the right layout.
+    unsafe {
+        check(setrlimit(RLIMIT_NOFILE, &raw const files), STEP_LIMITS)?;
+        check(setrlimit(RLIMIT_CORE, &raw const none), STEP_LIMITS)?;
+        // A session of its own: no terminal to push characters into (CVE-2017-5226).
+        check(setsid(), STEP_LIMITS)?;
+        umask(0o022);
+    }
+    Ok(())
+}
+
+fn privileges(uid: u32) -> Result<(), Failure> {
+    let step = STEP_PRIVILEGES;
+    // SAFETY (all of this function): plain system calls; the structures live through their calls.
+    unsafe {
+        // The bounding set first: dropping from it needs a capability that goes with the uid.
+        for capability in 0..=CAPABILITIES_MAX {
+            if prctl(PR_CAPBSET_DROP, capability, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) < 0 {
+                if errno() == EINVAL {
+                    break;
+                }
+                return Err(Failure { step, errno: errno() });
+            }
+        }
+        check(setgroups(0, ptr::null()), step)?;
+        check(setresgid(uid, uid, uid), step)?;
+        check(setresuid(uid, uid, uid), step)?;
+        // Leaving uid 0 has emptied the effective and permitted sets; this empties the inheritable one too.
+        let header = cap_header { version: CAPABILITY_VERSION_3, pid: 0 };
+        let nothing = [0u32; 6];
+        check(syscall(SYS_CAPSET, &raw const header, nothing.as_ptr()) as c_int, step)?;
+        // Kernels before 4.3 have no ambient set: nothing to clear there.
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong);
+        check(prctl(PR_SET_NO_NEW_PRIVS, 1 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong), step)?;
+        // The change of uid has made the process undumpable, which gives its /proc/self files to root.
+        // No other sandbox shares the uid, so this opens nothing to anybody else.
+        check(prctl(PR_SET_DUMPABLE, 1 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong), step)
+    }
+}
+
+fn filter() -> Result<(), Failure> {
+    // SAFETY: only this thread exists; the filter was filled in by `receive`.
+    let filter = unsafe { &*(&raw const FILTER) };
+    if filter.len == 0 {
+        // A zygote that never got its filter must not make sandboxes without one.
+        return Err(Failure { step: STEP_FILTER, errno: EPIPE });
+    }
+    let program = sock_fprog { len: filter.len as u16, filter: filter.instructions.as_ptr() };
+    // SAFETY: `program` describes a live array; the kernel copies it.
+    check(unsafe { prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program) }, STEP_FILTER)
+}
+
+// --- the Python module -----------------------------------------------------------------------
+
+#[repr(C)]
+struct PyObjectHead {
+    refcount: isize,
+    kind: *mut c_void,
+}
+
+#[repr(C)]
+struct PyModuleDef {
+    head: PyObjectHead,
+    init: *mut c_void,
+    index: isize,
+    copy: *mut c_void,
+    name: *const c_char,
+    doc: *const c_char,
+    size: isize,
+    methods: *mut PyMethodDef,
+    slots: *mut c_void,
+    traverse: *mut c_void,
+    clear: *mut c_void,
+    free: *mut c_void,
+}
+
+#[repr(C)]
+struct PyMethodDef {
+    name: *const c_char,
+    function: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void>,
+    flags: c_int,
+    doc: *const c_char,
+}
+
+/// The function takes one argument.
+const METH_O: c_int = 8;
+/// The stable interface, the same from Python 3.2 on.
+const PYTHON_ABI_VERSION: c_int = 3;
+
+static mut METHODS: [PyMethodDef; 2] = [
+    PyMethodDef {
+        name: c"serve".as_ptr(),
+        function: Some(serve),
+        flags: METH_O,
+        doc: c"serve(control_fd): fork on request; returns 3 in a confined child, 0 in the zygote when the worker is gone".as_ptr(),
+    },
+    PyMethodDef { name: ptr::null(), function: None, flags: 0, doc: ptr::null() },
+];
+
+static mut MODULE: PyModuleDef = PyModuleDef {
+    head: PyObjectHead { refcount: 1, kind: ptr::null_mut() },
+    init: ptr::null_mut(),
+    index: 0,
+    copy: ptr::null_mut(),
+    name: c"_ol".as_ptr(),
+    doc: c"Forks confined Python interpreters.".as_ptr(),
+    size: -1,
+    methods: (&raw mut METHODS).cast(),
+    slots: ptr::null_mut(),
+    traverse: ptr::null_mut(),
+    clear: ptr::null_mut(),
+    free: ptr::null_mut(),
+};
+
+unsafe extern "C" fn serve(_module: *mut c_void, argument: *mut c_void) -> *mut c_void {
+    // SAFETY: the interpreter passes a live object, and its lock is held.
+    let control = unsafe { PyLong_AsLong(argument) };
+    // SAFETY: as above.
+    if control == -1 && !unsafe { PyErr_Occurred() }.is_null() {
+        return ptr::null_mut();
+    }
+    match serve_forks(control as c_int) {
+        // SAFETY: the interpreter's lock is held.
+        Ok(in_child) => unsafe { PyLong_FromLong(if in_child { 3 } else { 0 }) },
+        Err(error) => {
+            // SAFETY: the error number is this thread's; the exception object is the interpreter's own.
+            unsafe {
+                *__errno_location() = error;
+                PyErr_SetFromErrno(PyExc_OSError)
+            }
+        }
+    }
+}
+
+/// Called by the interpreter when the module is imported.
+///
+/// # Safety
+/// The interpreter calls it once, with its lock held.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn PyInit__ol() -> *mut c_void {
+    // SAFETY: the definition is static, as the interpreter asks.
+    unsafe { PyModule_Create2(&raw mut MODULE, PYTHON_ABI_VERSION) }
+}
+
+/// `core` comes compiled with unwinding and refers to this; nothing here ever unwinds.
+#[unsafe(no_mangle)]
+pub extern "C" fn rust_eh_personality() {}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: ends this process; 134 is what an abort would look like to a shell.
+    unsafe { _exit(134) }
+}

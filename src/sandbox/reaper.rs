@@ -1,0 +1,123 @@
+//! Takes down what is left of a sandbox: kills, waits, removes its cgroup, frees its uid.
+//!
+//! Dropping a sandbox must not block, and a cgroup can be removed only when the last process in it is
+//! gone: so the remains are handed to this thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{RecvTimeoutError, Sender, unbounded};
+use crossbeam::sync::WaitGroup;
+use rustix::process::{Signal, pidfd_send_signal};
+use slog::{Logger, warn};
+
+use super::cgroup::Cgroup;
+use super::network::Link;
+use super::uids::UidLease;
+
+/// How often a group that still has processes is looked at.
+const RETRY_EVERY: Duration = Duration::from_millis(2);
+/// When a group that cannot be removed is reported, and given up until the next start of the worker. Killed
+/// processes go in well under a millisecond, unless the kernel waits for a disk.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// What there is to take down. Any part may be missing when a launch failed half way.
+#[derive(Debug)]
+pub(super) struct Remains {
+    pub(super) id: u64,
+    pub(super) init: Option<OwnedFd>,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) link: Option<Link>,
+    /// Freed last: a uid is given out again only when no process can have it any more.
+    pub(super) uid: Option<UidLease>,
+}
+
+/// Hands remains over; see the module's text.
+#[derive(Debug, Clone)]
+pub(super) struct Reaper {
+    // Not bounded: there are at most as many remains as there were sandboxes, and those are bounded. A bound
+    // here could only block a drop, or lose one.
+    queue: Sender<Job>,
+}
+
+enum Job {
+    Remains(Box<Remains>),
+    Flush(WaitGroup),
+}
+
+impl Reaper {
+    pub(super) fn start(log: Logger) -> io::Result<Self> {
+        let (queue, jobs) = unbounded();
+        thread::Builder::new().name("reaper".into()).spawn(move || {
+            let mut pending: VecDeque<(Box<Remains>, Instant)> = VecDeque::new();
+            let mut flushes = Vec::new();
+            loop {
+                let next = if pending.is_empty() {
+                    jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                } else {
+                    jobs.recv_timeout(RETRY_EVERY)
+                };
+                match next {
+                    Ok(Job::Remains(remains)) => {
+                        kill(&remains);
+                        pending.push_back((remains, Instant::now()));
+                        // The rest of a burst is killed before anything is waited for.
+                        while let Ok(job) = jobs.try_recv() {
+                            match job {
+                                Job::Remains(remains) => {
+                                    kill(&remains);
+                                    pending.push_back((remains, Instant::now()));
+                                }
+                                Job::Flush(done) => flushes.push(done),
+                            }
+                        }
+                    }
+                    Ok(Job::Flush(done)) => flushes.push(done),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) if pending.is_empty() => return,
+                    Err(RecvTimeoutError::Disconnected) => thread::sleep(RETRY_EVERY),
+                }
+                pending.retain_mut(|(remains, since)| !remove(remains, *since, &log));
+                if pending.is_empty() {
+                    flushes.clear();
+                }
+            }
+        })?;
+        Ok(Self { queue })
+    }
+
+    pub(super) fn bury(&self, remains: Remains) {
+        // The thread ends only when the last sender is gone, and we are one.
+        let _ = self.queue.send(Job::Remains(Box::new(remains)));
+    }
+
+    /// Waits until all that was handed over before is gone. Blocks: for shutdown.
+    pub(super) fn flush(&self) {
+        let group = WaitGroup::new();
+        if self.queue.send(Job::Flush(group.clone())).is_ok() {
+            group.wait();
+        }
+    }
+}
+
+fn kill(remains: &Remains) {
+    // A frozen process dies of SIGKILL under version 2 all the same.
+    if let Some(init) = &remains.init {
+        let _ = pidfd_send_signal(init, Signal::KILL);
+    }
+}
+
+/// True when there is nothing left to do.
+fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
+    let removed = remains.cgroup.as_ref().is_none_or(|group| group.try_remove().unwrap_or(false));
+    if !removed && since.elapsed() > GIVE_UP_AFTER {
+        warn!(log, "gave up removing a sandbox's cgroup; the next start of the worker removes it"; "sandbox" => remains.id);
+        // Somebody may still have this uid.
+        std::mem::forget(remains.uid.take());
+        return true;
+    }
+    removed
+}

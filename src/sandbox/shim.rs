@@ -1,0 +1,271 @@
+//! The process between the worker and the sandboxes: `ol sandbox-shim`, started by the worker.
+//!
+//! It begins as root, puts the root file system together ([`base`](super::base)), and then moves for
+//! good into namespaces of its own, the user namespace among them: from there on it is an ordinary
+//! user of the machine, who is root over nothing but its own sandboxes. It starts the zygote, makes the
+//! shells that the worker asks for, and buries them. It reads nothing that a function has written.
+//!
+//! ```text
+//! worker (root) ── stage 0 (root, builds the tree, makes the namespaces, ends)
+//!        └──────── shim = pid 1 of the sandboxes' pid namespace
+//!                   ├── zygote (python)
+//!                   │     └── interpreters, each born into a shell's pid namespace
+//!                   └── init of a shell, one per sandbox
+//! ```
+//!
+//! When the worker dies, however, the shim is killed (parent-death signal, and the end of its control
+//! socket); with it, as it is pid 1, the kernel kills everything inside.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid, write};
+use rustix::process::set_parent_process_death_signal;
+
+use super::init::{self, ShellSpec};
+use super::packets::{receive, send};
+use super::sys::{self, Fork, SingleThreaded};
+use super::wire::{FromShim, ShimSpec, ToShim};
+use super::{base, runtime_files};
+
+/// The hidden command by which the worker starts it.
+pub const COMMAND: &str = "sandbox-shim";
+/// The descriptor of the control socket.
+pub(crate) const CONTROL_FD: i32 = 3;
+
+/// How willing the kernel is to kill what runs in sandboxes, of -1000 to 1000, when the whole machine is
+/// out of memory: before the worker (0) and what else the machine runs.
+const OOM_SCORE_ADJUSTMENT: &str = "500";
+
+/// The descriptor of the control socket in a zygote.
+const ZYGOTE_CONTROL_FD: i32 = 3;
+
+type Step = std::result::Result<(), String>;
+
+/// Runs the shim. For `main`, before anything else: no thread has been started, nothing was logged.
+pub fn main() -> ! {
+    let control = match sys::inherited_fd(CONTROL_FD) {
+        Ok(control) => control,
+        Err(_) => {
+            eprintln!("ol: '{COMMAND}' is started by the worker, not by hand");
+            sys::exit_now(64)
+        }
+    };
+    let Err(error) = run(&control);
+    // The worker logs it; when it is gone there is nobody to tell.
+    let _ = send(control.as_fd(), &FromShim::Failed { error }, &[]);
+    sys::exit_now(1)
+}
+
+fn run(control: &OwnedFd) -> Result<Infallible, String> {
+    let proof = SingleThreaded::prove().map_err(|error| format!("start: {error}"))?;
+    let (spec, fds): (ShimSpec, Vec<OwnedFd>) =
+        receive(control.as_fd()).map_err(said("read the specification"))?.ok_or("the worker has gone")?;
+    setsid().map_err(said("start a session"))?;
+    fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJUSTMENT).map_err(said("set oom_score_adj"))?;
+    // Into the worker's group for its helpers, so that a sweep finds this process and those to come.
+    for procs in fds.iter().take(spec.n_cgroups) {
+        write(procs, b"0").map_err(said("enter the cgroup"))?;
+    }
+    drop(fds);
+    unshare(CloneFlags::CLONE_NEWNS).map_err(said("make a mount namespace"))?;
+    base::enter(&spec).map_err(|error| error.to_string())?;
+    become_user(control)?;
+    // The pid namespace is for children only; what is forked next is its pid 1. Its parent is the worker, so
+    // that the parent-death signal is about the worker.
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if spec.own_network {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(flags).map_err(said("make namespaces"))?;
+    match sys::clone_process(proof, libc::CLONE_NEWPID as u64 | sys::CLONE_PARENT, None).map_err(said("make a pid namespace"))? {
+        Fork::Parent { pid, .. } => {
+            send(control.as_fd(), &FromShim::Started { pid }, &[]).map_err(said("report"))?;
+            sys::exit_now(0)
+        }
+        Fork::Child => Shim::start(control, &spec, proof)?.serve(),
+    }
+}
+
+/// From root of the machine to root of a user namespace.
+fn become_user(control: &OwnedFd) -> Step {
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(said("make a user namespace"))?;
+    let pid = std::process::id() as i32;
+    send(control.as_fd(), &FromShim::IdMapWanted { pid }, &[]).map_err(said("report"))?;
+    match receive(control.as_fd()).map_err(said("wait for the id map"))? {
+        Some((ToShim::IdMapWritten, _)) => {}
+        other => return Err(format!("wait for the id map: got {other:?}")),
+    }
+    setgroups(&[]).map_err(said("drop groups"))?;
+    let (gid, uid) = (Gid::from_raw(0), Uid::from_raw(0));
+    setresgid(gid, gid, gid).map_err(said("become group 0 of the user namespace"))?;
+    setresuid(uid, uid, uid).map_err(said("become user 0 of the user namespace"))
+}
+
+struct Shim<'a> {
+    control: &'a OwnedFd,
+    own_network: bool,
+    python: &'a str,
+    signals: SignalFd,
+    zygotes: Vec<i32>,
+    proof: SingleThreaded,
+}
+
+impl<'a> Shim<'a> {
+    /// As pid 1.
+    fn start(control: &'a OwnedFd, spec: &'a ShimSpec, proof: SingleThreaded) -> Result<Self, String> {
+        // Changing the user has cleared it, so it is set now; and who died before that is seen on the socket.
+        set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(said("ask for the parent-death signal"))?;
+        let _ = rustix::thread::set_name(c"ol-shim");
+        // The change of user has made us undumpable, and so the zygote could not enter what we make.
+        nix::sys::prctl::set_dumpable(true).map_err(said("become dumpable"))?;
+        let flags = nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NODEV | nix::mount::MsFlags::MS_NOEXEC;
+        nix::mount::mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>).map_err(said("mount /proc"))?;
+        let mut child_signal = SigSet::empty();
+        child_signal.add(Signal::SIGCHLD);
+        child_signal.thread_block().map_err(said("block SIGCHLD"))?;
+        let signals = SignalFd::with_flags(&child_signal, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(said("open a signal descriptor"))?;
+        Ok(Self { control, own_network: spec.own_network, python: &spec.python, signals, zygotes: Vec::new(), proof })
+    }
+
+    fn serve(mut self) -> Result<Infallible, String> {
+        loop {
+            let mut fds =
+                [PollFd::new(self.control.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(format!("wait for work: {error}")),
+            }
+            let told = fds[0].revents().is_some_and(|events| !events.is_empty());
+            if fds[1].revents().is_some_and(|events| !events.is_empty()) {
+                self.bury()?;
+            }
+            if !told {
+                continue;
+            }
+            match receive(self.control.as_fd()).map_err(said("read a request"))? {
+                // The worker has gone: so does everything here.
+                None => sys::exit_now(0),
+                Some((ToShim::StartZygote, fds)) => self.start_zygote(fds)?,
+                Some((ToShim::MakeShell { id, tmp_mb, into_cgroup, n_cgroups }, fds)) => {
+                    if fds.len() != n_cgroups {
+                        self.tell(&FromShim::ShellFailed { id, error: "descriptors are missing".into() }, &[])?;
+                        continue;
+                    }
+                    match self.make_shell(tmp_mb, into_cgroup, fds) {
+                        Ok(pidfd) => self.tell(&FromShim::ShellReady { id }, &[pidfd.as_fd()])?,
+                        Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[])?,
+                    }
+                }
+                Some((ToShim::IdMapWritten, _)) => {}
+            }
+        }
+    }
+
+    fn tell(&self, message: &FromShim, fds: &[BorrowedFd<'_>]) -> Step {
+        send(self.control.as_fd(), message, fds).map_err(said("report"))
+    }
+
+    fn bury(&mut self) -> Step {
+        // Emptied first: what ends during the loop below raises it again.
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        loop {
+            let (pid, status) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code << 8),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(_) => return Ok(()),
+                Ok(_) => continue,
+            };
+            if let Some(index) = self.zygotes.iter().position(|&zygote| zygote == pid) {
+                self.zygotes.swap_remove(index);
+                self.tell(&FromShim::ZygoteExited { pid, status }, &[])?;
+            }
+        }
+    }
+
+    fn start_zygote(&mut self, mut fds: Vec<OwnedFd>) -> Step {
+        let control = fds.pop().ok_or("start the zygote: its control socket is missing")?;
+        match sys::clone_process(self.proof, libc::CLONE_NEWNS as u64, None).map_err(said("fork the zygote"))? {
+            Fork::Parent { pid, .. } => {
+                self.zygotes.push(pid);
+                self.tell(&FromShim::ZygoteStarted { pid }, &[])
+            }
+            Fork::Child => {
+                let error = self.exec_python(&control);
+                eprintln!("ol: cannot run {} in the base: {error}", self.python);
+                sys::exit_now(127)
+            }
+        }
+    }
+
+    fn exec_python(&self, control: &OwnedFd) -> io::Error {
+        // Blocked signals survive exec; Python starts with none.
+        if let Err(error) = SigSet::empty().thread_set_mask() {
+            return error.into();
+        }
+        // When the shim goes so does the kernel's whole pid namespace: no parent-death signal is needed here.
+        let mut command = Command::new(self.python);
+        command
+            .args(["-S", "-E", "-s", "-B", "-X", "utf8", runtime_files::ZYGOTE_SCRIPT])
+            .arg(ZYGOTE_CONTROL_FD.to_string())
+            .current_dir("/")
+            .env_clear()
+            .envs(ENVIRONMENT);
+        sys::pass_fd(&mut command, control.as_fd(), ZYGOTE_CONTROL_FD);
+        command.exec()
+    }
+
+    fn make_shell(&self, tmp_mb: u32, into_cgroup: bool, mut fds: Vec<OwnedFd>) -> Result<OwnedFd, String> {
+        let (reader, writer) = io::pipe().map_err(said("make a pipe"))?;
+        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if self.own_network {
+            flags |= libc::CLONE_NEWNET;
+        }
+        let directory = if into_cgroup { fds.pop() } else { None };
+        let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups: fds };
+        let writer = OwnedFd::from(writer);
+        match sys::clone_process(self.proof, flags as u64, directory.as_ref().map(AsFd::as_fd)).map_err(said("clone"))? {
+            Fork::Child => init::run(&spec, &writer),
+            Fork::Parent { pidfd, .. } => {
+                drop(writer);
+                let mut answer = String::new();
+                let mut first = [0; 1];
+                let mut reader = reader;
+                match reader.read(&mut first) {
+                    Ok(1) if first == *b"+" => return Ok(pidfd),
+                    Ok(1) => answer.push(char::from(first[0])),
+                    Ok(_) => answer.push_str("it died while it was made"),
+                    Err(error) => return Err(format!("read from the shell: {error}")),
+                }
+                let _ = reader.read_to_string(&mut answer);
+                Err(answer)
+            }
+        }
+    }
+}
+
+/// All that a function's process starts with; what `ol.yaml` adds comes with the code. One thread for BLAS,
+/// because a zygote must have no threads when it forks.
+const ENVIRONMENT: [(&str, &str); 7] = [
+    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+    ("HOME", "/tmp"),
+    ("TMPDIR", "/tmp"),
+    ("USER", "sandbox"),
+    ("LANG", "C.UTF-8"),
+    ("TZ", ":/etc/localtime"),
+    ("OPENBLAS_NUM_THREADS", "1"),
+];
+
+fn said<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
+    move |error| format!("cannot {what}: {error}")
+}

@@ -1,0 +1,167 @@
+//! The door to the kernel: every `unsafe` block of the program is in this file (the native module that
+//! runs inside Python, `native/module.rs`, is a program of its own).
+//!
+//! What the crates `nix` and `rustix` offer as safe functions is called where it is needed. Here is what
+//! they do not: `clone3`, `mount_setattr`, interface flags, and descriptors across `exec`.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// `clone3`: the parent gets a descriptor of the child.
+const CLONE_PIDFD: u64 = 0x1000;
+/// `clone3`: the child's parent is ours.
+pub(crate) const CLONE_PARENT: u64 = 0x8000;
+/// `clone3`: the child is born in the group given. The constant of the `libc` crate is 0 (its type is too
+/// small), which would leave the child in our own group without a word.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Proof that this process has one thread, without which a fork may copy a lock that nobody will open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SingleThreaded(());
+
+impl SingleThreaded {
+    /// Counts the threads. Nothing that is called afterwards may start one.
+    pub(crate) fn prove() -> io::Result<Self> {
+        let n_threads = fs::read_dir("/proc/self/task")?.count();
+        if n_threads == 1 { Ok(Self(())) } else { Err(io::Error::other(format!("{n_threads} threads where one is allowed"))) }
+    }
+}
+
+/// Who we are after a fork.
+#[derive(Debug)]
+pub(crate) enum Fork {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// `clone3` of this process, as `fork` but with namespaces (`CLONE_NEW*`) and a cgroup to be born into.
+pub(crate) fn clone_process(_proof: SingleThreaded, flags: u64, into_cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: the structure is plain numbers, for all of which 0 is valid.
+    let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
+    arguments.flags = flags | CLONE_PIDFD;
+    arguments.pidfd = (&raw mut pidfd).addr() as u64;
+    // With CLONE_PARENT the kernel refuses an exit signal of our choice and takes the parent's.
+    arguments.exit_signal = if flags & CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
+    if let Some(cgroup) = into_cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the arguments live through the call; no stack is given, so the child runs on a copy of ours,
+    // as after `fork`; and the proof says that no other thread held a lock.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        0 => Ok(Fork::Child),
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+        _ => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// The layout of the kernel's `struct mount_attr`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Makes a detached mount read-only, without set-uid programs and devices.
+pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = MountAttributes {
+        set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        clear: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: a live descriptor, a literal that ends with NUL, and a live structure of the length beside it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Brings up the loopback interface of the network namespace that we are in.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the structure is plain numbers and a union of such, for which 0 is valid.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which lives through the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Types that own a descriptor and give the same one for as long as they live.
+pub(crate) trait OwnsFd: AsRawFd {}
+impl OwnsFd for std::os::unix::net::UnixStream {}
+impl OwnsFd for fs::File {}
+
+/// Registers a descriptor that does not block with the event loop of this thread.
+pub(crate) fn register<T: OwnsFd>(owner: T, interest: tokio::io::Interest) -> io::Result<tokio::io::unix::AsyncFd<T>> {
+    // SAFETY: the owner keeps its descriptor open, and the same, until it is dropped or taken out, which both
+    // deregister it first.
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(owner, interest) }.map_err(Into::into)
+}
+
+/// Lets the command's process have `fd` as its descriptor `number`, and no other of ours (they are all
+/// close-on-exec).
+pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>, number: RawFd) {
+    let fd = fd.as_raw_fd();
+    let give = move || {
+        // SAFETY: a system call on numbers; a wrong one is an error, not a fault.
+        if unsafe { libc::dup2(fd, number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if fd == number {
+            // dup2 did nothing, so the mark is still there.
+            // SAFETY: as above.
+            if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec and makes system calls only, which is allowed there.
+    unsafe { command.pre_exec(give) };
+}
+
+/// Takes over a descriptor that this process was started with.
+///
+/// Fails when there is none of that number. Call it once for each, before anything else is opened.
+pub(crate) fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: a system call on a number; a wrong one is an error.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the rule above nobody else in this process has taken it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: RawFd) {
+    // SAFETY: numbers only. What is closed here belongs to values of a process that never runs their
+    // destructors: the callers go on to `exec`, or to a loop that has no end.
+    unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, 0) };
+}
+
+/// Ends the process at once, running nothing.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: it does not return.
+    unsafe { libc::_exit(code) }
+}

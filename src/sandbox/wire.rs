@@ -1,0 +1,184 @@
+//! What the worker says to the shim and to a zygote, and hears from them.
+//!
+//! Both control sockets are `SOCK_SEQPACKET`: a message is a packet, with descriptors beside it. The
+//! shim is ours and speaks JSON; the zygote's half is native code without an allocator
+//! (`native/module.rs`) and speaks fixed structures.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest message either way, in bytes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// The first message to a new shim, before it gives up being root.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ShimSpec {
+    /// Where the root file system comes from.
+    pub(crate) base: BaseSpec,
+    /// An empty directory to build the new root on; used for a moment, in a mount namespace of its own.
+    pub(crate) mount_point: PathBuf,
+    /// Whether the sandboxes have network namespaces of their own.
+    pub(crate) own_network: bool,
+    /// First host uid of the range that uid 0 and up inside map to.
+    pub(crate) uid_base: u32,
+    /// Lines of `resolv.conf`.
+    pub(crate) dns: Vec<String>,
+    /// Python inside the base.
+    pub(crate) python: String,
+    /// A directory of the host with installed packages, mounted read-only at `/packages`.
+    pub(crate) packages: Option<PathBuf>,
+    /// Open `cgroup.procs` files that came with this message.
+    pub(crate) n_cgroups: usize,
+}
+
+/// What sandboxes see as their root.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub enum BaseSpec {
+    /// The machine's own `/usr`, and an `/etc` of our making.
+    Host,
+    /// A directory with a root file system in it.
+    Directory(PathBuf),
+}
+
+/// From the worker to the shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToShim {
+    /// The id map of the user namespace has been written.
+    IdMapWritten,
+    /// Start the interpreter that is forked. One descriptor: its control socket.
+    StartZygote,
+    /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group, or on a machine where
+    /// processes can be born into a group, that directory.
+    MakeShell { id: u64, tmp_mb: u32, into_cgroup: bool, n_cgroups: usize },
+}
+
+/// From the shim to the worker. A step that failed is told in words, with the system's error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromShim {
+    /// In a new user namespace: somebody with the right must write its id map.
+    IdMapWanted { pid: i32 },
+    /// The shim proper runs, under this pid of the host.
+    Started { pid: i32 },
+    /// The zygote process runs.
+    ZygoteStarted { pid: i32 },
+    /// A shell is ready. One descriptor: the pidfd of its init.
+    ShellReady { id: u64 },
+    /// A shell could not be made.
+    ShellFailed { id: u64, error: String },
+    /// The zygote has ended.
+    ZygoteExited { pid: i32, status: i32 },
+    /// Nothing works any more; the shim ends after this.
+    Failed { error: String },
+}
+
+/// See `MAGIC` in `native/module.rs`.
+const MAGIC: u32 = 0x6f6c_7a01;
+const SETUP: u32 = 1;
+const FORK: u32 = 2;
+
+/// What to do to a fork, beside the descriptors that go with it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ForkRequest {
+    pub(crate) id: u64,
+    pub(crate) uid: u32,
+    /// `CLONE_NEW*` bits of the namespaces to enter besides the pid namespace.
+    pub(crate) namespaces: u32,
+    /// Most open files.
+    pub(crate) nofile: u32,
+}
+
+/// The first message to a zygote: the filter of its children.
+pub(crate) fn zygote_setup(filter: &[super::seccomp::Instruction]) -> Vec<u8> {
+    let mut message = zygote_head(SETUP, &ForkRequest { id: 0, uid: 0, namespaces: 0, nofile: 0 }, filter.len() as u32);
+    for instruction in filter {
+        message.extend(instruction.to_bytes());
+    }
+    message
+}
+
+/// Fork into a shell. Descriptors: pidfd of its init, data socket, log pipe, `cgroup.procs` of each hierarchy.
+pub(crate) fn zygote_fork(request: &ForkRequest) -> Vec<u8> {
+    zygote_head(FORK, request, 0)
+}
+
+fn zygote_head(kind: u32, request: &ForkRequest, n_instructions: u32) -> Vec<u8> {
+    let mut message = Vec::with_capacity(32);
+    message.extend(MAGIC.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(request.id.to_ne_bytes());
+    message.extend(request.uid.to_ne_bytes());
+    message.extend(request.namespaces.to_ne_bytes());
+    message.extend(request.nofile.to_ne_bytes());
+    message.extend(n_instructions.to_ne_bytes());
+    message
+}
+
+/// What a zygote says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FromZygote {
+    /// It waits for requests.
+    Ready,
+    /// The child is born; it says `READY` on its data socket when it is confined and asked.
+    Forked { id: u64, pid: i32 },
+    /// There is no such child, or it has given up at a step.
+    Failed { id: u64, step: &'static str, errno: i32 },
+    /// A child has ended, with this wait status.
+    Exited { pid: i32, status: i32 },
+}
+
+impl FromZygote {
+    /// `None` for bytes that no zygote of ours sends.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        if u32_at(0)? != MAGIC || bytes.len() != 32 {
+            return None;
+        }
+        let id = u64::from_ne_bytes(bytes[8..16].try_into().ok()?);
+        let (pid, status) = (u32_at(16)? as i32, u32_at(20)? as i32);
+        Some(match u32_at(4)? {
+            16 => Self::Forked { id, pid },
+            17 => Self::Failed { id, step: step_name(u32_at(24)?), errno: status },
+            18 => Self::Exited { pid, status },
+            19 => Self::Ready,
+            _ => return None,
+        })
+    }
+}
+
+/// The `STEP_*` of `native/module.rs` in words.
+fn step_name(step: u32) -> &'static str {
+    match step {
+        1 => "read the request",
+        2 => "enter the pid namespace",
+        3 => "fork",
+        4 => "enter the cgroups",
+        5 => "enter the namespaces",
+        6 => "set up the descriptors",
+        7 => "set the limits",
+        8 => "give up privileges",
+        9 => "load the system call filter",
+        _ => "do something unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_request_is_laid_out_as_the_native_module_reads_it() {
+        let bytes = zygote_fork(&ForkRequest { id: 0x0102_0304_0506_0708, uid: 9, namespaces: 10, nofile: 11 });
+        assert_eq!(bytes.len(), 32);
+        assert_eq!(&bytes[8..16], &0x0102_0304_0506_0708u64.to_ne_bytes());
+        assert_eq!(&bytes[16..20], &9u32.to_ne_bytes());
+        assert_eq!(&bytes[20..24], &10u32.to_ne_bytes());
+        assert_eq!(&bytes[24..28], &11u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        assert_eq!(FromZygote::parse(b""), None);
+        assert_eq!(FromZygote::parse(&[0; 32]), None);
+    }
+}
