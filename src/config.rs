@@ -447,14 +447,15 @@ fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
     Ok(path.to_owned())
 }
 
-/// Sandboxes get uids of their own, `uid_base` and up; there must be room for 65536 of them, and none
-/// may be the user of something else on the machine.
+/// Uids that may be in use from `uid_base` on: 65536 for each of at most 256 workers of a machine.
+const N_UIDS: u32 = 256 * 65_536;
+
+/// None of the uids from here on may be the user of something else on the machine.
 fn uid_base(uid: u32) -> Result<u32, ConfigError> {
-    if !(65_536..=u32::MAX / 2 - 256 * 65_536).contains(&uid) {
-        return field(
-            "uid_base",
-            format!("is {uid}, and must be from 65536 to 2147418111, where 65536 uids are free"),
-        );
+    let most = u32::MAX / 2 - N_UIDS;
+    if !(65_536..=most).contains(&uid) {
+        let problem = format!("is {uid}, and must be from 65536 to {most}, where {N_UIDS} uids are free");
+        return field("uid_base", problem);
     }
     Ok(uid)
 }
