@@ -310,7 +310,7 @@ impl Streaming {
     fn pieces(self, answer: Incoming) -> impl futures_util::Stream<Item = Result<Bytes, ChannelError>> {
         let state = (self, Some(answer), 0, false);
         futures_util::stream::unfold(state, |(mut stream, mut first, mut n_rest, mut more)| async move {
-            let Some(lease) = stream.lease.as_mut() else { return None };
+            let lease = stream.lease.as_mut()?;
             let result = loop {
                 if let Some(incoming) = first.take() {
                     n_rest = incoming.n_rest;
