@@ -1,3 +1,16 @@
-//! wip
-pub mod sandbox;
+//! The OpenLambda worker: its programs and its mechanism. The decisions are in the crate `actors`.
+//!
+//! Arrows go one way: `cli → serve → {http, registry, sandbox} → actors`, never back.
+
+pub mod cli;
+pub mod client;
+pub mod config;
 pub mod frame;
+pub mod http;
+pub mod image;
+pub mod logging;
+pub mod registry;
+pub mod sandbox;
+pub mod serve;
+pub mod stats;
+pub mod world;

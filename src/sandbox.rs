@@ -1,6 +1,39 @@
-//! wip
+//! Sandboxes: where the kernel is.
+//!
+//! What is done to the host, and in which order, is listed in `docs/SANDBOX.md`; each step stands with
+//! its reason in the file that takes it.
+//!
+//! ```text
+//! launcher ─┬─ family ── forker ·····(process)····· shim ─┬─ base       the root file system, once
+//!           │                                             ├─ init       the first process of a shell
+//!           │                                             └─ (python)   the zygote: native/, runtime/
+//!           ├─ mounter    puts code into a standby
+//!           ├─ channel    talks to what runs inside
+//!           ├─ logs       reads what it prints
+//!           ├─ network    connects it, if it may
+//!           ├─ cgroup     limits, accounts, freezing
+//!           └─ reaper     takes it down
+//! ```
+
+mod base;
 pub mod cgroup;
+pub mod channel;
+pub mod cleanup;
+mod family;
+mod forker;
+mod init;
+pub mod launcher;
+pub mod logs;
+mod mounter;
+mod network;
+mod packets;
+mod reaper;
+mod runtime_files;
 pub mod seccomp;
-mod base; mod init; mod packets; mod runtime_files; pub mod shim; mod sys; pub mod wire;
-pub mod channel; mod family; mod forker; mod mounter; mod network; mod reaper; mod uids;
-pub mod launcher; pub mod logs;
+pub mod shim;
+mod sys;
+mod uids;
+pub mod wire;
+
+pub use network::resolvers;
+pub use sys::register as watch_fd;

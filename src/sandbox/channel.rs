@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::sys;
 use crate::frame::{BrokenFrame, HEADER_BYTES, Header, Kind, MORE};
 
 /// Payloads up to this are read whole into the channel's buffer; the body of a longer one is handed on in
@@ -38,7 +39,9 @@ pub enum ChannelError {
 impl From<io::Error> for ChannelError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Self::Closed,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+                Self::Closed
+            }
             _ => Self::Io(error),
         }
     }
@@ -83,7 +86,7 @@ impl Socket {
                 Self::Registered(_, socket) => socket.into_inner(),
                 Self::Moving => return Err(io::ErrorKind::BrokenPipe.into()),
             };
-            *self = Self::Registered(me, AsyncFd::with_interest(stream, Interest::READABLE | Interest::WRITABLE)?);
+            *self = Self::Registered(me, sys::register(stream, Interest::READABLE | Interest::WRITABLE)?);
         }
         match self {
             Self::Registered(_, socket) => Ok(socket),
@@ -105,7 +108,8 @@ impl Channel {
         let mut byte = [0u8; 1];
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
         // Unasked bytes are as bad as none: between invocations a sandbox is silent.
-        matches!(rustix::net::recv(self.stream(), &mut byte[..], flags), Err(rustix::io::Errno::AGAIN)) && self.buffer.is_empty()
+        matches!(rustix::net::recv(self.stream(), &mut byte[..], flags), Err(rustix::io::Errno::AGAIN))
+            && self.buffer.is_empty()
     }
 
     /// The number of the invocation that was sent last.
@@ -150,7 +154,22 @@ impl Channel {
         self.send_frame(Kind::RequestBody, flags, self.invocation, &[], piece).await
     }
 
-    async fn send_frame(&mut self, kind: Kind, flags: u8, invocation: u32, head: &[u8], body: &[u8]) -> Result<(), ChannelError> {
+    /// Says that the rest of the request's body does not come: the function has answered without it.
+    ///
+    /// # Errors
+    /// When the sandbox is gone.
+    pub async fn cancel(&mut self) -> Result<(), ChannelError> {
+        self.send_frame(Kind::Cancel, 0, self.invocation, &[], &[]).await
+    }
+
+    async fn send_frame(
+        &mut self,
+        kind: Kind,
+        flags: u8,
+        invocation: u32,
+        head: &[u8],
+        body: &[u8],
+    ) -> Result<(), ChannelError> {
         let n_payload = (head.len() + body.len()) as u32;
         let header = Header { n_payload, kind, flags, n_head: head.len() as u16, invocation }.encode();
         let socket = self.socket.here()?;
@@ -199,7 +218,8 @@ impl Channel {
         }
         let bytes = self.buffer.first_chunk().expect("the loop above has read that many");
         let header = Header::decode(bytes)?;
-        let n_wanted = (HEADER_BYTES + header.n_payload as usize).min(HEADER_BYTES + usize::from(header.n_head) + PIECE_BYTES_MAX);
+        let n_wanted = (HEADER_BYTES + header.n_payload as usize)
+            .min(HEADER_BYTES + usize::from(header.n_head) + PIECE_BYTES_MAX);
         while self.buffer.len() < n_wanted {
             self.buffer.reserve(n_wanted - self.buffer.len());
             self.fill().await?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use actors::name::FunctionName;
 use actors::world::{Class, LaunchError, Network};
 use serde::Serialize;
-use slog::{Logger, o};
+use slog::{Logger, debug, o};
 
 use super::cgroup::{CgroupRoot, Limits};
 use super::channel::{Channel, ChannelError};
@@ -35,7 +35,8 @@ const EXIT_PATIENCE: Duration = Duration::from_millis(200);
 /// Open files of one sandbox: the customary soft limit, which programs with `select` rely on.
 const SANDBOX_FILES_MAX: u32 = 1024;
 /// What the shims and zygotes of a worker may use: one interpreter with the standard library is 25 MB.
-const FAMILY_LIMITS: Limits = Limits { memory_bytes: 1 << 30, swap_bytes: 1 << 30, cpu_percent: 1000, n_processes: 70_000 };
+const FAMILY_LIMITS: Limits =
+    Limits { memory_bytes: 1 << 30, swap_bytes: 1 << 30, cpu_percent: 1000, n_processes: 70_000 };
 
 /// What the launcher is made from.
 #[derive(Debug, Clone)]
@@ -48,12 +49,14 @@ pub struct LauncherSpec {
     pub base: BaseSpec,
     /// Python inside the base.
     pub python: String,
-    /// Name servers for sandboxes with a network; those of the machine when it is empty.
+    /// Name servers for sandboxes with a network.
     pub dns: Vec<String>,
     /// Directory with installed packages.
     pub packages: Option<PathBuf>,
     /// Limits of a sandbox before its function is known.
     pub limits: Limits,
+    /// First uid of slot 0.
+    pub uid_base: u32,
     /// Whether system calls are filtered. Off only where somebody studies without.
     pub seccomp: bool,
 }
@@ -173,11 +176,13 @@ impl Launcher {
     ///
     /// # Errors
     /// When the machine lacks something; the text says what.
-    pub fn start(mut spec: LauncherSpec, logs: Logs, log: &Logger) -> io::Result<Self> {
+    pub fn start(spec: LauncherSpec, logs: Logs, log: &Logger) -> io::Result<Self> {
         let log = log.new(o!("part" => "sandbox"));
-        spec.dns = network::resolvers(&spec.dns);
-        let slot = Slot::take()?;
-        network::sweep(&slot).map_err(io::Error::other)?;
+        let slot = Slot::take(spec.uid_base)?;
+        // Who wants the network is told when it is started; others need not have a packet filter at all.
+        if let Err(error) = network::sweep(&slot) {
+            debug!(log, "could not look for remains of the outbound network"; "error" => error.to_string());
+        }
         let cgroups = CgroupRoot::open(&spec.cgroup_name).map_err(io::Error::other)?;
         fs::create_dir_all(&spec.scratch)?;
         let filter = if spec.seccomp { seccomp::compile() } else { seccomp::allow_all() };
@@ -254,7 +259,9 @@ impl Launcher {
                 .await
                 .map_err(|error| LaunchError::Failed(error.to_string()))?
                 .map_err(|error| match error {
-                    NetworkError::NoAddress { .. } => LaunchError::Resources(format!("connect the sandbox's network: {error}")),
+                    NetworkError::NoAddress { .. } => {
+                        LaunchError::Resources(format!("connect the sandbox's network: {error}"))
+                    }
                     _ => LaunchError::Failed(format!("connect the sandbox's network: {error}")),
                 })?;
             process.remains_mut().link = Some(link);
@@ -277,8 +284,14 @@ impl Launcher {
         let mut standby = Standby { channel: Channel::new(ours), process, naming };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
             Ok(Ok(())) => Ok(standby),
-            Ok(Err(error)) => Err(LaunchError::Failed(format!("wait for a new interpreter: {}", standby.process.obituary(&error).await))),
-            Err(_) => Err(LaunchError::Failed(format!("a new interpreter did not answer in {} s", WARM_PATIENCE.as_secs()))),
+            Ok(Err(error)) => Err(LaunchError::Failed(format!(
+                "wait for a new interpreter: {}",
+                standby.process.obituary(&error).await
+            ))),
+            Err(_) => Err(LaunchError::Failed(format!(
+                "a new interpreter did not answer in {} s",
+                WARM_PATIENCE.as_secs()
+            ))),
         }
     }
 
@@ -298,7 +311,11 @@ impl Launcher {
             None => return Err(LaunchError::Failed("the standby has no init".into())),
         };
         naming.assign(program.name.clone());
-        self.inner.mounter.attach_code(init, &program.directory).await.map_err(failed("mount the function's code"))?;
+        self.inner
+            .mounter
+            .attach_code(init, &program.directory)
+            .await
+            .map_err(failed("mount the function's code"))?;
         let load = Load {
             protocol: PROTOCOL,
             name: program.name.as_str(),
@@ -310,7 +327,9 @@ impl Launcher {
         };
         let load = serde_json::to_vec(&load).map_err(|error| LaunchError::Failed(error.to_string()))?;
         match tokio::time::timeout(program.load_patience, exchange(&mut channel, Kind::Load, &load)).await {
-            Ok(Ok(Answer::Ready(ready))) => Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false }),
+            Ok(Ok(Answer::Ready(ready))) => {
+                Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
+            }
             Ok(Ok(Answer::LoadFailed(text))) => Err(LaunchError::Load(text)),
             Ok(Err(error)) => {
                 let cause = process.obituary(&error).await;
@@ -356,7 +375,8 @@ impl Inner {
             return Ok(Arc::clone(family));
         }
         let number = self.next_family.fetch_add(1, Ordering::Relaxed);
-        let cgroup = self.cgroups.create(&format!("zygote-{number}"), FAMILY_LIMITS).map_err(io::Error::other)?;
+        let cgroup =
+            self.cgroups.create(&format!("zygote-{number}"), FAMILY_LIMITS).map_err(io::Error::other)?;
         let spec = ShimSpec {
             base: self.spec.base.clone(),
             mount_point: self.spec.scratch.clone(),
@@ -367,7 +387,8 @@ impl Inner {
             packages: self.spec.packages.clone(),
             n_cgroups: 0,
         };
-        let family = Family::start(&self.forker, &spec, SANDBOX_FILES_MAX, &self.filter, Arc::new(cgroup), &self.log)?;
+        let family =
+            Family::start(&self.forker, &spec, SANDBOX_FILES_MAX, &self.filter, Arc::new(cgroup), &self.log)?;
         let family = Arc::new(family);
         *guard = Some(Arc::clone(&family));
         Ok(family)
@@ -379,7 +400,11 @@ impl Inner {
             let mut outbound = inner.outbound.lock().unwrap_or_else(PoisonError::into_inner);
             match &*outbound {
                 Some(outbound) => Ok(Arc::clone(outbound)),
-                None => Ok(Arc::clone(outbound.insert(Arc::new(Outbound::start(&inner.slot, &inner.spec.dns, &inner.log)?)))),
+                None => Ok(Arc::clone(outbound.insert(Arc::new(Outbound::start(
+                    &inner.slot,
+                    &inner.spec.dns,
+                    &inner.log,
+                )?)))),
             }
         })
         .await
@@ -406,7 +431,10 @@ impl Process {
         if let Some(group) = group
             && group.n_oom_kills() > 0
         {
-            return format!("out of memory: it used more than its limit of {} MB", group.limits().memory_bytes >> 20);
+            return format!(
+                "out of memory: it used more than its limit of {} MB",
+                group.limits().memory_bytes >> 20
+            );
         }
         match status {
             Some(status) => format!("its interpreter ended: {}", super::family::describe_status(status)),
@@ -425,7 +453,9 @@ impl Standby {
     async fn warm(&mut self) -> Result<(), ChannelError> {
         match exchange(&mut self.channel, Kind::Warm, &[]).await? {
             Answer::Ready(_) => Ok(()),
-            Answer::LoadFailed(_) => Err(crate::frame::BrokenFrame("it cannot load what it was not given").into()),
+            Answer::LoadFailed(_) => {
+                Err(crate::frame::BrokenFrame("it cannot load what it was not given").into())
+            }
         }
     }
 }
@@ -440,8 +470,8 @@ async fn exchange(channel: &mut Channel, kind: Kind, body: &[u8]) -> Result<Answ
     let answer = channel.receive().await?;
     match answer.header.kind {
         Kind::Ready => {
-            let ready: Ready =
-                serde_json::from_slice(&answer.body).map_err(|_| crate::frame::BrokenFrame("READY is not what it should be"))?;
+            let ready: Ready = serde_json::from_slice(&answer.body)
+                .map_err(|_| crate::frame::BrokenFrame("READY is not what it should be"))?;
             if ready.protocol != PROTOCOL {
                 return Err(crate::frame::BrokenFrame("another version of the protocol").into());
             }

@@ -41,7 +41,7 @@ use slog::{Logger, error, warn};
 
 use self::addresses::{Lease, Pool, Range, ethernet};
 use self::netlink::{CREATE, Netlink, REPLACE, Request};
-pub(super) use self::resolvers::resolvers;
+pub use self::resolvers::resolvers;
 use super::uids::Slot;
 
 /// How often the thread looks: whether the rules are there, and which of the dead have gone.

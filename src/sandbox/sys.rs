@@ -27,7 +27,11 @@ impl SingleThreaded {
     /// Counts the threads. Nothing that is called afterwards may start one.
     pub(crate) fn prove() -> io::Result<Self> {
         let n_threads = fs::read_dir("/proc/self/task")?.count();
-        if n_threads == 1 { Ok(Self(())) } else { Err(io::Error::other(format!("{n_threads} threads where one is allowed"))) }
+        if n_threads == 1 {
+            Ok(Self(()))
+        } else {
+            Err(io::Error::other(format!("{n_threads} threads where one is allowed")))
+        }
     }
 }
 
@@ -39,7 +43,11 @@ pub(crate) enum Fork {
 }
 
 /// `clone3` of this process, as `fork` but with namespaces (`CLONE_NEW*`) and a cgroup to be born into.
-pub(crate) fn clone_process(_proof: SingleThreaded, flags: u64, into_cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+pub(crate) fn clone_process(
+    _proof: SingleThreaded,
+    flags: u64,
+    into_cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Fork> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain numbers, for all of which 0 is valid.
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
@@ -105,6 +113,25 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which lives through the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Types that own a descriptor and give the same one for as long as they live.
+pub trait OwnsFd: AsRawFd {}
+impl OwnsFd for std::os::unix::net::UnixStream {}
+impl OwnsFd for fs::File {}
+impl OwnsFd for OwnedFd {}
+
+/// Registers a descriptor that does not block with the event loop of this thread.
+///
+/// # Errors
+/// When the kernel's table of watched descriptors is full.
+pub fn register<T: OwnsFd>(
+    owner: T,
+    interest: tokio::io::Interest,
+) -> io::Result<tokio::io::unix::AsyncFd<T>> {
+    // SAFETY: the owner keeps its descriptor open, and the same, until it is dropped or taken out, which both
+    // deregister it first.
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(owner, interest) }.map_err(Into::into)
 }
 
 /// Lets the command's process have `fd` as its descriptor `number`, and no other of ours (they are all

@@ -8,9 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Uids in a slot: the size of a user namespace's customary map.
 pub(crate) const SLOT_UIDS: u32 = 65_536;
-/// First uid of the first slot: above the ranges that systemd hands to containers (to 1,879,048,191) and below the
-/// signed 32 bit limit that some programs have.
-const FIRST_UID: u32 = 1_900_000_000;
 /// Workers on one machine at once.
 const SLOTS: u32 = 256;
 /// Where running workers hold their slots, on every distribution a tmpfs.
@@ -21,20 +18,26 @@ const DIRECTORY: &str = "/run/openlambda";
 #[derive(Debug)]
 pub(crate) struct Slot {
     number: u32,
+    uid_base: u32,
     _lock: File,
 }
 
 impl Slot {
-    pub(crate) fn take() -> io::Result<Self> {
-        Self::take_in(Path::new(DIRECTORY))
+    /// `uid_base` is the first uid of slot 0, as configured.
+    pub(crate) fn take(uid_base: u32) -> io::Result<Self> {
+        Self::take_in(Path::new(DIRECTORY), uid_base)
     }
 
-    fn take_in(directory: &Path) -> io::Result<Self> {
+    fn take_in(directory: &Path, uid_base: u32) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         for number in 0..SLOTS {
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(format!("slot-{number}")))?;
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(directory.join(format!("slot-{number}")))?;
             match file.try_lock() {
-                Ok(()) => return Ok(Self { number, _lock: file }),
+                Ok(()) => return Ok(Self { number, uid_base: uid_base + number * SLOT_UIDS, _lock: file }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(error),
             }
@@ -49,7 +52,7 @@ impl Slot {
 
     /// The machine's uid that uid 0 of the sandboxes' user namespace is.
     pub(crate) fn uid_base(&self) -> u32 {
-        FIRST_UID + self.number * SLOT_UIDS
+        self.uid_base
     }
 }
 
@@ -98,12 +101,12 @@ mod tests {
     #[test]
     fn two_workers_never_share_a_slot() {
         let directory = tempfile::tempdir().unwrap();
-        let first = Slot::take_in(directory.path()).unwrap();
-        let second = Slot::take_in(directory.path()).unwrap();
+        let first = Slot::take_in(directory.path(), 1000).unwrap();
+        let second = Slot::take_in(directory.path(), 1000).unwrap();
         assert_eq!((first.number(), second.number()), (0, 1));
         drop(first);
-        assert_eq!(Slot::take_in(directory.path()).unwrap().number(), 0);
-        assert!(second.uid_base() >= FIRST_UID + SLOT_UIDS);
+        assert_eq!(Slot::take_in(directory.path(), 1000).unwrap().number(), 0);
+        assert_eq!(second.uid_base(), 1000 + SLOT_UIDS);
     }
 
     #[test]
@@ -111,10 +114,5 @@ mod tests {
         let uids = Uids::new();
         let first = uids.take().unwrap().uid();
         assert_ne!(uids.take().unwrap().uid(), first);
-    }
-
-    #[test]
-    fn slots_lie_below_the_signed_limit() {
-        assert!(FIRST_UID + SLOTS * SLOT_UIDS <= i32::MAX as u32);
     }
 }

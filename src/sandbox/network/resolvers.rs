@@ -1,7 +1,7 @@
 //! Which name servers sandboxes ask.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// In this order; the second is where systemd-resolved says what its stub at 127.0.0.53 asks.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
@@ -12,9 +12,9 @@ const SERVERS_MAX: usize = 3;
 ///
 /// Of the machine's only those that a sandbox can reach: IPv4, and not on the machine itself.
 #[must_use]
-pub(crate) fn resolvers(configured: &[String]) -> Vec<String> {
+pub fn resolvers(configured: &[IpAddr]) -> Vec<String> {
     if !configured.is_empty() {
-        return configured.to_vec();
+        return configured.iter().map(ToString::to_string).collect();
     }
     let of_file = |path| fs::read_to_string(path).map(|text| reachable(&text)).unwrap_or_default();
     FILES.into_iter().map(of_file).find(|servers| !servers.is_empty()).unwrap_or_default()
@@ -44,6 +44,6 @@ mod tests {
 
     #[test]
     fn what_is_configured_is_taken_as_it_is() {
-        assert_eq!(resolvers(&["127.0.0.1".into()]), ["127.0.0.1"]);
+        assert_eq!(resolvers(&[IpAddr::from([127, 0, 0, 1])]), ["127.0.0.1"]);
     }
 }

@@ -1,0 +1,61 @@
+# make            builds bin/ol and bin/admin
+# make test-all   runs every test; the integration tests run as root (through sudo if need be)
+# make test-v2    runs the integration tests in a virtual machine with pure cgroup v2
+# make fmt lint clean
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := all
+
+# Where rustup puts cargo; sudo and fresh shells do not know it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO ?= cargo
+# Which modules of integration/ the virtual machine runs.
+V2_TESTS ?= smoke isolation leaks
+
+.PHONY: all test-all test-unit test-python test-integration test-v2 fmt lint clean check-tools
+
+# The programs are renamed into place: a worker that runs keeps the one that it runs.
+all: check-tools
+	$(CARGO) build --release --locked --bins
+	@mkdir -p bin
+	@for program in ol admin; do \
+	    install -m 755 $(TARGET)/release/$$program bin/.$$program.new; \
+	    mv -f bin/.$$program.new bin/$$program; \
+	done
+
+test-all: check-tools test-python test-unit test-integration test-v2
+
+# The interpreter of the system: that is what functions run with.
+test-python:
+	/usr/bin/python3 -B -m unittest discover -s src/sandbox/runtime/python/tests
+
+test-unit:
+	$(CARGO) test --locked --workspace --lib --bins
+
+# Built as the one who calls, run as root. One at a time: they measure the machine.
+test-integration:
+	$(CARGO) build --locked --bins
+	tests=$$($(CARGO) test --locked --no-run --test integration --message-format=json | .ci/test-binary); \
+	if [ "$$(id -u)" = 0 ]; then "$$tests" --test-threads 1; \
+	else sudo --preserve-env=REQUIRE_ALL,RUST_BACKTRACE "$$tests" --test-threads 1; fi
+
+test-v2:
+	.ci/v2/run $(V2_TESTS)
+
+fmt:
+	$(CARGO) fmt --all
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+clean:
+	$(CARGO) clean
+	rm -rf bin
+
+check-tools:
+	@for tool in $(CARGO) cc python3; do \
+	    command -v $$tool >/dev/null || { echo "make: $$tool is missing: run ./quickstart/deps.sh" >&2; exit 1; }; \
+	done

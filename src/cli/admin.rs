@@ -1,0 +1,35 @@
+//! `ol admin`: the functions of a running worker.
+
+mod install;
+mod invoke;
+mod list;
+mod remove;
+mod show;
+
+use structopt::StructOpt;
+
+use super::error::CliError;
+
+pub(super) use install::upload;
+
+/// Install, list, show, call and remove functions
+#[derive(StructOpt)]
+pub(super) enum Admin {
+    Install(install::Install),
+    List(list::List),
+    Show(show::Show),
+    Invoke(invoke::Invoke),
+    Remove(remove::Remove),
+}
+
+impl Admin {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Install(command) => command.run(),
+            Self::List(command) => command.run(),
+            Self::Show(command) => command.run(),
+            Self::Invoke(command) => command.run(),
+            Self::Remove(command) => command.run(),
+        }
+    }
+}

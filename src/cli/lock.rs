@@ -1,0 +1,160 @@
+//! Who runs in a worker directory: a file that the worker holds locked, with its identity inside.
+//!
+//! The kernel's lock settles who may run; the text tells others whom to ask. The text alone proves
+//! nothing until the process is found to be the very one that wrote it: a pid is given again, the
+//! time of its start is not, nor is the boot's id.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a lock that nobody known holds is tried again: processes of a worker that was just
+/// killed may need a moment to die.
+const TRIES_MAX: u32 = 50;
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// The right to run in a worker directory, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct WorkerLock {
+    file: File,
+}
+
+/// One process, told apart from all others since and before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) pid: i32,
+    started_ticks: u64,
+    boot: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LockError {
+    #[error("already running (pid {0})")]
+    Held(i32),
+    #[error("{} is locked by a process that cannot be seen from here", .0.display())]
+    HeldByUnknown(PathBuf),
+    #[error("cannot lock {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+}
+
+impl WorkerLock {
+    pub(super) fn take(worker_dir: &Path) -> Result<Self, LockError> {
+        let path = lock_path(worker_dir);
+        let failed = |source| LockError::File { path: path.clone(), source };
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(failed)?;
+        let mut tries = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if let Some(holder) = holder(worker_dir) {
+                return Err(LockError::Held(holder.pid));
+            }
+            tries += 1;
+            if tries == TRIES_MAX {
+                return Err(LockError::HeldByUnknown(path));
+            }
+            std::thread::sleep(TRY_EVERY);
+        }
+        let me = Identity::of(nix::unistd::getpid().as_raw()).map_err(failed)?;
+        me.write_to(&mut file).map_err(failed)?;
+        Ok(Self { file })
+    }
+}
+
+impl Drop for WorkerLock {
+    /// This process may live on, as after `ol worker init`: the lock must not name it then.
+    fn drop(&mut self) {
+        drop(self.file.set_len(0));
+    }
+}
+
+/// The worker that runs in a directory, if one does. Takes no lock, so that asking disturbs nobody.
+pub(super) fn holder(worker_dir: &Path) -> Option<Identity> {
+    let text = fs::read_to_string(lock_path(worker_dir)).ok()?;
+    let written = Identity::parse(&text)?;
+    written.is_alive().then_some(written)
+}
+
+impl Identity {
+    pub(super) fn is_alive(&self) -> bool {
+        Self::of(self.pid).is_ok_and(|now| now == *self)
+    }
+
+    fn of(pid: i32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The second field is the program's name in brackets, and may hold anything: proc_pid_stat(5).
+        // After it come the state (field 3) and, as field 22, the time of the start.
+        let mut fields = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?.1.split(' ');
+        // A zombie has ended: it waits for nothing but its parent.
+        if fields.next() == Some("Z") {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let started_ticks =
+            fields.nth(18).and_then(|text| text.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        Ok(Self { pid, started_ticks, boot })
+    }
+
+    fn write_to(&self, file: &mut File) -> io::Result<()> {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{} {} {}", self.pid, self.started_ticks, self.boot)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let pid = words.next()?.parse().ok()?;
+        let started_ticks = words.next()?.parse().ok()?;
+        Some(Self { pid, started_ticks, boot: words.next()?.to_owned() })
+    }
+}
+
+fn lock_path(worker_dir: &Path) -> PathBuf {
+    worker_dir.join("worker.lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_worker_is_told_who_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = std::process::id().cast_signed();
+        assert_eq!(holder(dir.path()), None);
+        let lock = WorkerLock::take(dir.path()).unwrap();
+        assert_eq!(holder(dir.path()).unwrap().pid, me);
+        assert!(matches!(WorkerLock::take(dir.path()), Err(LockError::Held(pid)) if pid == me));
+        drop(lock);
+        assert_eq!(holder(dir.path()), None);
+        WorkerLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_pid_that_was_given_again_is_not_the_worker() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = Identity::of(std::process::id().cast_signed()).unwrap();
+        let write = |ticks, boot: &str| {
+            fs::write(lock_path(dir.path()), format!("{} {ticks} {boot}\n", me.pid)).unwrap();
+            holder(dir.path())
+        };
+        assert_eq!(write(me.started_ticks + 1, &me.boot), None);
+        assert_eq!(write(me.started_ticks, "another-boot"), None);
+        assert_eq!(write(me.started_ticks, &me.boot), Some(me.clone()));
+    }
+
+    #[test]
+    fn what_a_killed_worker_wrote_is_no_worker() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "x", "1", "999999999 1 b\n", "-1 0 b\n"] {
+            fs::write(lock_path(dir.path()), text).unwrap();
+            assert_eq!(holder(dir.path()), None, "{text:?}");
+        }
+        WorkerLock::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,174 @@
+//! The table of lambdas: what `GET /lambdas` says, one line per actor.
+
+use std::io::IsTerminal;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Deserialize;
+
+/// One lambda as the worker describes it. A field that a worker does not know is shown as nothing.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Lambda {
+    name: String,
+    state: String,
+    generation: u64,
+    busy: u64,
+    warm: u64,
+    frozen: u64,
+    starting: u64,
+    queue: u64,
+    invocations: u64,
+    errors: u64,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
+    memory_bytes: u64,
+    message: Option<String>,
+}
+
+/// The answer to `GET /lambdas`, as far as it is shown.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Lambdas {
+    pub(super) lambdas: Vec<Lambda>,
+}
+
+/// What the table is drawn with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Style {
+    /// Lines around the cells, for eyes.
+    Lines,
+    /// Columns of plain ASCII, for other programs.
+    Plain,
+}
+
+const COLUMNS: [&str; 13] = [
+    "name",
+    "state",
+    "generation",
+    "busy",
+    "warm",
+    "frozen",
+    "starting",
+    "queue",
+    "invocations",
+    "errors",
+    "p50 ms",
+    "p99 ms",
+    "memory MB",
+];
+/// The columns that hold words; all others hold numbers.
+const N_WORDS: usize = 2;
+
+impl Style {
+    pub(super) fn of_stdout() -> Self {
+        if std::io::stdout().is_terminal() { Self::Lines } else { Self::Plain }
+    }
+}
+
+/// The lambdas of several workers, each with its worker's name. Nothing at all when there are none,
+/// and no column of workers when there is one.
+pub(super) fn render(workers: &[(String, Vec<Lambda>)], style: Style) -> String {
+    if workers.iter().all(|(_, lambdas)| lambdas.is_empty()) {
+        return String::new();
+    }
+    let with_worker = workers.len() > 1;
+    let mut table = Table::new();
+    table.load_style(match style {
+        Style::Lines => presets::UTF8_FULL_CONDENSED,
+        Style::Plain => presets::NOTHING,
+    });
+    table.set_header(with_worker.then_some("worker").into_iter().chain(COLUMNS));
+    for (worker, lambdas) in workers {
+        for lambda in lambdas {
+            table.add_row(with_worker.then(|| worker.clone()).into_iter().chain(lambda.cells()));
+        }
+    }
+    let n_words = N_WORDS + usize::from(with_worker);
+    for column in table.column_iter_mut().skip(n_words) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut text: String = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    for lambda in workers.iter().flat_map(|(_, lambdas)| lambdas) {
+        if let Some(message) = lambda.message.as_deref().filter(|message| !message.trim().is_empty()) {
+            text += &format!("\n{}: {}\n", lambda.name, message.trim());
+        }
+    }
+    text
+}
+
+impl Lambda {
+    fn cells(&self) -> [String; COLUMNS.len()] {
+        let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2}"));
+        [
+            self.name.clone(),
+            self.state.clone(),
+            self.generation.to_string(),
+            self.busy.to_string(),
+            self.warm.to_string(),
+            self.frozen.to_string(),
+            self.starting.to_string(),
+            self.queue.to_string(),
+            self.invocations.to_string(),
+            self.errors.to_string(),
+            ms(self.p50_ms),
+            ms(self.p99_ms),
+            megabytes(self.memory_bytes),
+        ]
+    }
+}
+
+/// Tenths of a million bytes, without a float in between.
+fn megabytes(bytes: u64) -> String {
+    let tenths = bytes / 100_000;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(message: &str) -> Lambda {
+        serde_json::from_value(serde_json::json!({
+            "name": "hello", "state": "ready", "generation": 3, "version": "ab12", "busy": 1, "warm": 2, "frozen": 0,
+            "starting": 0, "queue": 0, "invocations": 1234, "errors": 5, "refused": 0, "p50_ms": 0.614, "p99_ms": null,
+            "memory_bytes": 9_540_000, "message": message,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn no_lambda_is_no_table() {
+        assert_eq!(render(&[("a".into(), vec![])], Style::Plain), "");
+    }
+
+    #[test]
+    fn a_line_per_lambda_in_plain_columns() {
+        let text = render(&[("a".into(), vec![hello(""), Lambda::default()])], Style::Plain);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(text.is_ascii() && !text.contains('\x1b'));
+        let words: Vec<_> = lines[1].split_whitespace().collect();
+        assert_eq!(words, ["hello", "ready", "3", "1", "2", "0", "0", "0", "1234", "5", "0.61", "-", "9.5"]);
+        assert!(lines[0].trim_start().starts_with("name") && lines[0].ends_with("memory MB"), "{text}");
+    }
+
+    #[test]
+    fn several_workers_are_told_apart() {
+        let workers = [("worker-0".into(), vec![hello("")]), ("worker-1".into(), vec![])];
+        let text = render(&workers, Style::Plain);
+        assert!(text.trim_start().starts_with("worker") && text.contains("worker-0"), "{text}");
+    }
+
+    #[test]
+    fn what_a_lambda_has_to_say_stands_below() {
+        let text = render(&[("a".into(), vec![hello("no f.py\n")])], Style::Plain);
+        assert!(text.ends_with("\n\nhello: no f.py\n"), "{text}");
+    }
+
+    #[test]
+    fn an_answer_of_a_newer_worker_is_understood() {
+        let answer: Lambdas =
+            serde_json::from_str(r#"{"worker": {"pid": 1}, "lambdas": [{"name": "x", "colour": "blue"}]}"#)
+                .unwrap();
+        assert_eq!(answer.lambdas[0].name, "x");
+    }
+}

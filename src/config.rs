@@ -1,0 +1,513 @@
+//! The worker's settings: what `config.json` says, checked and given types before anything is opened.
+//!
+//! `config.json` → [`RawConfig`] (as a person wrote it) → [`Config`] (what is meant). Names and
+//! defaults are those of OpenLambda where the field means something here; `docs/CONFIG.md` lists all.
+
+mod classic;
+mod overrides;
+mod raw;
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use actors::world::{Network, PoolLimits};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+pub use overrides::apply_overrides;
+pub use raw::{RawConfig, RawTrace};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Everything the worker is told, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The directory that `ol worker init` made; every default path is below it.
+    pub ol_dir: PathBuf,
+    /// State of the running worker.
+    pub worker_dir: PathBuf,
+    /// Name or address to listen on (`worker_url`).
+    pub host: String,
+    /// Port to listen on; 0 lets the kernel choose.
+    pub port: u16,
+    /// Where functions are put.
+    pub registry_dir: PathBuf,
+    /// How often the registry is looked at where the kernel gives no events.
+    pub registry_poll: Duration,
+    /// Where installed packages are kept (`Pkgs_dir`).
+    pub packages_dir: PathBuf,
+    /// Package index for installs; `None`: that of the installer.
+    pub pip_mirror: Option<String>,
+    /// Memory for all sandboxes together, in MiB.
+    pub mem_pool_mb: u64,
+    /// Limits of a function that sets none of its own.
+    pub limits: Limits,
+    /// Limits of the sandbox that installs packages.
+    pub installer_limits: Limits,
+    /// The queue in front of each function.
+    pub queue: Queue,
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest function, unpacked, in bytes.
+    pub code_bytes_max: u64,
+    /// Network of a function that asks for none in its `ol.yaml`.
+    pub network: Network,
+    /// The most that an `ol.yaml` may ask for.
+    pub network_max: Network,
+    /// Name servers of sandboxes that have a network; empty: the machine's.
+    pub dns: Vec<IpAddr>,
+    /// How long a sandbox is idle before it is frozen.
+    pub freeze_after: Duration,
+    /// How long a sandbox is idle before it is given up; `None`: only under memory pressure.
+    pub release_after: Option<Duration>,
+    /// Standbys kept ready for functions that have no sandbox yet.
+    pub n_standbys: usize,
+    /// Size at which a log file is rotated, in bytes.
+    pub log_bytes_max: u64,
+    /// Threads that serve HTTP.
+    pub n_http_threads: usize,
+    /// The interpreter, inside of the base and relative to it; `None`: the one that is found.
+    pub python: Option<PathBuf>,
+    /// First of the uids that sandboxes run as.
+    pub uid_base: u32,
+    /// How long shutdown waits for running invocations.
+    pub grace: Duration,
+    /// Name of the cgroup that holds all sandboxes of this worker.
+    pub cgroup_root: String,
+    /// Whether what functions print is repeated in the worker's log.
+    pub log_output: bool,
+    /// Mechanisms that can be switched off.
+    pub features: Features,
+    /// What is logged in detail.
+    pub trace: RawTrace,
+    /// Zygotes to start with: a path, a JSON text or an object, as in OpenLambda.
+    pub import_cache_tree: Option<Value>,
+}
+
+/// Limits of a sandbox and of a function's pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Processes and threads of one sandbox.
+    pub procs: u32,
+    /// Memory of one sandbox, in MiB.
+    pub mem_mb: u32,
+    /// Processor time, in percent of one core: 200 is two cores.
+    pub cpu_percent: u32,
+    /// How readily its memory is swapped out, 0 to 100; 0 is never.
+    pub swappiness: u32,
+    /// How long one invocation may take.
+    pub runtime: Duration,
+    /// Size of the private `/tmp`, in MiB.
+    pub tmp_mb: u32,
+    /// Sandboxes of one function at most.
+    pub max_instances: usize,
+    /// Sandboxes of one function that are kept when idle.
+    pub min_warm: usize,
+}
+
+/// The queue in front of each function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that may wait; one more is answered 429.
+    pub length_max: usize,
+    /// How long a request may wait.
+    pub wait_max: Duration,
+}
+
+/// Mechanisms that can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// Fork sandboxes from zygotes that have packages imported.
+    pub import_cache: bool,
+    /// Give memory of frozen sandboxes back to the machine.
+    pub downsize_paused_mem: bool,
+    /// Filter system calls.
+    pub enable_seccomp: bool,
+}
+
+/// A configuration that was read, and the fields of it that mean nothing here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What is meant.
+    pub config: Config,
+    /// OpenLambda's fields that were written but have no effect, for one warning.
+    pub ignored: Vec<String>,
+}
+
+/// Why a configuration is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Not JSON, or a field that does not exist, or of the wrong type.
+    #[error("{}: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// A field has a value that cannot be meant.
+    #[error("{field} {problem}")]
+    Field {
+        /// Name of the field, with dots.
+        field: &'static str,
+        /// What is wrong with it, and what to write.
+        problem: String,
+    },
+    /// A field asks for something that this version does not do.
+    #[error("{field} {problem}")]
+    Unsupported {
+        /// Name of the field.
+        field: &'static str,
+        /// What was asked, and what there is.
+        problem: String,
+    },
+    /// `-o` names a field that does not exist, or a value that does not fit.
+    #[error("invalid option '{option}': {problem}")]
+    Option {
+        /// As it was typed.
+        option: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Read and check a `config.json`. `ol_dir` is the directory that default paths are below.
+    pub fn load(path: &Path, ol_dir: &Path) -> Result<Loaded, ConfigError> {
+        let text = read(path)?;
+        let json = parse(&text, path)?;
+        // From the text where that is possible: then errors have the line and the column of the file.
+        if !classic::is_classic(&json) && json.is_object() {
+            let raw = parse(&text, path)?;
+            return Ok(Loaded { config: mean(raw, ol_dir)?, ignored: raw::without_meaning(&json) });
+        }
+        Self::from_json(&json, path, ol_dir)
+    }
+
+    /// Check a configuration that is already JSON; `origin` is the file that errors name.
+    pub fn from_json(json: &Value, origin: &Path, ol_dir: &Path) -> Result<Loaded, ConfigError> {
+        let wrong = |source| ConfigError::Parse { path: origin.to_owned(), source };
+        if !json.is_object() {
+            return Err(wrong(serde::de::Error::custom(
+                "a configuration is an object: { \"field\": value, ... }",
+            )));
+        }
+        let mut json = json.clone();
+        let mut ignored = classic::translate(&mut json)?;
+        ignored.extend(raw::without_meaning(&json));
+        let raw: RawConfig = serde_json::from_value(json).map_err(wrong)?;
+        Ok(Loaded { config: mean(raw, ol_dir)?, ignored })
+    }
+
+    /// What `ol worker init` writes: the fields that a person may want to edit, with their defaults.
+    /// The fields of `template` (a `template.json`) take precedence.
+    pub fn default_for(ol_dir: &Path, template: Option<&Value>) -> Value {
+        let mut json = raw::editable_defaults(ol_dir);
+        if let Some(template) = template {
+            overrides::merge(&mut json, template);
+        }
+        json
+    }
+
+    /// The `template.json` of `cwd` or, if there is none, of the directory above it.
+    pub fn find_template(cwd: &Path) -> Option<PathBuf> {
+        let candidates = [Some(cwd), cwd.parent()];
+        candidates.into_iter().flatten().map(|dir| dir.join("template.json")).find(|path| path.is_file())
+    }
+
+    /// What a function's pool may do when its `ol.yaml` says nothing.
+    pub fn pool_limits(&self, limits: &Limits) -> PoolLimits {
+        PoolLimits {
+            max_instances: limits.max_instances,
+            min_warm: limits.min_warm,
+            queue_length_max: self.queue.length_max,
+            queue_wait_max: self.queue.wait_max,
+            freeze_after: self.freeze_after,
+            release_after: self.release_after,
+        }
+    }
+}
+
+/// Read a JSON file.
+pub fn read_json(path: &Path) -> Result<Value, ConfigError> {
+    parse(&read(path)?, path)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    serde_json::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
+    let ol_dir = absolute("the worker's directory", ol_dir)?;
+    match raw.sandbox.as_str() {
+        "sock" | "" => {}
+        other => {
+            return unsupported(
+                "sandbox",
+                format!(
+                    "is '{other}': this version has its own sandbox only; write \"sock\" or leave it out"
+                ),
+            );
+        }
+    }
+    match raw.server_mode.as_str() {
+        "lambda" | "" => {}
+        other => {
+            return unsupported(
+                "server_mode",
+                format!("is '{other}': this version serves lambdas only; write \"lambda\" or leave it out"),
+            );
+        }
+    }
+    let import_cache = match raw.features.import_cache.as_str() {
+        "" => false,
+        "tree" | "multitree" => true,
+        other => {
+            return field(
+                "features.import_cache",
+                format!("is '{other}'; write \"tree\", \"multitree\" or \"\""),
+            );
+        }
+    };
+    let limits = limits("limits", &raw.limits)?;
+    let installer_limits = limits_of_installer(&raw, limits)?;
+    let mem_pool_mb = raw.mem_pool_mb.unwrap_or_else(default_pool_mb);
+    let least_mb = 2 * u64::from(limits.mem_mb.max(installer_limits.mem_mb));
+    if mem_pool_mb < least_mb {
+        return field(
+            "mem_pool_mb",
+            format!(
+                "is {mem_pool_mb}, and must be at least {least_mb}: twice the larger of limits.mem_mb and installer_limits.mem_mb"
+            ),
+        );
+    }
+    if raw.network > raw.network_max {
+        return field("network", "asks for more than network_max allows".to_owned());
+    }
+    Ok(Config {
+        worker_dir: path_or("worker_dir", &raw.worker_dir, || ol_dir.join("worker"))?,
+        host: if raw.worker_url.is_empty() { "localhost".to_owned() } else { raw.worker_url },
+        port: raw.worker_port.number()?,
+        registry_dir: registry_dir(&raw.registry, &ol_dir)?,
+        registry_poll: Duration::from_millis(at_least("registry_cache_ms", raw.registry_cache_ms, 10)?),
+        packages_dir: path_or("Pkgs_dir", &raw.packages_dir, || ol_dir.join("packages"))?,
+        pip_mirror: Some(raw.pip_mirror).filter(|mirror| !mirror.is_empty()),
+        mem_pool_mb,
+        limits,
+        installer_limits,
+        queue: Queue { length_max: raw.queue.length, wait_max: Duration::from_millis(raw.queue.wait_ms) },
+        body_bytes_max: usize::try_from(at_least("max_body_mb", raw.max_body_mb, 1)?.saturating_mul(MIB))
+            .unwrap_or(usize::MAX),
+        code_bytes_max: at_least("max_code_mb", raw.max_code_mb, 1)?.saturating_mul(MIB),
+        network: raw.network.into(),
+        network_max: raw.network_max.into(),
+        dns: raw.dns,
+        freeze_after: Duration::from_millis(raw.freeze_after_ms),
+        release_after: Some(raw.release_after_s).filter(|s| *s > 0).map(Duration::from_secs),
+        n_standbys: raw.standbys,
+        log_bytes_max: at_least("log_max_mb", raw.log_max_mb, 1)?.saturating_mul(MIB),
+        n_http_threads: raw.http_threads.filter(|n| *n > 0).unwrap_or_else(cores),
+        python: raw.python.filter(|text| !text.is_empty()).map(|text| inside_base(&text)).transpose()?,
+        uid_base: uid_base(raw.uid_base)?,
+        grace: Duration::from_secs(raw.grace_sec),
+        cgroup_root: cgroup_root(raw.cgroup_root, &ol_dir)?,
+        log_output: raw.log_output,
+        features: Features {
+            import_cache,
+            downsize_paused_mem: raw.features.downsize_paused_mem,
+            enable_seccomp: raw.features.enable_seccomp,
+        },
+        trace: raw.trace,
+        import_cache_tree: raw.import_cache_tree.filter(|tree| *tree != Value::String(String::new())),
+        ol_dir,
+    })
+}
+
+/// Most processes that a limit may allow: the kernel's default for `pid_max` on small machines.
+const PROCS_MAX: u32 = 32_768;
+
+fn limits(name: &'static str, raw: &raw::RawLimits) -> Result<Limits, ConfigError> {
+    let wrong = |problem: &str| field(name, problem.to_owned());
+    if raw.procs == 0 || raw.procs > PROCS_MAX {
+        return wrong("has a number of procs outside of 1 to 32768");
+    }
+    // An idle Python with the runtime in it takes about 10 MiB; below that nothing starts.
+    if raw.mem_mb < 16 {
+        return wrong("has less than 16 for mem_mb; an idle interpreter needs 10");
+    }
+    if raw.cpu_percent == 0 || raw.cpu_percent > 100_000 {
+        return wrong("has a cpu_percent outside of 1 to 100000 (100 is one core)");
+    }
+    if raw.swappiness > 100 {
+        return wrong("has a swappiness above 100");
+    }
+    if raw.runtime_sec == 0 {
+        return wrong("has 0 for runtime_sec; every invocation needs a limit");
+    }
+    if raw.tmp_mb == 0 {
+        return wrong("has 0 for tmp_mb; write at least 1");
+    }
+    if raw.max_instances == 0 {
+        return wrong("has 0 for max_instances; nothing would ever run");
+    }
+    if raw.min_warm > raw.max_instances {
+        return wrong("has more min_warm than max_instances");
+    }
+    Ok(Limits {
+        procs: raw.procs,
+        mem_mb: raw.mem_mb,
+        cpu_percent: raw.cpu_percent,
+        swappiness: raw.swappiness,
+        runtime: Duration::from_secs(raw.runtime_sec),
+        tmp_mb: raw.tmp_mb,
+        max_instances: raw.max_instances,
+        min_warm: raw.min_warm,
+    })
+}
+
+/// What `installer_limits` leaves out is taken from `limits`, except for memory and time, of which an
+/// install needs more than a function.
+fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, ConfigError> {
+    let own = &raw.installer_limits;
+    self::limits(
+        "installer_limits",
+        &raw::RawLimits {
+            procs: own.procs.unwrap_or(limits.procs),
+            mem_mb: own.mem_mb.unwrap_or(250.max(limits.mem_mb)),
+            cpu_percent: own.cpu_percent.unwrap_or(limits.cpu_percent),
+            swappiness: own.swappiness.unwrap_or(limits.swappiness),
+            runtime_sec: own.runtime_sec.unwrap_or(300),
+            tmp_mb: own.tmp_mb.unwrap_or(limits.tmp_mb),
+            max_instances: 1,
+            min_warm: 0,
+        },
+    )
+}
+
+fn registry_dir(text: &str, ol_dir: &Path) -> Result<PathBuf, ConfigError> {
+    if let Some((scheme, path)) = text.split_once("://") {
+        if scheme != "file" {
+            return unsupported(
+                "registry",
+                format!(
+                    "is '{text}': this version serves local directories only; write file:///path or a path"
+                ),
+            );
+        }
+        // gocloud's blob URLs may carry parameters, such as ?create_dir=true.
+        return path_or("registry", path.split('?').next().unwrap_or(path), || ol_dir.join("registry"));
+    }
+    path_or("registry", text, || ol_dir.join("registry"))
+}
+
+fn path_or(
+    name: &'static str,
+    text: &str,
+    default: impl FnOnce() -> PathBuf,
+) -> Result<PathBuf, ConfigError> {
+    if text.is_empty() { Ok(default()) } else { absolute(name, Path::new(text)) }
+}
+
+fn absolute(name: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {
+    if !path.is_absolute() {
+        return field(name, format!("is '{}', and must be an absolute path", path.display()));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return field(name, format!("is '{}', and must not have '..' in it", path.display()));
+    }
+    Ok(path.components().collect())
+}
+
+/// A path inside of the base, given with or without a slash in front, as one relative to the base.
+fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
+    let path = Path::new(text.trim_start_matches('/'));
+    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if path.as_os_str().is_empty() || !plain {
+        return field(
+            "python",
+            format!("is '{text}', and must be a path inside of the base, such as /usr/bin/python3"),
+        );
+    }
+    Ok(path.to_owned())
+}
+
+/// Uids that may be in use from `uid_base` on: 65536 for each of at most 256 workers of a machine.
+const N_UIDS: u32 = 256 * 65_536;
+
+/// None of the uids from here on may be the user of something else on the machine.
+fn uid_base(uid: u32) -> Result<u32, ConfigError> {
+    let most = u32::MAX / 2 - N_UIDS;
+    if !(65_536..=most).contains(&uid) {
+        let problem = format!("is {uid}, and must be from 65536 to {most}, where {N_UIDS} uids are free");
+        return field("uid_base", problem);
+    }
+    Ok(uid)
+}
+
+/// Named after the worker's directory, with some digits of its path: a worker sweeps its cgroup when it
+/// starts, and must not sweep that of another worker whose directory has the same last name.
+fn cgroup_root(name: Option<String>, ol_dir: &Path) -> Result<String, ConfigError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        let base = ol_dir.file_name().unwrap_or(OsStr::new("ol")).to_string_lossy();
+        let base: String = base
+            .trim_start_matches('.')
+            .chars()
+            .take(100)
+            .map(|c| if allowed(c) { c } else { '_' })
+            .collect();
+        let digits: String = Sha256::digest(ol_dir.as_os_str().as_bytes())
+            .iter()
+            .take(3)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        return Ok(format!("ol-{base}-{digits}-sandboxes"));
+    };
+    // The kernel's own files are named `cgroup.procs`, `memory.max` and so on.
+    if !name.chars().all(allowed) || name.contains('.') || name.len() > 200 {
+        return field("cgroup_root", format!("is '{name}': use up to 200 letters, digits, '-' and '_'"));
+    }
+    Ok(name)
+}
+
+fn at_least(name: &'static str, value: u64, least: u64) -> Result<u64, ConfigError> {
+    if value < least { field(name, format!("is {value}, and must be at least {least}")) } else { Ok(value) }
+}
+
+fn field<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Field { field, problem })
+}
+
+fn unsupported<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Unsupported { field, problem })
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The machine's memory less 500 MiB for everything else, and never less than 500 MiB.
+fn default_pool_mb() -> u64 {
+    let info = rustix::system::sysinfo();
+    let total_mb = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) / MIB;
+    total_mb.saturating_sub(500).max(500)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! `config.json` as it is written: the names, the types and the defaults of its fields.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use actors::world::Network;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::ConfigError;
+
+/// Every field of `config.json`; what a file leaves out has its default.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "one line per field would repeat docs/CONFIG.md, which is the reference")]
+pub struct RawConfig {
+    pub worker_dir: String,
+    pub worker_url: String,
+    pub worker_port: Port,
+    pub registry: String,
+    pub registry_cache_ms: u64,
+    #[serde(rename = "Pkgs_dir")]
+    pub packages_dir: String,
+    pub pip_mirror: String,
+    pub mem_pool_mb: Option<u64>,
+    pub limits: RawLimits,
+    pub installer_limits: RawInstallerLimits,
+    pub queue: RawQueue,
+    pub max_body_mb: u64,
+    pub max_code_mb: u64,
+    pub network: RawNetwork,
+    pub network_max: RawNetwork,
+    pub dns: Vec<IpAddr>,
+    pub freeze_after_ms: u64,
+    pub release_after_s: u64,
+    pub standbys: usize,
+    pub log_max_mb: u64,
+    pub http_threads: Option<usize>,
+    pub python: Option<String>,
+    pub uid_base: u32,
+    pub grace_sec: u64,
+    pub cgroup_root: Option<String>,
+    pub log_output: bool,
+    pub sandbox: String,
+    pub server_mode: String,
+    pub import_cache_tree: Option<Value>,
+    pub features: RawFeatures,
+    pub trace: RawTrace,
+    // Without a meaning here; typed so that a slip of the pen is still found.
+    #[serde(rename = "SOCK_base_path")]
+    pub sock_base_path: String,
+    pub sandbox_config: serde_json::Map<String, Value>,
+    pub docker: RawDocker,
+    pub storage: RawStorage,
+    pub kafka: RawKafka,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            worker_dir: String::new(),
+            worker_url: "localhost".to_owned(),
+            worker_port: Port::Text("5000".to_owned()),
+            registry: String::new(),
+            registry_cache_ms: 5000,
+            packages_dir: String::new(),
+            pip_mirror: String::new(),
+            mem_pool_mb: None,
+            limits: RawLimits::default(),
+            installer_limits: RawInstallerLimits::default(),
+            queue: RawQueue::default(),
+            max_body_mb: 6,
+            max_code_mb: 250,
+            network: RawNetwork::None,
+            network_max: RawNetwork::Outbound,
+            dns: Vec::new(),
+            freeze_after_ms: 1000,
+            release_after_s: 600,
+            standbys: 4,
+            log_max_mb: 16,
+            http_threads: None,
+            python: None,
+            // Neither systemd nor the ranges that `useradd` gives out reach up to here.
+            uid_base: 2_000_000_000,
+            grace_sec: 10,
+            cgroup_root: None,
+            log_output: true,
+            sandbox: "sock".to_owned(),
+            server_mode: "lambda".to_owned(),
+            import_cache_tree: None,
+            features: RawFeatures::default(),
+            trace: RawTrace::default(),
+            sock_base_path: String::new(),
+            sandbox_config: serde_json::Map::new(),
+            docker: RawDocker::default(),
+            storage: RawStorage::default(),
+            kafka: RawKafka::default(),
+        }
+    }
+}
+
+/// A port, as `"5000"` or as `5000`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+#[allow(missing_docs, reason = "the two spellings say it")]
+pub enum Port {
+    Text(String),
+    Number(u16),
+}
+
+impl Port {
+    pub(super) fn number(&self) -> Result<u16, ConfigError> {
+        match self {
+            Self::Number(number) => Ok(*number),
+            Self::Text(text) => text.parse().map_err(|_| ConfigError::Field {
+                field: "worker_port",
+                problem: format!("is '{text}', and must be a port number from 0 to 65535"),
+            }),
+        }
+    }
+}
+
+/// [`Network`] with an order: each allows what the one before allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "see Network")]
+pub enum RawNetwork {
+    None,
+    Outbound,
+    Host,
+}
+
+impl From<RawNetwork> for Network {
+    fn from(raw: RawNetwork) -> Self {
+        match raw {
+            RawNetwork::None => Self::None,
+            RawNetwork::Outbound => Self::Outbound,
+            RawNetwork::Host => Self::Host,
+        }
+    }
+}
+
+impl From<Network> for RawNetwork {
+    fn from(network: Network) -> Self {
+        match network {
+            Network::None => Self::None,
+            Network::Outbound => Self::Outbound,
+            Network::Host => Self::Host,
+        }
+    }
+}
+
+/// `limits` of `config.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawLimits {
+    pub procs: u32,
+    pub mem_mb: u32,
+    pub cpu_percent: u32,
+    pub swappiness: u32,
+    pub runtime_sec: u64,
+    pub tmp_mb: u32,
+    pub max_instances: usize,
+    pub min_warm: usize,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            procs: 10,
+            mem_mb: 50,
+            cpu_percent: 100,
+            swappiness: 0,
+            runtime_sec: 30,
+            tmp_mb: 64,
+            max_instances: 64,
+            min_warm: 0,
+        }
+    }
+}
+
+/// `installer_limits` of `config.json`: what is left out is inherited.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawInstallerLimits {
+    pub procs: Option<u32>,
+    pub mem_mb: Option<u32>,
+    pub cpu_percent: Option<u32>,
+    pub swappiness: Option<u32>,
+    pub runtime_sec: Option<u64>,
+    pub tmp_mb: Option<u32>,
+}
+
+/// `queue` of `config.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawQueue {
+    pub length: usize,
+    pub wait_ms: u64,
+}
+
+impl Default for RawQueue {
+    // With the 30 s that an invocation may take, 10 s of waiting stays below the 60 s after which
+    // proxies give up.
+    fn default() -> Self {
+        Self { length: 1024, wait_ms: 10_000 }
+    }
+}
+
+/// `features` of `config.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawFeatures {
+    pub reuse_cgroups: bool,
+    pub import_cache: String,
+    pub downsize_paused_mem: bool,
+    pub enable_seccomp: bool,
+}
+
+impl Default for RawFeatures {
+    fn default() -> Self {
+        Self {
+            reuse_cgroups: false,
+            import_cache: "tree".to_owned(),
+            downsize_paused_mem: true,
+            enable_seccomp: true,
+        }
+    }
+}
+
+/// `trace` of `config.json`: what is logged in detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+#[allow(clippy::struct_excessive_bools, reason = "five independent switches of the file's format")]
+pub struct RawTrace {
+    pub cgroups: bool,
+    pub memory: bool,
+    pub evictor: bool,
+    pub package: bool,
+    pub latency: bool,
+}
+
+/// `docker` of `config.json`; without a meaning here.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawDocker {
+    pub runtime: String,
+    pub base_image: String,
+}
+
+/// `storage` of `config.json`; without a meaning here.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawStorage {
+    pub root: String,
+    pub scratch: String,
+    pub code: String,
+}
+
+/// `kafka` of `config.json`; without a meaning here.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawKafka {
+    pub cache_enabled: bool,
+    pub cache_size: u64,
+    pub session_timeout_sec: u64,
+    pub heartbeat_interval_sec: u64,
+    pub poll_timeout_sec: u64,
+}
+
+/// Fields of OpenLambda that are written in `json` and have no effect here.
+pub(super) fn without_meaning(json: &Value) -> Vec<String> {
+    let mut found: Vec<String> = ["SOCK_base_path", "sandbox_config", "docker", "storage", "kafka"]
+        .into_iter()
+        .filter(|name| json.get(name).is_some())
+        .map(str::to_owned)
+        .collect();
+    if json.pointer("/features/reuse_cgroups").is_some() {
+        found.push("features.reuse_cgroups".to_owned());
+    }
+    if json.pointer("/features/import_cache").is_some_and(|value| value == "multitree") {
+        found.push("features.import_cache: multitree (there is one tree)".to_owned());
+    }
+    found
+}
+
+/// The fields that a person may want to edit, with their defaults.
+pub(super) fn editable_defaults(ol_dir: &Path) -> Value {
+    let raw = RawConfig::default();
+    json!({
+        "worker_dir": ol_dir.join("worker"),
+        "worker_url": raw.worker_url,
+        "worker_port": raw.worker_port,
+        "registry": format!("file://{}", ol_dir.join("registry").display()),
+        "registry_cache_ms": raw.registry_cache_ms,
+        "mem_pool_mb": super::default_pool_mb(),
+        "limits": raw.limits,
+        "installer_limits": { "mem_mb": 250, "runtime_sec": 300 },
+        "queue": raw.queue,
+        "max_body_mb": raw.max_body_mb,
+        "network": raw.network,
+        "freeze_after_ms": raw.freeze_after_ms,
+        "release_after_s": raw.release_after_s,
+        "standbys": raw.standbys,
+        "log_output": raw.log_output,
+        "features": {
+            "import_cache": raw.features.import_cache,
+            "downsize_paused_mem": raw.features.downsize_paused_mem,
+            "enable_seccomp": raw.features.enable_seccomp,
+        },
+        "trace": raw.trace,
+    })
+}

@@ -1,0 +1,261 @@
+//! What is read from `config.json`, what is refused, and with which words.
+
+use serde_json::json;
+
+use super::*;
+
+const OL: &str = "/srv/ol";
+
+fn load(json: &Value) -> Result<Loaded, ConfigError> {
+    Config::from_json(json, Path::new("/srv/ol/config.json"), Path::new(OL))
+}
+
+fn config(json: Value) -> Config {
+    load(&json).unwrap().config
+}
+
+fn refused(json: Value) -> String {
+    load(&json).unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_means_the_defaults() {
+    let config = config(json!({}));
+    assert_eq!(config.worker_dir, Path::new("/srv/ol/worker"));
+    assert_eq!(config.registry_dir, Path::new("/srv/ol/registry"));
+    assert_eq!((config.host.as_str(), config.port), ("localhost", 5000));
+    let limits = config.limits;
+    assert_eq!((limits.procs, limits.mem_mb, limits.cpu_percent, limits.swappiness), (10, 50, 100, 0));
+    assert_eq!(limits.runtime, Duration::from_secs(30));
+    let installer = config.installer_limits;
+    assert_eq!((installer.mem_mb, installer.runtime, installer.procs), (250, Duration::from_secs(300), 10));
+    assert_eq!((config.network, config.network_max), (Network::None, Network::Outbound));
+    assert_eq!(config.body_bytes_max, 6 * 1024 * 1024);
+    assert!(config.mem_pool_mb >= 500 && config.features.enable_seccomp && config.release_after.is_some());
+    assert!(config.cgroup_root.starts_with("ol-ol-") && config.cgroup_root.ends_with("-sandboxes"));
+}
+
+#[test]
+fn what_init_writes_means_the_defaults() {
+    let written = Config::default_for(Path::new(OL), None);
+    let loaded = load(&written).unwrap();
+    assert_eq!(loaded.config, config(json!({})));
+    assert!(loaded.ignored.is_empty(), "{:?}", loaded.ignored);
+}
+
+#[test]
+fn a_template_supplies_defaults() {
+    let template = json!({ "worker_port": 8080, "limits": { "mem_mb": 100 } });
+    let written = Config::default_for(Path::new(OL), Some(&template));
+    let config = config(written);
+    assert_eq!((config.port, config.limits.mem_mb, config.limits.procs), (8080, 100, 10));
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("a/b");
+    std::fs::create_dir_all(&below).unwrap();
+    assert_eq!(Config::find_template(&below), None);
+    std::fs::write(dir.path().join("a/template.json"), "{}").unwrap();
+    assert_eq!(Config::find_template(&below), Some(dir.path().join("a/template.json")));
+    std::fs::write(below.join("template.json"), "{}").unwrap();
+    assert_eq!(Config::find_template(&below), Some(below.join("template.json")));
+}
+
+#[test]
+fn a_file_of_openlambda_is_read_as_it_is() {
+    let loaded = load(&json!({
+        "worker_dir": "/srv/ol/worker", "worker_url": "localhost", "worker_port": "5000",
+        "log_output": true, "sandbox": "sock", "server_mode": "lambda",
+        "registry": "file:///srv/ol/registry?create_dir=true", "registry_cache_ms": 5000,
+        "Pkgs_dir": "/srv/ol/lambda/packages", "pip_mirror": "", "mem_pool_mb": 31000,
+        "import_cache_tree": "/srv/ol/default-zygotes-40.json", "SOCK_base_path": "/srv/ol/lambda",
+        "sandbox_config": {}, "docker": { "runtime": "", "base_image": "ol-min" },
+        "limits": { "procs": 10, "mem_mb": 50, "cpu_percent": 100, "swappiness": 0, "runtime_sec": 30 },
+        "installer_limits": { "procs": 10, "mem_mb": 250, "cpu_percent": 100, "swappiness": 0, "runtime_sec": 300 },
+        "features": { "reuse_cgroups": false, "import_cache": "tree", "downsize_paused_mem": true, "enable_seccomp": true },
+        "trace": { "cgroups": false, "memory": false, "evictor": false, "package": false, "latency": false },
+        "storage": { "root": "private", "scratch": "", "code": "" },
+        "kafka": { "cache_enabled": true, "cache_size": 1024, "session_timeout_sec": 10, "heartbeat_interval_sec": 3, "poll_timeout_sec": 1 },
+    }))
+    .unwrap();
+    assert_eq!(loaded.config.registry_dir, Path::new("/srv/ol/registry"));
+    assert_eq!(loaded.config.packages_dir, Path::new("/srv/ol/lambda/packages"));
+    assert_eq!(
+        loaded.ignored,
+        ["SOCK_base_path", "sandbox_config", "docker", "storage", "kafka", "features.reuse_cgroups"]
+    );
+}
+
+#[test]
+fn an_unknown_field_is_named_with_its_file() {
+    let text = refused(json!({ "worker_dirr": "/x" }));
+    assert!(text.contains("worker_dirr") && text.contains("/srv/ol/config.json"), "{text}");
+    assert!(refused(json!({ "limits": { "mem": 1 } })).contains("`mem`"));
+    assert!(refused(json!({ "trace": { "x": true } })).contains("`x`"));
+    assert!(refused(json!({ "limits": { "mem_mb": "50" } })).contains("invalid type"));
+    assert!(refused(json!([])).contains("config.json"));
+}
+
+#[test]
+fn what_is_not_done_here_is_refused() {
+    for (json, words) in [
+        (json!({ "sandbox": "docker" }), "sandbox is 'docker'"),
+        (json!({ "server_mode": "sock" }), "server_mode is 'sock'"),
+        (json!({ "registry": "s3://bucket" }), "local directories only"),
+        (json!({ "registry": "https://example.org/r" }), "local directories only"),
+        (json!({ "registry": "remote" }), "local directories only"),
+        (json!({ "features": { "import_cache": "forest" } }), "features.import_cache"),
+    ] {
+        assert!(refused(json.clone()).contains(words), "{json}");
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    for (json, words) in [
+        (json!({ "worker_dir": "relative" }), "worker_dir"),
+        (json!({ "worker_dir": "/a/../b" }), "worker_dir"),
+        (json!({ "registry": "relative" }), "registry"),
+        (json!({ "worker_port": "http" }), "worker_port"),
+        (json!({ "worker_port": "70000" }), "worker_port"),
+        (json!({ "mem_pool_mb": 499 }), "mem_pool_mb is 499, and must be at least 500"),
+        (json!({ "limits": { "procs": 0 } }), "procs"),
+        (json!({ "limits": { "mem_mb": 4 } }), "mem_mb"),
+        (json!({ "limits": { "cpu_percent": 0 } }), "cpu_percent"),
+        (json!({ "limits": { "swappiness": 101 } }), "swappiness"),
+        (json!({ "limits": { "runtime_sec": 0 } }), "runtime_sec"),
+        (json!({ "limits": { "tmp_mb": 0 } }), "tmp_mb"),
+        (json!({ "limits": { "max_instances": 0 } }), "max_instances"),
+        (json!({ "limits": { "max_instances": 1, "min_warm": 2 } }), "min_warm"),
+        (json!({ "network": "host" }), "network_max"),
+        (json!({ "network": "all" }), "all"),
+        (json!({ "dns": ["nameserver"] }), "IP"),
+        (json!({ "max_body_mb": 0 }), "max_body_mb"),
+        (json!({ "max_code_mb": 0 }), "max_code_mb"),
+        (json!({ "registry_cache_ms": 0 }), "registry_cache_ms"),
+        (json!({ "python": "../python3" }), "python"),
+        (json!({ "python": "/" }), "python"),
+        (json!({ "uid_base": 0 }), "uid_base"),
+        (json!({ "uid_base": 4_000_000_000_u32 }), "uid_base"),
+        (json!({ "cgroup_root": "../x" }), "cgroup_root"),
+        (json!({ "cgroup_root": "cgroup.procs" }), "cgroup_root"),
+    ] {
+        let text = refused(json.clone());
+        assert!(text.contains(words), "{json}: {text}");
+    }
+}
+
+#[test]
+fn values_are_meant_in_their_units() {
+    let config = config(json!({
+        "registry": "/r/", "worker_port": 0, "queue": { "length": 5, "wait_ms": 250 }, "max_body_mb": 1,
+        "release_after_s": 0, "python": "/usr/bin/python3.11", "network": "host", "network_max": "host",
+        "dns": ["1.1.1.1", "::1"], "http_threads": 3, "cgroup_root": "mine", "import_cache_tree": "",
+    }));
+    assert_eq!((config.registry_dir.as_path(), config.port), (Path::new("/r"), 0));
+    assert_eq!(config.queue, Queue { length_max: 5, wait_max: Duration::from_millis(250) });
+    assert_eq!((config.release_after, config.python), (None, Some(PathBuf::from("usr/bin/python3.11"))));
+    assert_eq!((config.dns.len(), config.n_http_threads, config.cgroup_root.as_str()), (2, 3, "mine"));
+    assert_eq!((config.body_bytes_max, config.import_cache_tree), (1024 * 1024, None));
+}
+
+#[test]
+fn workers_of_the_same_name_have_cgroups_of_their_own() {
+    let name =
+        |dir: &str| Config::from_json(&json!({}), Path::new("c"), Path::new(dir)).unwrap().config.cgroup_root;
+    assert_ne!(name("/a/default-ol"), name("/b/default-ol"));
+    for dir in ["/", "/.hidden", "/with space/x y", "/\u{fc}"] {
+        let name = name(dir);
+        assert!(
+            name.starts_with("ol-") && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/'),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn options_are_laid_over() {
+    let mut json = json!({ "limits": { "procs": 3 } });
+    let options = "limits.mem_mb=100,features.enable_seccomp=false,worker_port=80,registry_cache_ms=90,python=/usr/bin/x,mem_pool_mb=600,network=outbound";
+    apply_overrides(&mut json, options).unwrap();
+    assert_eq!(json["worker_port"], "80");
+    let config = config(json);
+    assert_eq!((config.limits.procs, config.limits.mem_mb, config.port), (3, 100, 80));
+    assert!(!config.features.enable_seccomp);
+    assert_eq!((config.mem_pool_mb, config.network), (600, Network::Outbound));
+}
+
+#[test]
+fn a_wrong_option_changes_nothing() {
+    for options in [
+        "nope=1",
+        "limits.nope=1",
+        "limits.mem_mb",
+        "limits=1",
+        "limits.mem_mb=lots",
+        "features.enable_seccomp=maybe",
+        "dns=1.1.1.1",
+        "limits.mem_mb.x=1",
+        "=1",
+    ] {
+        let mut json = json!({ "worker_url": "a" });
+        let error = apply_overrides(&mut json, &format!("worker_url=b,{options}")).unwrap_err().to_string();
+        assert!(error.starts_with("invalid option"), "{error}");
+        assert_eq!(json, json!({ "worker_url": "a" }));
+    }
+}
+
+#[test]
+fn the_cluster_of_2018_is_understood() {
+    let loaded = load(&json!({
+        "registry": "local", "registry_dir": "/c/registry", "pkgs_dir": "/c/packages", "worker_port": "8080",
+        "sandbox": "sock", "cg_pool_size": 10, "max_runners": 5, "handler_cache_size": 1024, "startup_pkgs": [],
+        "sandbox_config": { "processes": 7, "db": "rethinkdb" }, "benchmark_log": "", "timing": true,
+    }))
+    .unwrap();
+    assert_eq!(loaded.config.registry_dir, Path::new("/c/registry"));
+    assert_eq!(loaded.config.packages_dir, Path::new("/c/packages"));
+    assert_eq!((loaded.config.port, loaded.config.limits.procs), (8080, 7));
+    for name in ["cg_pool_size", "max_runners", "timing", "sandbox_config"] {
+        assert!(loaded.ignored.iter().any(|ignored| ignored == name), "{name}: {:?}", loaded.ignored);
+    }
+    assert_eq!(config(json!({ "reg_dir": "/old" })).registry_dir, Path::new("/old"));
+}
+
+#[test]
+fn files_are_named_when_they_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    assert!(Config::load(&path, dir.path()).unwrap_err().to_string().contains("cannot read"));
+    std::fs::write(&path, "{ not json").unwrap();
+    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
+    assert!(text.contains("config.json") && text.contains("line 1"), "{text}");
+    std::fs::write(&path, "{\n  \"worker_url\": \"a\",\n  \"limitz\": {}\n}").unwrap();
+    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
+    assert!(text.contains("limitz") && text.contains("line 3"), "{text}");
+    std::fs::write(&path, "{ \"reg_dir\": \"/c\", \"limits\": { \"procs\": 4 } }").unwrap();
+    assert_eq!(Config::load(&path, dir.path()).unwrap().config.limits.procs, 4);
+}
+
+/// Every field that is written in `config.json` or `ol.yaml` is in the reference.
+#[test]
+fn every_field_is_documented() {
+    fn names(json: &Value, found: &mut Vec<String>) {
+        for (name, value) in json.as_object().into_iter().flatten() {
+            found.push(name.clone());
+            names(value, found);
+        }
+    }
+    let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIG.md")).unwrap();
+    let json = serde_json::to_value(RawConfig::default()).unwrap();
+    let mut found = Vec::new();
+    for (name, value) in json.as_object().unwrap() {
+        found.push(name.clone());
+        // Of what has no effect, the names inside are not of interest.
+        if !["docker", "storage", "kafka"].contains(&name.as_str()) {
+            names(value, &mut found);
+        }
+    }
+    for name in found {
+        let is_there = [format!("`{name}"), format!(".{name}`")].iter().any(|text| reference.contains(text));
+        assert!(is_there, "{name} is missing in docs/CONFIG.md");
+    }
+}

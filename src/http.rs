@@ -1,0 +1,88 @@
+//! The HTTP face: paths, methods and status codes. What is decided is decided by the actors; what is
+//! done is done by the registry and the sandboxes.
+
+pub(crate) mod client;
+mod error;
+mod registry;
+mod run;
+mod status;
+mod upload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use actors::supervisor::Tree;
+
+use crate::registry::LocalRegistry;
+use crate::stats::Stats;
+use crate::world::OlWorld;
+
+/// What every handler may use.
+pub struct App {
+    /// The actors, and the table from names to lambdas.
+    pub tree: Tree<OlWorld>,
+    /// The functions' code.
+    pub registry: LocalRegistry,
+    /// Where the times go.
+    pub stats: &'static Stats,
+    /// Longest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// `v2`, `v1 (hybrid)` or `v1`.
+    pub cgroup_layout: &'static str,
+    /// The directory of the functions' logs.
+    pub logs: PathBuf,
+}
+
+/// The paths of the worker, on TCP and on its Unix socket alike.
+pub fn paths(config: &mut ServiceConfig) {
+    config
+        .route("/run/{tail:.*}", web::route().to(run::run))
+        .route("/run", web::route().to(no_name))
+        .route("/runLambda/{tail:.*}", web::post().to(run::run_lambda))
+        .route(
+            "/runLambda/{tail:.*}",
+            web::method(actix_web::http::Method::OPTIONS).to(run::run_lambda_options),
+        )
+        .route("/runLambda", web::route().to(no_name))
+        .route("/status", web::route().to(status::ready))
+        .route("/stats", web::route().to(status::stats))
+        .route("/debug", web::route().to(status::debug))
+        .route("/lambdas", web::get().to(status::lambdas))
+        .route("/registry", web::get().to(registry::list))
+        .route("/registry/", web::get().to(registry::list))
+        .route("/registry/{name}", web::post().to(registry::upload))
+        .route("/registry/{name}", web::get().to(registry::download))
+        .route("/registry/{name}", web::delete().to(registry::delete))
+        .route("/registry/{name}/config", web::get().to(registry::config))
+        .default_service(web::route().to(nothing_here));
+}
+
+/// What only the owner of the worker's directory may ask.
+pub fn private_paths(config: &mut ServiceConfig) {
+    config.route("/pid", web::get().to(status::pid));
+    #[cfg(debug_assertions)]
+    config.route("/crash/{name}", web::post().to(status::crash));
+    paths(config);
+}
+
+async fn no_name() -> HttpResponse {
+    error::HttpError::NoName("/run/").response()
+}
+
+async fn nothing_here(request: HttpRequest) -> HttpResponse {
+    HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body(format!(
+        "nothing is at {}: functions are at /run/<name>, and there are /status, /stats, /lambdas and /registry/\n",
+        request.path()
+    ))
+}
+
+/// Shorthand of the handlers.
+type Shared = web::Data<App>;
+
+/// The handlers run on threads of their own; what they share must be safe there.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Arc<App>>();
+};

@@ -1,0 +1,105 @@
+//! Every status code that the worker itself answers with, in one place.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use actors::name::NameError;
+use actors::pool::Refusal;
+use actors::world::LaunchError;
+
+/// After how many seconds a client that was refused for want of room may try again. The queue turns over in far
+/// less; more would leave the worker idle.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// Why a request gets no answer from a function.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    /// The path names no function.
+    #[error("expected invocation format: {0}<lambda-name>")]
+    NoName(&'static str),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(
+        "no function is called '{0}': put its code into the registry, or see GET /registry/ for what is there"
+    )]
+    Unknown(String),
+    /// The text is OpenLambda's; clients compare it.
+    #[error("HTTP method not allowed. Sent: {sent}, Allowed: [{}]", allowed.join(" "))]
+    Method { sent: String, allowed: Vec<String> },
+    #[error("the request body is longer than {mb_max} MB, the worker's max_body_mb")]
+    BodyTooLong { mb_max: usize },
+    #[error("the request body cannot be read: {0}")]
+    Body(String),
+    #[error("the request body did not arrive within {0} s")]
+    BodySlow(u64),
+    #[error("{0}")]
+    Head(#[from] crate::frame::HeadError),
+    /// No sandbox for it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The registry holds it, but not in a state in which it can be served.
+    #[error("{0}")]
+    NotServable(String),
+    #[error("the function did not answer within {0} s (its runtime_sec); its sandbox was ended")]
+    Deadline(u64),
+    /// Nobody reads this; it is for the log of a proxy between.
+    #[error("the client closed the connection; the call was cancelled")]
+    ClientGone,
+    #[error("the function's sandbox died: {0}")]
+    Died(String),
+    #[error("the function answered with something that is not HTTP: {0}")]
+    Nonsense(String),
+    #[error("{0}")]
+    Registry(String),
+    #[error("{0}")]
+    BadUpload(String),
+    #[error("{0}")]
+    Busy(String),
+}
+
+impl HttpError {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::NoName(_) | Self::Name(_) | Self::Body(_) | Self::BadUpload(_) => StatusCode::BAD_REQUEST,
+            Self::Unknown(_) => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodySlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Head(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NotServable(_) | Self::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::Died(_) | Self::Nonsense(_) => StatusCode::BAD_GATEWAY,
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(refusal) => match refusal {
+                Refusal::QueueFull | Refusal::QueueTimeout => StatusCode::TOO_MANY_REQUESTS,
+                // The function's author can mend the first two, nobody but the operator the others.
+                Refusal::Launch(LaunchError::Load(_) | LaunchError::Unsupported(_)) => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            },
+        }
+    }
+
+    pub(super) fn response(&self) -> HttpResponse {
+        let status = self.status();
+        let mut response = HttpResponse::build(status);
+        response.insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"));
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            let seconds = match self {
+                Self::Refused(Refusal::Broken { retry_after, .. }) => retry_after.as_secs() + 1,
+                _ => RETRY_AFTER_SECONDS,
+            };
+            response.insert_header((RETRY_AFTER, seconds));
+        }
+        if let Self::Method { allowed, .. } = self {
+            response.insert_header((ALLOW, allowed.join(", ")));
+        }
+        // What is left of a body that nobody wants is not read: the connection ends with the answer.
+        if matches!(self, Self::BodyTooLong { .. } | Self::BodySlow(_) | Self::Body(_)) {
+            response.force_close();
+        }
+        response.body(format!("{self}\n"))
+    }
+}

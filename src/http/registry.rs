@@ -1,0 +1,156 @@
+//! The registry over HTTP: upload, download, list, delete, configuration.
+
+use std::time::Instant;
+
+use actix_web::web::{self, Payload};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use actors::name::FunctionName;
+use actors::watcher::{Refresh, Trouble};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::io::AsyncReadExt;
+
+use super::Shared;
+use super::error::HttpError;
+use super::run::find;
+use crate::registry::{Upload, UploadError};
+
+/// Piece in which an archive is sent.
+const PIECE_BYTES: usize = 64 << 10;
+
+fn text(mut response: HttpResponseBuilder, body: String) -> HttpResponse {
+    response.content_type("text/plain; charset=utf-8").body(body)
+}
+
+impl From<UploadError> for HttpError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Invalid(_) | UploadError::TooLarge { .. } | UploadError::Name(_) => {
+                Self::BadUpload(error.to_string())
+            }
+            UploadError::Io { .. } | UploadError::Registry(_) => Self::Registry(error.to_string()),
+        }
+    }
+}
+
+/// Files are slow, and a thread that serves HTTP must not wait for one.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
+) -> Result<T, HttpError> {
+    match web::block(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(HttpError::Registry(error.to_string())),
+    }
+}
+
+/// `GET /registry/`.
+pub(super) async fn list(app: Shared) -> HttpResponse {
+    let registry = app.registry.clone();
+    match blocking(move || Ok(registry.list()?)).await {
+        Ok(names) => HttpResponse::Ok().json(names),
+        Err(error) => error.response(),
+    }
+}
+
+/// `POST /registry/<name>` with a `.tar.gz`.
+pub(super) async fn upload(app: Shared, name: web::Path<String>, payload: Payload) -> HttpResponse {
+    match take_in(&app, &name, payload).await {
+        Ok(name) => text(HttpResponse::Created(), format!("Lambda {name} uploaded successfully")),
+        Err(error) => error.response(),
+    }
+}
+
+async fn take_in(app: &Shared, name: &str, mut payload: Payload) -> Result<FunctionName, HttpError> {
+    let began = Instant::now();
+    let name: FunctionName = name.parse()?;
+    let registry = app.registry.clone();
+    let for_upload = name.clone();
+    let mut upload = blocking(move || Upload::begin(&registry, for_upload)).await?;
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| HttpError::Body(error.to_string()))?;
+        upload = blocking(move || {
+            upload.write(&chunk)?;
+            Ok(upload)
+        })
+        .await?;
+    }
+    blocking(move || upload.commit().map(drop)).await?;
+    // So that whoever gets the answer can call it: the watcher would see it a moment later.
+    refresh(app, &name).await?;
+    app.stats.pull.add(began.elapsed());
+    Ok(name)
+}
+
+/// `GET /registry/<name>`: the code as a `.tar.gz`.
+pub(super) async fn download(app: Shared, name: web::Path<String>) -> HttpResponse {
+    let name: FunctionName = match name.parse() {
+        Ok(name) => name,
+        Err(error) => return HttpError::from(error).response(),
+    };
+    let registry = app.registry.clone();
+    let for_download = name.clone();
+    match blocking(move || registry.download(&for_download)).await {
+        Ok(Some(found)) => {
+            let file = tokio::fs::File::from_std(found.file);
+            let pieces = futures_util::stream::unfold(file, |mut file| async move {
+                let mut piece = vec![0; PIECE_BYTES];
+                match file.read(&mut piece).await {
+                    Ok(0) => None,
+                    Ok(n) => {
+                        piece.truncate(n);
+                        Some((Ok(Bytes::from(piece)), file))
+                    }
+                    Err(error) => Some((Err(error), file)),
+                }
+            });
+            HttpResponse::Ok().content_type("application/gzip").no_chunking(found.bytes).streaming(pieces)
+        }
+        Ok(None) => HttpError::Unknown(name.to_string()).response(),
+        Err(error) => error.response(),
+    }
+}
+
+/// `DELETE /registry/<name>`.
+pub(super) async fn delete(app: Shared, name: web::Path<String>) -> HttpResponse {
+    match take_out(&app, &name).await {
+        Ok(name) => text(HttpResponse::Ok(), format!("Lambda {name} deleted successfully")),
+        Err(error) => error.response(),
+    }
+}
+
+async fn take_out(app: &Shared, name: &str) -> Result<FunctionName, HttpError> {
+    let name: FunctionName = name.parse()?;
+    let registry = app.registry.clone();
+    let for_delete = name.clone();
+    if !blocking(move || registry.delete(&for_delete)).await? {
+        return Err(HttpError::Unknown(name.to_string()));
+    }
+    refresh(app, &name).await?;
+    Ok(name)
+}
+
+/// What has just changed is live when this is over.
+async fn refresh(app: &Shared, name: &FunctionName) -> Result<(), HttpError> {
+    match app.tree.watcher.ask(Refresh { name: name.clone() }).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(Trouble::Rejected(text))) => Err(HttpError::NotServable(text)),
+        Ok(Err(trouble)) => Err(HttpError::Busy(trouble.to_string())),
+        Err(_) => Err(HttpError::Busy(
+            "the registry's watcher is being restarted; the change is seen a moment later".into(),
+        )),
+    }
+}
+
+/// `GET /registry/<name>/config`, in OpenLambda's shape.
+pub(super) async fn config(app: Shared, name: web::Path<String>) -> HttpResponse {
+    match config_of(&app, &name).await {
+        Ok(config) => HttpResponse::Ok().json(config),
+        Err(error) => error.response(),
+    }
+}
+
+async fn config_of(app: &Shared, name: &str) -> Result<serde_json::Value, HttpError> {
+    let name: FunctionName = name.parse()?;
+    let route = find(app, &name).await?;
+    Ok(route.code.config().to_registry_json(&name))
+}

@@ -1,0 +1,392 @@
+//! The way of an invocation: admit, read, lease, send, answer, check in.
+//!
+//! The thread that took the request moves the bytes itself; no actor is asked for anything on the way
+//! of a warm call. A lease is given back on every path: by `finish`, or by being dropped, which destroys
+//! the sandbox. That is what happens when the client goes away (the server drops this future), when the
+//! deadline passes, and when a sandbox talks nonsense.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actors::name::FunctionName;
+use actors::pool::{Discard, Lease, Leasing};
+use actors::router::{Resolve, ResolveError, Route};
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use super::error::HttpError;
+use super::upload::{Body, Rest};
+use super::{App, client};
+use crate::frame::{HeadError, Kind, ResponseHead, push_line};
+use crate::sandbox::channel::{ChannelError, Incoming};
+use crate::sandbox::launcher::Sandbox;
+use crate::world::OlWorld;
+
+/// Headers that are about one connection, and so not the function's to see or to say (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// Which sandbox and which of its invocations: what the function's log lines begin with.
+const INVOCATION_HEADER: &str = "x-ol-invocation";
+
+/// `/run/<name>[/path][?query]`, any method.
+pub(super) async fn run(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
+    invoke(&request, payload, &app, "/run/").await.unwrap_or_else(|error| error.response())
+}
+
+/// `POST /runLambda/<name>`, as OpenLambda had it from 2016 to 2018, for pages of any origin.
+pub(super) async fn run_lambda(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
+    let mut response =
+        invoke(&request, payload, &app, "/runLambda/").await.unwrap_or_else(|error| error.response());
+    allow_all_origins(response.headers_mut());
+    response
+}
+
+/// `OPTIONS /runLambda/<name>`.
+pub(super) async fn run_lambda_options() -> HttpResponse {
+    let mut response = HttpResponse::Ok().finish();
+    allow_all_origins(response.headers_mut());
+    response
+}
+
+fn allow_all_origins(headers: &mut HeaderMap) {
+    for (name, value) in [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-methods", "GET, PUT, POST, DELETE, OPTIONS"),
+        (
+            "access-control-allow-headers",
+            "Content-Type, Content-Range, Content-Disposition, Content-Description, X-Requested-With",
+        ),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+}
+
+/// The function's name and what stands behind it, still percent-encoded and beginning with `/`.
+///
+/// # Errors
+/// When it is no name; a percent sign is none either, so an encoded slash never becomes one.
+fn split_path<'a>(path: &'a str, prefix: &'static str) -> Result<(FunctionName, &'a str), HttpError> {
+    let rest = path.strip_prefix(prefix).ok_or(HttpError::NoName(prefix))?;
+    let (name, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if name.is_empty() {
+        return Err(HttpError::NoName(prefix));
+    }
+    Ok((name.parse()?, if below.is_empty() { "/" } else { below }))
+}
+
+async fn invoke(
+    request: &HttpRequest,
+    payload: Payload,
+    app: &App,
+    prefix: &'static str,
+) -> Result<HttpResponse, HttpError> {
+    let started = Instant::now();
+    let (name, below) = split_path(request.uri().path(), prefix)?;
+    let route = find(app, &name).await?;
+    let code = &route.code;
+    let method = request.method().as_str();
+    if !code.config().allows_method(method) {
+        let allowed = code.config().methods().into_iter().map(str::to_owned).collect();
+        return Err(HttpError::Method { sent: method.to_owned(), allowed });
+    }
+    let n_announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = Body::begin(payload, n_announced, app.body_bytes_max).await?;
+    let waited_from = Instant::now();
+    let lease = match route.pool.lease() {
+        Leasing::Ready(lease) => lease,
+        Leasing::Queued(ticket) => tokio::select! {
+            lease = ticket => lease?,
+            () = client::gone(request) => return Err(HttpError::ClientGone),
+        },
+        Leasing::Refused(refusal) => return Err(refusal.into()),
+    };
+    app.stats.wait_sandbox.add(waited_from.elapsed());
+    let runtime = code.sandbox_limits().runtime;
+    let call = Call { request, target: below, runtime, deadline: Instant::now() + runtime };
+    let response = call.exchange(lease, body).await;
+    app.stats.web_request.add(started.elapsed());
+    response
+}
+
+/// The lambda of this name: from the table, or by a look into the registry.
+pub(super) async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlWorld>>, HttpError> {
+    if let Some(route) = app.tree.routes.get(name.as_str()) {
+        return Ok(route);
+    }
+    let found = match app.tree.router.ask(Resolve::new(name.clone())).await {
+        Ok(found) => found,
+        Err(_) => return Err(HttpError::Busy("the router is being restarted; try again".into())),
+    };
+    found.map_err(|error| match error {
+        ResolveError::NotFound => HttpError::Unknown(name.to_string()),
+        ResolveError::Rejected(text) => HttpError::NotServable(text),
+        ResolveError::Busy | ResolveError::Unavailable(_) => HttpError::Busy(error.to_string()),
+    })
+}
+
+struct Call<'a> {
+    request: &'a HttpRequest,
+    target: &'a str,
+    runtime: Duration,
+    deadline: Instant,
+}
+
+impl Call<'_> {
+    async fn exchange(&self, mut lease: Lease<Sandbox>, body: Body) -> Result<HttpResponse, HttpError> {
+        let began = Instant::now();
+        let answer = tokio::select! {
+            biased;
+            answer = timeout_at(self.deadline, self.converse(&mut lease, body)) => answer,
+            () = client::gone(self.request) => {
+                lease.discard(Discard::ClientGone);
+                return Err(HttpError::ClientGone);
+            }
+        };
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(Trouble::Channel(error))) => {
+                let cause = lease.obituary(&error).await;
+                lease.discard(Discard::Died);
+                return Err(match error {
+                    ChannelError::Broken(broken) => HttpError::Nonsense(broken.0.into()),
+                    _ => HttpError::Died(cause),
+                });
+            }
+            Ok(Err(Trouble::Request(error))) => {
+                // The function has got half a request: no later one may be taken for its rest.
+                lease.discard(Discard::Abandoned);
+                return Err(error);
+            }
+            Err(_) => {
+                lease.discard(Discard::Timeout);
+                return Err(HttpError::Deadline(self.runtime.as_secs()));
+            }
+        };
+        if answer.header.kind != Kind::Response || answer.header.invocation != lease.channel.invocation() {
+            lease.discard(Discard::Abandoned);
+            return Err(HttpError::Nonsense("an answer to another request".into()));
+        }
+        let head = match ResponseHead::parse(&answer.head) {
+            Ok(head) => head,
+            Err(broken) => {
+                lease.discard(Discard::Abandoned);
+                return Err(HttpError::Nonsense(broken.0.into()));
+            }
+        };
+        let Some(mut response) = build(head) else {
+            // The function's own doing, and it is whole: only the answer is lost. The rest of it must not be
+            // taken for the next one's, so the sandbox goes when there is a rest.
+            if answer.n_rest > 0 || answer.header.more() {
+                lease.discard(Discard::Abandoned);
+            } else {
+                lease.finish(began.elapsed());
+            }
+            return Err(HttpError::Nonsense("a status or a header that HTTP does not allow".into()));
+        };
+        response.insert_header((INVOCATION_HEADER, format!("{}-{}", lease.id(), answer.header.invocation)));
+        if answer.header.failed() {
+            lease.count_error();
+        }
+        if answer.n_rest == 0 && !answer.header.more() {
+            lease.finish(began.elapsed());
+            return Ok(response.body(answer.body));
+        }
+        if !answer.header.more() {
+            response.no_chunking((answer.body.len() + answer.n_rest) as u64);
+        }
+        let stream = Streaming { lease: Some(lease), began, runtime: self.runtime };
+        Ok(response.streaming(stream.pieces(answer)))
+    }
+
+    /// Sends the request and waits for the answer to begin.
+    async fn converse(&self, sandbox: &mut Sandbox, body: Body) -> Result<Incoming, Trouble> {
+        let head = if sandbox.wants_head() { self.head()? } else { Vec::new() };
+        sandbox.channel.send_request(&head, &body.first, body.rest.is_some()).await?;
+        if let Some(rest) = body.rest {
+            send_rest(sandbox, rest).await?;
+        }
+        Ok(sandbox.channel.receive().await?)
+    }
+
+    fn head(&self) -> Result<Vec<u8>, Trouble> {
+        let uri = self.request.uri();
+        let mut head = Vec::with_capacity(1024);
+        push_line(&mut head, self.request.method().as_str().as_bytes())?;
+        match uri.query() {
+            Some(query) => push_line(&mut head, format!("{}?{query}", self.target).as_bytes())?,
+            None => push_line(&mut head, self.target.as_bytes())?,
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        push_line(&mut head, left.as_millis().to_string().as_bytes())?;
+        let id = self.request.headers().get("x-request-id").map_or(&b""[..], HeaderValue::as_bytes);
+        push_line(&mut head, id)?;
+        for (name, value) in self.request.headers() {
+            if !HOP_BY_HOP.contains(&name.as_str()) {
+                push_line(&mut head, name.as_str().as_bytes())?;
+                push_line(&mut head, value.as_bytes())?;
+            }
+        }
+        if head.len() > usize::from(u16::MAX) {
+            return Err(HeadError::TooLong.into());
+        }
+        Ok(head)
+    }
+}
+
+/// A function that answers before it has got everything does not want the rest.
+async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest) -> Result<(), Trouble> {
+    loop {
+        let piece = tokio::select! {
+            piece = rest.next() => piece.map_err(Trouble::Request)?,
+            answered = sandbox.channel.readable() => {
+                answered?;
+                return Ok(sandbox.channel.cancel().await?);
+            }
+        };
+        match piece {
+            Some(piece) => sandbox.channel.send_body(&piece, true).await?,
+            None => return Ok(sandbox.channel.send_body(&[], false).await?),
+        }
+    }
+}
+
+/// What can end a conversation.
+enum Trouble {
+    Channel(ChannelError),
+    Request(HttpError),
+}
+
+impl From<ChannelError> for Trouble {
+    fn from(error: ChannelError) -> Self {
+        Self::Channel(error)
+    }
+}
+
+impl From<HeadError> for Trouble {
+    fn from(error: HeadError) -> Self {
+        Self::Request(error.into())
+    }
+}
+
+/// Status and headers; `None` when HTTP does not allow them.
+fn build(head: ResponseHead<'_>) -> Option<HttpResponseBuilder> {
+    // 1xx are about the connection, not answers.
+    let status = StatusCode::from_u16(head.status).ok().filter(|status| !status.is_informational())?;
+    let mut response = HttpResponse::build(status);
+    for (name, value) in head.headers() {
+        let name = HeaderName::from_bytes(name).ok()?;
+        // The length is counted here, not believed.
+        if HOP_BY_HOP.contains(&name.as_str()) || name == CONTENT_LENGTH {
+            continue;
+        }
+        response.append_header((name, HeaderValue::from_bytes(value).ok()?));
+    }
+    Some(response)
+}
+
+/// An answer that is longer than one piece. The lease lives in it, and is checked in at the end.
+struct Streaming {
+    lease: Option<Lease<Sandbox>>,
+    began: Instant,
+    /// Between two pieces: a stream may go on for as long as it says something.
+    runtime: Duration,
+}
+
+impl Streaming {
+    fn pieces(self, answer: Incoming) -> impl futures_util::Stream<Item = Result<Bytes, ChannelError>> {
+        let state = (self, Some(answer), 0, false);
+        futures_util::stream::unfold(state, |(mut stream, mut first, mut n_rest, mut more)| async move {
+            let Some(lease) = stream.lease.as_mut() else { return None };
+            let result = loop {
+                if let Some(incoming) = first.take() {
+                    n_rest = incoming.n_rest;
+                    more = incoming.header.more();
+                    if incoming.header.failed() && incoming.header.kind == Kind::ResponseBody {
+                        // Too late for another status: the client has to see that the answer is not whole.
+                        lease.count_error();
+                        break Some(Err(
+                            crate::frame::BrokenFrame("the function failed amid its answer").into()
+                        ));
+                    }
+                    if !incoming.body.is_empty() {
+                        break Some(Ok(incoming.body));
+                    }
+                }
+                if n_rest > 0 {
+                    let piece = timeout_at(Instant::now() + stream.runtime, lease.channel.rest(n_rest)).await;
+                    break match piece {
+                        Ok(Ok(piece)) => {
+                            n_rest -= piece.len();
+                            Some(Ok(piece))
+                        }
+                        Ok(Err(error)) => Some(Err(error)),
+                        Err(_) => Some(Err(ChannelError::Closed)),
+                    };
+                }
+                if !more {
+                    break None;
+                }
+                match timeout_at(Instant::now() + stream.runtime, lease.channel.receive()).await {
+                    Ok(Ok(incoming)) if incoming.header.kind == Kind::ResponseBody => first = Some(incoming),
+                    Ok(Ok(_)) => {
+                        break Some(Err(crate::frame::BrokenFrame("no body where one was due").into()));
+                    }
+                    Ok(Err(error)) => break Some(Err(error)),
+                    Err(_) => break Some(Err(ChannelError::Closed)),
+                }
+            };
+            match result {
+                Some(Ok(piece)) => Some((Ok(piece), (stream, first, n_rest, more))),
+                // The connection is cut: the client sees that something is missing. Dropping the lease ends the sandbox.
+                Some(Err(error)) => {
+                    stream.lease = None;
+                    Some((Err(error), (stream, None, 0, false)))
+                }
+                None => {
+                    if let Some(lease) = stream.lease.take() {
+                        lease.finish(stream.began.elapsed());
+                    }
+                    None
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_split_behind_the_name() {
+        let split =
+            |path| split_path(path, "/run/").map(|(name, below)| (name.to_string(), below.to_owned()));
+        assert_eq!(split("/run/hello").unwrap(), ("hello".into(), "/".into()));
+        assert_eq!(split("/run/hello/").unwrap(), ("hello".into(), "/".into()));
+        assert_eq!(split("/run/hello/a%2Fb/c").unwrap(), ("hello".into(), "/a%2Fb/c".into()));
+    }
+
+    #[test]
+    fn a_path_that_names_no_function_is_a_bad_request() {
+        for path in
+            ["/run/", "/run//x", "/run/.", "/run/..", "/run/..%2fx", "/run/a%2fb", "/run/%2e%2e", "/run/a b"]
+        {
+            let error = split_path(path, "/run/").unwrap_err();
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{path}");
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The registry: a directory with a folder or a `.tar.gz` per function.
+//!
+//! ```text
+//! <registry>/hello/f.py              what users edit
+//! <registry>/world.tar.gz            what users upload
+//! <worker>/generations/hello@3f2a…-1/   what sandboxes see: a checked copy that never changes
+//! ```
+//!
+//! Whoever writes to the registry is not trusted, neither to be done writing nor to write ordinary
+//! files. So nothing is served from it: a function is copied to a directory of the worker's own, and
+//! invocations that run keep the copy that they started with.
+
+mod archive;
+mod code;
+mod content;
+mod env_file;
+mod extension;
+mod folder;
+pub mod function_yaml;
+mod requirements;
+mod upload;
+pub mod watch;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime};
+
+use actors::name::FunctionName;
+use actors::world::{self, LocalFuture, World};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use slog::{Logger, warn};
+
+pub use code::FunctionCode;
+pub use function_yaml::FunctionConfig;
+pub use upload::{Download, Replaced, Upload, UploadError};
+
+use crate::config::Config;
+use archive::ArchiveError;
+use code::{CodeError, Directory};
+pub(crate) use content::shown;
+use content::{Bounds, ContentError, Contents, Target, open_beneath};
+pub(crate) use extension::{ExtensionError, Extensions};
+use folder::{FolderError, Listing, Look, fingerprint, kind_name};
+
+/// What an archive's name ends with.
+const ARCHIVE_SUFFIX: &str = ".tar.gz";
+
+/// Files and directories of one function at most: twice what the largest of Python's usual packages has.
+const N_ENTRIES_MAX: usize = 20_000;
+
+/// Directories inside of each other at most. Node projects, the deepest known, have about 20.
+const DEPTH_MAX: usize = 32;
+
+/// An archive that is cut off and younger than this is taken to be still on its way.
+const UPLOAD_SETTLES: Duration = Duration::from_secs(2);
+
+/// A folder without an entry file that is younger than this is taken to be still on its way.
+const FOLDER_SETTLES: Duration = Duration::from_millis(500);
+
+/// A registry in a local directory. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalRegistry(Arc<Inner>);
+
+struct Inner {
+    root: PathBuf,
+    generations_dir: PathBuf,
+    worker: Config,
+    log: Logger,
+    /// Numbers generations and temporary files.
+    next: AtomicU64,
+    /// Held for writing while a folder is exchanged for an archive, so that nobody sees neither or both.
+    exchange: RwLock<()>,
+    /// Names that were passed over and have been reported.
+    reported: Mutex<BTreeSet<String>>,
+}
+
+/// What is in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scan {
+    /// Functions, valid or not, sorted.
+    pub names: Vec<FunctionName>,
+    /// Visible folders and archives whose names are not function names, sorted.
+    pub passed_over: Vec<String>,
+}
+
+/// Why the registry cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory could not be made or emptied.
+    #[error("cannot prepare {}: {source}", path.display())]
+    Prepare {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl LocalRegistry {
+    /// Open the registry of a worker: make its directory if there is none, and sweep what an earlier
+    /// run of the worker left behind.
+    pub fn open(worker: &Config, log: Logger) -> Result<Self, OpenError> {
+        let root = worker.registry_dir.clone();
+        let generations_dir = worker.worker_dir.join("generations");
+        let prepared = |path: &PathBuf, result: io::Result<()>| {
+            result.map_err(|source| OpenError::Prepare { path: path.clone(), source })
+        };
+        prepared(&root, make_directory(&root, 0o755))?;
+        if generations_dir.symlink_metadata().is_ok() {
+            prepared(&generations_dir, std::fs::remove_dir_all(&generations_dir))?;
+        }
+        prepared(&generations_dir, make_directory(&generations_dir, 0o711))?;
+        prepared(&root, upload::recover(&root))?;
+        Ok(Self(Arc::new(Inner {
+            root,
+            generations_dir,
+            worker: worker.clone(),
+            log,
+            next: AtomicU64::new(0),
+            exchange: RwLock::new(()),
+            reported: Mutex::new(BTreeSet::new()),
+        })))
+    }
+
+    /// The directory that users put functions into.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// Look at what there is. Blocks on the file system.
+    pub fn scan_blocking(&self) -> Result<Scan, world::RegistryError> {
+        let _no_exchange = self.0.exchange.read().expect("nothing panics with this lock");
+        let mut names = BTreeSet::new();
+        let mut passed_over = BTreeSet::new();
+        for entry in std::fs::read_dir(&self.0.root).map_err(|error| self.unavailable(&error))? {
+            let entry = entry.map_err(|error| self.unavailable(&error))?;
+            let file_name = entry.file_name();
+            let Some(text) = file_name.to_str() else {
+                passed_over.insert(file_name.to_string_lossy().into_owned());
+                continue;
+            };
+            // A link is listed, so that loading it can say why it is refused.
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            match function_of(text, is_file) {
+                Found::Function(name) => drop(names.insert(name)),
+                Found::Nothing => {}
+                Found::BadName => drop(passed_over.insert(text.to_owned())),
+            }
+        }
+        Ok(Scan { names: names.into_iter().collect(), passed_over: passed_over.into_iter().collect() })
+    }
+
+    /// Names of all functions, sorted, for `GET /registry/`. Blocks on the file system.
+    pub fn list(&self) -> Result<Vec<FunctionName>, world::RegistryError> {
+        self.scan_blocking().map(|scan| scan.names)
+    }
+
+    /// [`Registry::load`](world::Registry::load) for a thread that may block.
+    pub fn load_blocking(
+        &self,
+        name: &FunctionName,
+        last: Option<FunctionCode>,
+    ) -> Result<Option<FunctionCode>, world::RegistryError> {
+        // Not locked while it is read: what is open stays readable, and what changes is noticed.
+        let source = {
+            let _no_exchange = self.0.exchange.read().expect("nothing panics with this lock");
+            self.source(name)?
+        };
+        let loaded = match source {
+            None => return Ok(None),
+            Some(Source::Folder(folder)) => self.load_folder(name, &folder, last),
+            Some(Source::Archive(file)) => self.load_archive(name, file, last),
+        };
+        loaded.map(Some).map_err(|error| error.for_actors(name))
+    }
+
+    /// A function's `ol.yaml` and `.env`, for `GET /registry/{name}/config`. `None`: there is no such
+    /// function. Reads the whole function; blocks on the file system.
+    pub fn function_config(
+        &self,
+        name: &FunctionName,
+    ) -> Result<Option<FunctionConfig>, world::RegistryError> {
+        Ok(self.load_blocking(name, None)?.map(|code| code.config().clone()))
+    }
+
+    fn load_folder(
+        &self,
+        name: &FunctionName,
+        folder: &OwnedFd,
+        last: Option<FunctionCode>,
+    ) -> Result<FunctionCode, LoadError> {
+        let bounds = self.bounds();
+        let listing = Listing::of(folder, bounds)?;
+        let fingerprint = listing.fingerprint();
+        if let Some(last) = &last {
+            if last.looks_like(fingerprint) {
+                return Ok(last.clone());
+            }
+            let mut hashing = Target::hashing(bounds);
+            listing.copy(folder, &mut hashing)?;
+            if hashing.finish().hash() == *last.hash() && Listing::of(folder, bounds)?.is_same(&listing) {
+                last.set_fingerprint(fingerprint);
+                return Ok(last.clone());
+            }
+        }
+        let (directory, mut target) = self.new_directory(name)?;
+        listing.copy(folder, &mut target)?;
+        if !Listing::of(folder, bounds)?.is_same(&listing) {
+            return Err(FolderError::Changed { path: PathBuf::from(name.as_str()) }.into());
+        }
+        self.generation(name, directory, &target.finish(), fingerprint, listing.age() < FOLDER_SETTLES)
+    }
+
+    fn load_archive(
+        &self,
+        name: &FunctionName,
+        file: OwnedFd,
+        last: Option<FunctionCode>,
+    ) -> Result<FunctionCode, LoadError> {
+        let path = PathBuf::from(format!("{name}{ARCHIVE_SUFFIX}"));
+        let read_error =
+            |error: rustix::io::Errno| LoadError::Archive(ArchiveError::Read(error.into()), false);
+        let now = SystemTime::now();
+        let look = Look::of(&fs::fstat(&file).map_err(read_error)?);
+        let fingerprint = fingerprint([(path.as_path(), &look)].into_iter(), now);
+        if let Some(last) = last.as_ref().filter(|last| last.looks_like(fingerprint)) {
+            return Ok(last.clone());
+        }
+        let (directory, mut target) = self.new_directory(name)?;
+        let file = File::from(file);
+        let unpacked =
+            archive::unpack(&file, look.bytes, self.0.worker.code_bytes_max, N_ENTRIES_MAX, &mut target);
+        let after = Look::of(&fs::fstat(&file).map_err(read_error)?);
+        if !after.same_content(&look) {
+            return Err(FolderError::Changed { path }.into());
+        }
+        unpacked.map_err(|error| LoadError::Archive(error, look.age(now) < UPLOAD_SETTLES))?;
+        let contents = target.finish();
+        if let Some(last) = last.filter(|last| *last.hash() == contents.hash()) {
+            last.set_fingerprint(fingerprint);
+            return Ok(last);
+        }
+        self.generation(name, directory, &contents, fingerprint, false)
+    }
+
+    fn generation(
+        &self,
+        name: &FunctionName,
+        directory: Directory,
+        contents: &Contents,
+        fingerprint: Option<[u8; 32]>,
+        is_young: bool,
+    ) -> Result<FunctionCode, LoadError> {
+        code::generation(name.clone(), directory, contents, fingerprint, self.number(), &self.0.worker)
+            .map_err(|error| LoadError::Code(error, is_young))
+    }
+
+    /// Find a function's folder or archive.
+    fn source(&self, name: &FunctionName) -> Result<Option<Source>, world::RegistryError> {
+        let root = self.root_fd().map_err(|error| self.unavailable(&error))?;
+        if name.as_str().contains(ARCHIVE_SUFFIX) {
+            return Ok(None);
+        }
+        let archive_name = format!("{name}{ARCHIVE_SUFFIX}");
+        let folder = self.stat(&root, name.as_str())?.filter(|look| look.kind() != FileType::RegularFile);
+        let archive = self.stat(&root, &archive_name)?;
+        let invalid = |text: String| Err(world::RegistryError::Invalid(text));
+        match (folder, archive) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => invalid(format!(
+                "there are both a folder '{name}' and a file '{archive_name}' in the registry; remove one of them"
+            )),
+            (Some(look), None) if look.kind() == FileType::Directory => {
+                let opened =
+                    open_beneath(&root, Path::new(name.as_str()), OFlags::RDONLY | OFlags::DIRECTORY);
+                opened.map(|folder| Some(Source::Folder(folder))).map_err(|error| went(name, error))
+            }
+            (None, Some(look)) if look.kind() == FileType::RegularFile => {
+                let opened = open_beneath(&root, Path::new(&archive_name), OFlags::RDONLY | OFlags::NONBLOCK);
+                opened.map(|file| Some(Source::Archive(file))).map_err(|error| went(name, error))
+            }
+            (Some(look), None) => invalid(format!(
+                "'{name}' is {}; a function is a folder or a .tar.gz",
+                kind_name(look.kind())
+            )),
+            (None, Some(look)) => invalid(format!(
+                "'{archive_name}' is {}; a function is a folder or a .tar.gz",
+                kind_name(look.kind())
+            )),
+        }
+    }
+
+    fn stat(&self, root: &OwnedFd, file_name: &str) -> Result<Option<Look>, world::RegistryError> {
+        match fs::statat(root, file_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Look::of(&stat))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.unavailable(&error.into())),
+        }
+    }
+
+    fn root_fd(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(fs::open(&self.0.root, flags, Mode::empty())?)
+    }
+
+    /// A new, empty directory of the worker's own, and what writes to it.
+    fn new_directory(&self, name: &FunctionName) -> Result<(Directory, Target), LoadError> {
+        let path = self.0.generations_dir.join(format!(".tmp-{name}-{}", self.number()));
+        let made = std::fs::create_dir(&path).and_then(|()| {
+            let directory = Directory { path: path.clone(), n_entries: 0 };
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, permissions)?;
+            Ok((directory, Target::writing(&path, self.bounds())?))
+        });
+        made.map_err(|source| LoadError::Folder(ContentError::Write { path, source }.into()))
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds { bytes: self.0.worker.code_bytes_max, n_entries: N_ENTRIES_MAX, depth: DEPTH_MAX }
+    }
+
+    fn number(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn unavailable(&self, error: &io::Error) -> world::RegistryError {
+        world::RegistryError::Unavailable(format!("{}: {error}", self.0.root.display()))
+    }
+
+    async fn scan_and_report(self) -> Result<Vec<FunctionName>, world::RegistryError> {
+        let registry = self.clone();
+        let scan = blocking(move || registry.scan_blocking()).await?;
+        self.report(&scan.passed_over);
+        Ok(scan.names)
+    }
+
+    /// Say once about each name that it is passed over.
+    fn report(&self, passed_over: &[String]) {
+        let mut reported = self.0.reported.lock().expect("nothing panics with this lock");
+        for name in passed_over {
+            if reported.insert(name.clone()) {
+                warn!(self.0.log, "passed over in the registry: not a function's name"; "name" => name);
+            }
+        }
+        reported.retain(|name| passed_over.contains(name));
+    }
+}
+
+impl<W: World<Code = FunctionCode>> world::Registry<W> for LocalRegistry {
+    fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, world::RegistryError>> {
+        Box::pin(self.clone().scan_and_report())
+    }
+
+    fn load(
+        &self,
+        name: FunctionName,
+        last: Option<FunctionCode>,
+    ) -> LocalFuture<Result<Option<FunctionCode>, world::RegistryError>> {
+        let registry = self.clone();
+        Box::pin(blocking(move || registry.load_blocking(&name, last)))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, world::RegistryError> + Send + 'static,
+) -> Result<T, world::RegistryError> {
+    let failed = |error: tokio::task::JoinError| world::RegistryError::Unavailable(error.to_string());
+    tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
+
+enum Source {
+    Folder(OwnedFd),
+    Archive(OwnedFd),
+}
+
+enum Found {
+    Function(FunctionName),
+    Nothing,
+    BadName,
+}
+
+/// The function that an entry of the registry belongs to.
+fn function_of(file_name: &str, is_file: bool) -> Found {
+    if file_name.starts_with('.') {
+        return Found::Nothing;
+    }
+    let name = match file_name.strip_suffix(ARCHIVE_SUFFIX) {
+        Some(name) => name,
+        // A README beside the functions is nobody's mistake.
+        None if is_file => return Found::Nothing,
+        None => file_name,
+    };
+    match name.parse() {
+        Ok(_) if name.contains(ARCHIVE_SUFFIX) => Found::BadName,
+        Ok(name) => Found::Function(name),
+        Err(_) => Found::BadName,
+    }
+}
+
+fn went(name: &FunctionName, error: rustix::io::Errno) -> world::RegistryError {
+    world::RegistryError::Unsettled(format!("'{name}' cannot be opened: {}", io::Error::from(error)))
+}
+
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Why one function was not loaded. The flag tells whether what was read is so young that it may be
+/// whole a moment later.
+#[derive(Debug)]
+enum LoadError {
+    Folder(FolderError),
+    Archive(ArchiveError, bool),
+    Code(CodeError, bool),
+}
+
+impl From<FolderError> for LoadError {
+    fn from(error: FolderError) -> Self {
+        Self::Folder(error)
+    }
+}
+
+impl LoadError {
+    fn for_actors(self, name: &FunctionName) -> world::RegistryError {
+        use world::RegistryError::{Invalid, Unavailable, Unsettled};
+        let content = |error: &ContentError, text: String| match error {
+            ContentError::Read { .. } | ContentError::Write { .. } => Unavailable(text),
+            _ => Invalid(text),
+        };
+        match self {
+            Self::Folder(FolderError::Content(error)) => content(&error, format!("'{name}' {error}")),
+            Self::Folder(error @ FolderError::Changed { .. }) => {
+                Unsettled(format!("function '{name}': {error}"))
+            }
+            Self::Folder(error @ FolderError::Kind { .. }) => Invalid(format!("function '{name}': {error}")),
+            Self::Folder(error @ FolderError::Read { .. }) => {
+                Unavailable(format!("function '{name}': {error}"))
+            }
+            Self::Archive(ArchiveError::Content(error), _) => {
+                content(&error, format!("'{name}{ARCHIVE_SUFFIX}' {error}"))
+            }
+            Self::Archive(error, true) if error.is_of_unfinished() => {
+                Unsettled(format!("'{name}{ARCHIVE_SUFFIX}' {error}"))
+            }
+            Self::Archive(error @ ArchiveError::Read(_), _) => {
+                Unavailable(format!("'{name}{ARCHIVE_SUFFIX}' {error}"))
+            }
+            Self::Archive(error, _) => Invalid(format!("'{name}{ARCHIVE_SUFFIX}' {error}")),
+            Self::Code(CodeError::NoEntry(text), true) => Unsettled(format!("function '{name}': {text}")),
+            Self::Code(CodeError::NoEntry(text) | CodeError::Invalid(text), _) => {
+                Invalid(format!("function '{name}': {text}"))
+            }
+            Self::Code(CodeError::Read(path, error), _) => {
+                Unavailable(format!("{}: {error}", path.display()))
+            }
+        }
+    }
+}
+
+/// Wait until the names in a directory are on disk.
+fn sync_directory(directory: impl AsFd) -> io::Result<()> {
+    // A descriptor opened with O_PATH cannot be synced.
+    let opened =
+        fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(fs::fsync(opened)?)
+}
+
+#[cfg(test)]
+mod tests;

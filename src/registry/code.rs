@@ -1,0 +1,263 @@
+//! One generation of a function's code: an immutable directory, and what was read from it.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use actors::name::FunctionName;
+use actors::world::{Class, Code, PoolLimits};
+
+use super::content::Contents;
+use super::function_yaml::{self, FunctionConfig};
+use super::{env_file, requirements};
+use crate::config::{Config, Limits};
+
+/// Trees with at most this many entries are removed by whoever drops the last clone; larger ones by a
+/// thread of their own, since an actor must not wait for them.
+const N_ENTRIES_REMOVED_INLINE: usize = 32;
+
+/// One generation of a function's code. Cheap to clone; the directory goes with the last clone.
+#[derive(Clone)]
+pub struct FunctionCode(Arc<Generation>);
+
+struct Generation {
+    directory: Directory,
+    name: FunctionName,
+    facts: Facts,
+    version: String,
+    hash: [u8; 32],
+    class: Class,
+    pool: PoolLimits,
+    limits: Limits,
+    /// What the source looked like when it was read; equal means unchanged.
+    fingerprint: Mutex<Option<[u8; 32]>>,
+}
+
+/// What the files of a function say.
+struct Facts {
+    entry_file: String,
+    config: FunctionConfig,
+    packages: Vec<String>,
+}
+
+impl FunctionCode {
+    /// The function's name.
+    #[must_use]
+    pub fn name(&self) -> &FunctionName {
+        &self.0.name
+    }
+
+    /// The directory with the code: absolute, owned by the worker, never changed.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0.directory.path
+    }
+
+    /// The file to load first, relative to [`dir`](Self::dir): `f.py`, `lambda_func.py`, or the one that
+    /// `OL_ENTRY_FILE` names.
+    #[must_use]
+    pub fn entry_file(&self) -> &str {
+        &self.0.facts.entry_file
+    }
+
+    /// The function's `ol.yaml`, with its `.env` in `environment`.
+    #[must_use]
+    pub fn config(&self) -> &FunctionConfig {
+        &self.0.facts.config
+    }
+
+    /// Limits of one sandbox of this function.
+    #[must_use]
+    pub fn sandbox_limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(super) fn hash(&self) -> &[u8; 32] {
+        &self.0.hash
+    }
+
+    pub(super) fn looks_like(&self, fingerprint: Option<[u8; 32]>) -> bool {
+        fingerprint.is_some()
+            && *self.0.fingerprint.lock().expect("nothing panics with this lock") == fingerprint
+    }
+
+    pub(super) fn set_fingerprint(&self, fingerprint: Option<[u8; 32]>) {
+        *self.0.fingerprint.lock().expect("nothing panics with this lock") = fingerprint;
+    }
+}
+
+impl fmt::Debug for FunctionCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.0.name, self.0.version)
+    }
+}
+
+impl Code for FunctionCode {
+    fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    fn limits(&self) -> PoolLimits {
+        self.0.pool
+    }
+
+    fn class(&self) -> Class {
+        self.0.class
+    }
+
+    fn packages(&self) -> &[String] {
+        &self.0.facts.packages
+    }
+
+    fn reuse(&self) -> bool {
+        self.0.facts.config.reuse_sandbox()
+    }
+}
+
+/// A directory that is removed when it is dropped.
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    /// 0 until it is a generation: before that it is dropped by a thread that may block.
+    pub(super) n_entries: usize,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.path);
+        if self.n_entries <= N_ENTRIES_REMOVED_INLINE {
+            // What cannot be removed now is swept when the worker starts again.
+            let _ = fs::remove_dir_all(&path);
+            return;
+        }
+        let for_thread = path.clone();
+        let spawned = std::thread::Builder::new()
+            .name("remove-code".to_owned())
+            .spawn(move || fs::remove_dir_all(for_thread));
+        if spawned.is_err() {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+/// Why a directory is not a function. The text is for its author.
+#[derive(Debug)]
+pub(super) enum CodeError {
+    /// The author has something to mend.
+    Invalid(String),
+    /// There is no entry file; it may be on its way.
+    NoEntry(String),
+    /// The worker could not read what it just wrote.
+    Read(PathBuf, io::Error),
+}
+
+impl CodeError {
+    fn of(error: &impl fmt::Display) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+/// Check the function in `dir`, which nobody else can write to. Nothing is kept.
+pub(super) fn check(dir: &Path, worker: &Config) -> Result<(), CodeError> {
+    let facts = read_facts(dir)?;
+    facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
+    facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
+    Ok(())
+}
+
+/// Make a generation of the function in `directory`.
+pub(super) fn generation(
+    name: FunctionName,
+    mut directory: Directory,
+    contents: &Contents,
+    fingerprint: Option<[u8; 32]>,
+    n: u64,
+    worker: &Config,
+) -> Result<FunctionCode, CodeError> {
+    let facts = read_facts(&directory.path)?;
+    let limits = facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
+    let network = facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
+    let hash = contents.hash();
+    let version: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let home = directory.path.parent().expect("generations are in a directory").to_owned();
+    let path = home.join(format!("{name}@{version}-{n}"));
+    fs::rename(&directory.path, &path).map_err(|error| CodeError::Read(path.clone(), error))?;
+    directory.path = path;
+    directory.n_entries = contents.n_entries();
+    Ok(FunctionCode(Arc::new(Generation {
+        directory,
+        name,
+        version,
+        hash,
+        class: Class { network, tmp_mb: limits.tmp_mb },
+        pool: worker.pool_limits(&limits),
+        limits,
+        facts,
+        fingerprint: Mutex::new(fingerprint),
+    })))
+}
+
+fn read_facts(dir: &Path) -> Result<Facts, CodeError> {
+    let mut config = match read_small(dir, function_yaml::FILE_NAME, function_yaml::FILE_BYTES_MAX)? {
+        Some(text) => FunctionConfig::parse(&text).map_err(|error| CodeError::of(&error))?,
+        None => FunctionConfig::default(),
+    };
+    if let Some(text) = read_small(dir, env_file::FILE_NAME, function_yaml::FILE_BYTES_MAX)? {
+        config.add_variables(env_file::parse(&text).map_err(|error| CodeError::of(&error))?);
+    }
+    let packages = match read_small(dir, requirements::FILE_NAME, requirements::FILE_BYTES_MAX)? {
+        Some(text) => requirements::parse(&text),
+        None => match read_small(dir, requirements::OLD_FILE_NAME, requirements::FILE_BYTES_MAX)? {
+            Some(text) => requirements::parse_old(&text).map_err(CodeError::Invalid)?,
+            None => Vec::new(),
+        },
+    };
+    Ok(Facts { entry_file: entry_file(dir, &config)?, config, packages })
+}
+
+fn entry_file(dir: &Path, config: &FunctionConfig) -> Result<String, CodeError> {
+    if let Some(named) = config.environment.get("OL_ENTRY_FILE") {
+        let plain = Path::new(named).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if named.is_empty() || !plain {
+            return Err(CodeError::Invalid(format!(
+                "OL_ENTRY_FILE is '{named}', and must be a path inside of the function"
+            )));
+        }
+        if !dir.join(named).is_file() {
+            return Err(CodeError::NoEntry(format!(
+                "OL_ENTRY_FILE is '{named}', and there is no such file in the function"
+            )));
+        }
+        return Ok(named.clone());
+    }
+    let found = ["f.py", "lambda_func.py"].into_iter().find(|name| dir.join(name).is_file());
+    found.map(str::to_owned).ok_or_else(|| {
+        let inside = fs::read_dir(dir).into_iter().flatten().flatten().next();
+        CodeError::NoEntry(match inside.filter(|entry| entry.path().join("f.py").is_file()) {
+            Some(entry) => format!(
+                "no f.py or lambda_func.py at the top, but there is one in '{}': pack the files, not the folder around them",
+                entry.file_name().display()
+            ),
+            None => "no f.py or lambda_func.py; put one there, or name another file with OL_ENTRY_FILE in ol.yaml".to_owned(),
+        })
+    })
+}
+
+fn read_small(dir: &Path, name: &str, bytes_max: u64) -> Result<Option<String>, CodeError> {
+    let path = dir.join(name);
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(CodeError::Read(path, error)),
+    };
+    if path.is_dir() {
+        return Err(CodeError::Invalid(format!("{name} is a directory")));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| CodeError::Read(path, error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(CodeError::Invalid(format!("{name} is longer than {bytes_max} bytes")));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| CodeError::Invalid(format!("{name} is not UTF-8 text")))
+}

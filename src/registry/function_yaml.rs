@@ -1,0 +1,453 @@
+//! `ol.yaml`: what a function says about itself.
+
+use std::collections::BTreeMap;
+
+use actors::name::FunctionName;
+use actors::world::Network;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::config::{Config, Limits};
+
+/// Name of the file in a function's folder.
+pub const FILE_NAME: &str = "ol.yaml";
+
+/// Largest `ol.yaml` or `.env` that is read, in bytes.
+pub const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// A function's settings: its `ol.yaml`, with the variables of its `.env`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct FunctionConfig {
+    /// What starts an invocation.
+    pub triggers: Triggers,
+    /// Environment variables of the handler.
+    pub environment: BTreeMap<String, String>,
+    #[serde(default)]
+    reuse_sandbox: Reuse,
+    /// Limits that differ from the worker's.
+    pub limits: FunctionLimits,
+    network: Option<NetworkName>,
+}
+
+/// What starts an invocation.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Triggers {
+    /// Methods that are served; `None` where the file has no `http`, which means all of them.
+    pub http: Option<Vec<HttpTrigger>>,
+    /// Kept and shown; this version does not run them.
+    pub cron: Option<Vec<CronTrigger>>,
+    /// Kept and shown; this version does not run them.
+    pub kafka: Option<Vec<KafkaTrigger>>,
+}
+
+/// A method that is served.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTrigger {
+    /// `GET`, or `*` for every method.
+    #[serde(default = "every_method")]
+    pub method: String,
+}
+
+/// An invocation by the clock.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CronTrigger {
+    /// Five fields, as in a crontab.
+    pub schedule: String,
+}
+
+/// An invocation per record of a Kafka topic.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaTrigger {
+    /// Brokers to ask first, as `host:port`.
+    pub bootstrap_servers: Vec<String>,
+    /// Topics to read.
+    pub topics: Vec<String>,
+    /// Where to start in a topic that was never read.
+    #[serde(default)]
+    pub auto_offset_reset: OffsetReset,
+    /// Accepted as OpenLambda does, and as there without effect: the group is `lambda-<name>`.
+    #[serde(default)]
+    pub group_id: Option<String>,
+}
+
+/// Where to start in a topic that was never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OffsetReset {
+    /// At the records that come from now on.
+    #[default]
+    Latest,
+    /// At the oldest record there is.
+    Earliest,
+}
+
+/// `limits` of `ol.yaml`: what is left out is the worker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FunctionLimits {
+    /// Memory of one sandbox, in MiB.
+    pub mem_mb: Option<u32>,
+    /// Processor time, in percent of one core.
+    pub cpu_percent: Option<u32>,
+    /// Processes and threads of one sandbox.
+    pub procs: Option<u32>,
+    /// How long one invocation may take, in seconds.
+    pub runtime_sec: Option<u64>,
+    /// Sandboxes at most.
+    pub max_instances: Option<usize>,
+    /// Sandboxes that are kept when idle.
+    pub min_warm: Option<usize>,
+    /// Size of the private `/tmp`, in MiB.
+    pub tmp_mb: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+struct Reuse(bool);
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self(true)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NetworkName {
+    None,
+    Outbound,
+    Host,
+}
+
+/// Why an `ol.yaml` is not usable. The texts are for the function's author.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FunctionConfigError {
+    /// Not YAML, or not what an `ol.yaml` has.
+    #[error("ol.yaml: {0}")]
+    Yaml(String),
+    /// A field has a value that cannot be meant, or that this worker does not allow.
+    #[error("ol.yaml: {field}: {problem}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl FunctionConfig {
+    /// Read the text of an `ol.yaml`.
+    pub fn parse(text: &str) -> Result<Self, FunctionConfigError> {
+        // A file of 64 KiB has room for far less than this; what exceeds it was made to.
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_events: 20_000,
+                max_nodes: 10_000,
+                max_aliases: 100,
+                max_anchors: 100,
+                max_depth: 16,
+                max_documents: 1,
+            },
+            with_snippet: false,
+        };
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(FunctionConfigError::Yaml(format!("is longer than {FILE_BYTES_MAX} bytes")));
+        }
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        let config: Self = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| FunctionConfigError::Yaml(one_line(&error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Lay the variables of a `.env` under those of `environment`.
+    pub fn add_variables(&mut self, variables: BTreeMap<String, String>) {
+        for (name, value) in variables {
+            self.environment.entry(name).or_insert(value);
+        }
+    }
+
+    /// Whether a sandbox serves more than one invocation.
+    #[must_use]
+    pub fn reuse_sandbox(&self) -> bool {
+        self.reuse_sandbox.0
+    }
+
+    /// Whether the function serves this HTTP method.
+    #[must_use]
+    pub fn allows_method(&self, method: &str) -> bool {
+        self.methods().iter().any(|allowed| *allowed == "*" || *allowed == method)
+    }
+
+    /// The methods that are served, in the order of the file; `*` is every method.
+    #[must_use]
+    pub fn methods(&self) -> Vec<&str> {
+        match &self.triggers.http {
+            None => vec!["*"],
+            Some(http) => http.iter().map(|trigger| trigger.method.as_str()).collect(),
+        }
+    }
+
+    /// Triggers that the file has and this version does not run, for a warning: `cron`, `kafka`.
+    #[must_use]
+    pub fn idle_triggers(&self) -> Vec<&'static str> {
+        let cron = self.triggers.cron.as_ref().is_some_and(|list| !list.is_empty());
+        let kafka = self.triggers.kafka.as_ref().is_some_and(|list| !list.is_empty());
+        [(cron, "cron"), (kafka, "kafka")].into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
+    }
+
+    /// The answer of `GET /registry/{name}/config`, in OpenLambda's shape.
+    #[must_use]
+    pub fn to_registry_json(&self, name: &FunctionName) -> Value {
+        let http: Vec<_> = self.methods().into_iter().map(|method| json!({ "Method": method })).collect();
+        let cron = self.triggers.cron.as_ref().map(|list| {
+            list.iter().map(|trigger| json!({ "Schedule": trigger.schedule })).collect::<Vec<_>>()
+        });
+        let kafka = self.triggers.kafka.as_ref().map(|list| {
+            list.iter()
+                .map(|trigger| {
+                    json!({
+                        "bootstrap_servers": trigger.bootstrap_servers,
+                        "topics": trigger.topics,
+                        "group_id": format!("lambda-{name}"),
+                        "auto_offset_reset": match trigger.auto_offset_reset {
+                            OffsetReset::Latest => "latest",
+                            OffsetReset::Earliest => "earliest",
+                        },
+                    })
+                })
+                .collect::<Vec<_>>()
+        });
+        json!({
+            "Triggers": { "HTTP": http, "Cron": cron, "Kafka": kafka },
+            "Environment": self.environment,
+            "ReuseSandbox": self.reuse_sandbox.0,
+        })
+    }
+
+    /// The limits that hold for this function on this worker.
+    pub fn limits(&self, worker: &Config) -> Result<Limits, FunctionConfigError> {
+        let (own, default) = (&self.limits, &worker.limits);
+        let limits = Limits {
+            procs: own.procs.unwrap_or(default.procs),
+            mem_mb: own.mem_mb.unwrap_or(default.mem_mb),
+            cpu_percent: own.cpu_percent.unwrap_or(default.cpu_percent),
+            swappiness: default.swappiness,
+            runtime: own.runtime_sec.map_or(default.runtime, std::time::Duration::from_secs),
+            tmp_mb: own.tmp_mb.unwrap_or(default.tmp_mb),
+            max_instances: own.max_instances.unwrap_or(default.max_instances),
+            // Fewer instances than the worker keeps warm by default is no contradiction of the author's.
+            min_warm: own
+                .min_warm
+                .unwrap_or_else(|| default.min_warm.min(own.max_instances.unwrap_or(usize::MAX))),
+        };
+        let mem_mb_max = worker.mem_pool_mb / 2;
+        if u64::from(limits.mem_mb) > mem_mb_max {
+            return field(
+                "limits.mem_mb",
+                format!("is {}, and this worker gives one sandbox at most {mem_mb_max}", limits.mem_mb),
+            );
+        }
+        if limits.min_warm > limits.max_instances {
+            return field(
+                "limits.min_warm",
+                format!(
+                    "is {}, which is more than max_instances ({})",
+                    limits.min_warm, limits.max_instances
+                ),
+            );
+        }
+        Ok(limits)
+    }
+
+    /// The network of this function on this worker.
+    pub fn network(&self, worker: &Config) -> Result<Network, FunctionConfigError> {
+        let rank = |network| match network {
+            Network::None => 0,
+            Network::Outbound => 1,
+            Network::Host => 2,
+        };
+        let asked = match self.network {
+            None => return Ok(worker.network),
+            Some(NetworkName::None) => Network::None,
+            Some(NetworkName::Outbound) => Network::Outbound,
+            Some(NetworkName::Host) => Network::Host,
+        };
+        if rank(asked) > rank(worker.network_max) {
+            return field(
+                "network",
+                "asks for more than network_max of this worker's config.json allows".to_owned(),
+            );
+        }
+        Ok(asked)
+    }
+
+    fn check(&self) -> Result<(), FunctionConfigError> {
+        for trigger in self.triggers.http.iter().flatten() {
+            if trigger.method != "*"
+                && !trigger.method.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
+                || trigger.method.is_empty()
+            {
+                return field(
+                    "triggers.http",
+                    format!("'{}' is not a method; write one such as GET, or \"*\"", trigger.method),
+                );
+            }
+        }
+        if self.triggers.cron.iter().flatten().any(|trigger| trigger.schedule.trim().is_empty()) {
+            return field("triggers.cron", "a schedule is empty".to_owned());
+        }
+        for trigger in self.triggers.kafka.iter().flatten() {
+            if trigger.topics.is_empty() {
+                return field("triggers.kafka", "needs at least one topic".to_owned());
+            }
+            if trigger.bootstrap_servers.is_empty() {
+                return field("triggers.kafka", "needs at least one of bootstrap_servers".to_owned());
+            }
+        }
+        if let Some(name) = self.environment.keys().find(|name| !is_variable_name(name)) {
+            return field("environment", format!("'{name}' is not a variable's name"));
+        }
+        if self.environment.values().any(|value| value.contains('\0')) {
+            return field("environment", "a value has a NUL character in it".to_owned());
+        }
+        self.check_limits()
+    }
+
+    fn check_limits(&self) -> Result<(), FunctionConfigError> {
+        let own = &self.limits;
+        let range = |name, value: Option<u64>, least: u64, most: u64| match value {
+            Some(value) if value < least || value > most => {
+                field(name, format!("is {value}, and must be from {least} to {most}"))
+            }
+            _ => Ok(()),
+        };
+        let wide = |value: Option<usize>| value.map(|value| value as u64);
+        range("limits.mem_mb", own.mem_mb.map(u64::from), 16, 1024 * 1024)?;
+        range("limits.cpu_percent", own.cpu_percent.map(u64::from), 1, 100_000)?;
+        range("limits.procs", own.procs.map(u64::from), 1, 32_768)?;
+        range("limits.runtime_sec", own.runtime_sec, 1, 24 * 60 * 60)?;
+        range("limits.max_instances", wide(own.max_instances), 1, 10_000)?;
+        range("limits.min_warm", wide(own.min_warm), 0, 10_000)?;
+        range("limits.tmp_mb", own.tmp_mb.map(u64::from), 1, 1024 * 1024)
+    }
+}
+
+/// `[A-Za-z_][A-Za-z0-9_]*`, as a shell takes it.
+pub(super) fn is_variable_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn every_method() -> String {
+    "*".to_owned()
+}
+
+fn field<T>(field: &'static str, problem: String) -> Result<T, FunctionConfigError> {
+    Err(FunctionConfigError::Field { field, problem })
+}
+
+fn one_line(error: &serde_saphyr::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> FunctionName {
+        "hi".parse().unwrap()
+    }
+
+    #[test]
+    fn a_function_without_a_file_serves_every_method() {
+        let config = FunctionConfig::parse("# nothing yet\n").unwrap();
+        assert_eq!(
+            config.to_registry_json(&name()).to_string(),
+            serde_json::from_str::<Value>(
+                r#"{"Triggers":{"HTTP":[{"Method":"*"}],"Cron":null,"Kafka":null},"Environment":{},"ReuseSandbox":true}"#
+            )
+            .unwrap()
+            .to_string()
+        );
+        assert!(config.allows_method("PATCH"));
+    }
+
+    #[test]
+    fn methods_are_those_of_the_file() {
+        let config =
+            FunctionConfig::parse("triggers:\n  http:\n    - method: GET\n    - method: POST\n").unwrap();
+        assert_eq!(config.methods(), ["GET", "POST"]);
+        assert!(!config.allows_method("PUT"));
+    }
+
+    #[test]
+    fn a_function_with_only_other_triggers_still_serves_http() {
+        let text = "triggers:\n  cron:\n    - schedule: '*/5 * * * *'\n  kafka:\n    - bootstrap_servers: [localhost:9092]\n      topics: [a]\n      auto_offset_reset: earliest\n";
+        let config = FunctionConfig::parse(text).unwrap();
+        assert_eq!(config.methods(), ["*"]);
+        assert_eq!(config.idle_triggers(), ["cron", "kafka"]);
+        let json = config.to_registry_json(&name());
+        assert_eq!(json["Triggers"]["Cron"], json!([{"Schedule": "*/5 * * * *"}]));
+        assert_eq!(json["Triggers"]["Kafka"][0]["group_id"], "lambda-hi");
+        assert_eq!(json["Triggers"]["Kafka"][0]["auto_offset_reset"], "earliest");
+    }
+
+    #[test]
+    fn variables_are_text_however_they_are_written() {
+        let config = FunctionConfig::parse(
+            "environment:\n  A: 8080\n  B: yes\n  C: 'x y'\n  D: 1.50\nreuse-sandbox: false\n",
+        )
+        .unwrap();
+        let values: Vec<_> = config.environment.values().map(String::as_str).collect();
+        assert_eq!(values, ["8080", "yes", "x y", "1.50"]);
+        assert!(!config.reuse_sandbox());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place() {
+        let error = FunctionConfig::parse("triggers:\n  htpp:\n    - method: GET\n").unwrap_err().to_string();
+        assert!(error.contains("htpp") && error.contains("line 2") && error.contains("column 3"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for text in [
+            "limits: {mem_mb: 1}",
+            "limits: {runtime_sec: 0}",
+            "limits: {procs: -1}",
+            "network: everything",
+            "environment: {'A=B': c}",
+            "environment: {'1A': c}",
+            "triggers: {kafka: [{topics: [], bootstrap_servers: [a]}]}",
+            "triggers: {http: [{method: ''}]}",
+            "triggers: {http: [{method: 'G T'}]}",
+            "- a\n- b",
+            "a: b: c",
+            "environment: {A: 1}\nenvironment: {A: 2}",
+            "reuse-sandbox: maybe",
+        ] {
+            assert!(FunctionConfig::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn yaml_bombs_are_refused() {
+        let mut laughs = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..12 {
+            let of = format!("*a{}", level - 1);
+            laughs += &format!("a{level}: &a{level} [{}]\n", [of.as_str(); 9].join(","));
+        }
+        assert!(FunctionConfig::parse(&laughs).is_err());
+        assert!(FunctionConfig::parse(&format!("environment: {}", "[".repeat(30_000))).is_err());
+        assert!(FunctionConfig::parse(&format!("environment: {{A: '{}'}}", "x".repeat(70_000))).is_err());
+    }
+}

@@ -1,0 +1,154 @@
+"""Frames: how a sandbox and its worker talk over one socket (docs/PROTOCOL.md).
+
+    | length 4 | kind 1 | flags 1 | head 2 | invocation 4 | head ... | body ... |
+
+The lean path is one system call each way: one read brings a whole request (or several, then the rest is
+kept for the next call), one write takes the whole answer.
+"""
+
+from os import read, readv, write, writev
+from struct import Struct
+
+PROTOCOL = 1
+
+# From the worker.
+LOAD = 1
+REQUEST = 2
+REQUEST_BODY = 3
+CANCEL = 4
+WARM = 5
+
+# From the sandbox.
+READY = 16
+RESPONSE = 17
+RESPONSE_BODY = 18
+LOAD_FAILED = 19
+
+# Flags.
+MORE = 1
+FAILED = 2
+
+HEADER = Struct("<IBBHI")
+HEADER_SIZE = HEADER.size
+HEAD_MAX = 65_535
+PAYLOAD_MAX = 2**31 - 1
+
+# A request rarely is larger. A larger buffer would leave malloc's heap for a mapping of its own, and every
+# read would fault in fresh pages.
+READ_SIZE = 65_536
+# Up to here, copying head and body into one piece costs less than the vector of a writev.
+COPY_MAX = 65_536
+
+
+class ProtocolError(Exception):
+    """The worker sent what docs/PROTOCOL.md does not allow here; there is no way to go on."""
+
+
+class Channel:
+    """Frames in and out of a blocking file descriptor."""
+
+    def __init__(self, fd, fd_out=None):
+        self.fd = fd
+        self._fd_out = fd if fd_out is None else fd_out
+        # What was read and not yet taken: `_data` from `_at` on.
+        self._data = b""
+        self._at = 0
+
+    def read(self):
+        """The next frame, as (kind, flags, invocation, head, body). EOFError when the worker is gone."""
+        data = self._data
+        at = self._at
+        while len(data) - at < HEADER_SIZE:
+            more = read(self.fd, READ_SIZE)
+            if not more:
+                raise EOFError
+            data = data[at:] + more
+            at = 0
+        length, kind, flags, n_head, invocation = HEADER.unpack_from(data, at)
+        if n_head > length or length > PAYLOAD_MAX:
+            raise ProtocolError(f"a frame of {length} bytes with a head of {n_head}")
+        begin = at + HEADER_SIZE
+        end = begin + length
+        if end > len(data):
+            payload = self._read_long(data[begin:], length)
+            begin, end = 0, length
+            self._data = b""
+            self._at = 0
+            if not n_head:
+                return kind, flags, invocation, b"", payload
+            head = bytes(payload[:n_head])
+            # A bytearray gives up its front without moving the rest.
+            del payload[:n_head]
+            return kind, flags, invocation, head, payload
+        if end == len(data):
+            self._data = b""
+            self._at = 0
+        else:
+            self._data = data
+            self._at = end
+        middle = begin + n_head
+        return kind, flags, invocation, data[begin:middle], data[middle:end]
+
+    def _read_long(self, beginning, length):
+        # Straight into its final place: collecting pieces would hold a large body twice.
+        payload = bytearray(length)
+        at = len(beginning)
+        payload[:at] = beginning
+        with memoryview(payload) as view:
+            while at < length:
+                n = readv(self.fd, [view[at:]])
+                if not n:
+                    raise EOFError
+                at += n
+        return payload
+
+    def write(self, kind, flags, invocation, head, body):
+        """One frame, whole. What is too long for one frame goes on in body frames."""
+        n_head = len(head)
+        if n_head > HEAD_MAX:
+            raise ValueError(f"a head of {n_head} bytes; at most {HEAD_MAX} fit")
+        length = n_head + len(body)
+        if length <= COPY_MAX:
+            data = HEADER.pack(length, kind, flags, n_head, invocation) + head + body
+            n = write(self._fd_out, data)
+            if n != len(data):
+                self._write_all([memoryview(data)[n:]])
+            return
+        if length <= PAYLOAD_MAX:
+            header = HEADER.pack(length, kind, flags, n_head, invocation)
+            self._write_all([memoryview(header + head), memoryview(body)])
+            return
+        here = PAYLOAD_MAX - n_head
+        with memoryview(body) as view:
+            self.write(kind, flags | MORE, invocation, head, view[:here])
+            self.write(RESPONSE_BODY, flags, invocation, b"", view[here:])
+
+    def _write_all(self, views):
+        while views:
+            n = writev(self._fd_out, views)
+            while views and n >= len(views[0]):
+                n -= len(views[0])
+                del views[0]
+            if n:
+                views[0] = views[0][n:]
+
+
+def response_head(status, headers):
+    """The head of a response. ValueError if a name or value holds what would end its line."""
+    lines = [f"{status:03d}"]
+    for name, value in headers:
+        lines.append(name)
+        lines.append(value)
+    for line in lines:
+        if "\n" in line or "\r" in line or "\0" in line:
+            raise ValueError(f"a header holds a line break or NUL: {line!r}")
+    lines.append("")
+    return "\n".join(lines).encode("latin-1")
+
+
+def request_head(head):
+    """A request's head as (method, target, milliseconds left, request id, [(name, value), ...])."""
+    lines = head.decode("latin-1").split("\n")
+    method, target, left_ms, request_id = lines[:4]
+    # The last line ends with a line break too, so the list's last element is empty and finds no partner.
+    return method, target, int(left_ms), request_id, list(zip(lines[4::2], lines[5::2]))

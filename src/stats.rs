@@ -1,0 +1,74 @@
+//! Counts and mean times of what the worker does, under the names that OpenLambda's tools read.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often something was done, and how long it took in all.
+#[derive(Debug, Default)]
+pub struct Timer {
+    n: AtomicU64,
+    total_us: AtomicU64,
+}
+
+impl Timer {
+    /// One more.
+    pub fn add(&self, took: Duration) {
+        self.n.fetch_add(1, Ordering::Relaxed);
+        self.total_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+    }
+}
+
+/// All of the worker's.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// An invocation over HTTP, from its first byte to the head of its answer.
+    pub web_request: Timer,
+    /// The part of it that was spent waiting for a sandbox.
+    pub wait_sandbox: Timer,
+    /// A standby made: shell, fork, confinement, warming.
+    pub fork: Timer,
+    /// A function put into a standby.
+    pub create: Timer,
+    /// A function's code taken over from the registry by an upload.
+    pub pull: Timer,
+}
+
+impl Stats {
+    /// `<name>.cnt` and `<name>.ms-avg`, as `GET /stats` gives them.
+    #[must_use]
+    pub fn to_map(&self) -> BTreeMap<String, u64> {
+        let timers = [
+            ("web-request", &self.web_request),
+            ("LambdaFunc.Invoke", &self.web_request),
+            ("LambdaInstance-WaitSandbox", &self.wait_sandbox),
+            ("fork()", &self.fork),
+            ("Create()", &self.create),
+            ("pull-lambda", &self.pull),
+        ];
+        let mut map = BTreeMap::new();
+        for (name, timer) in timers {
+            let n = timer.n.load(Ordering::Relaxed);
+            if n > 0 {
+                map.insert(format!("{name}.cnt"), n);
+                map.insert(format!("{name}.ms-avg"), timer.total_us.load(Ordering::Relaxed) / n / 1000);
+            }
+        }
+        map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_done_is_not_listed() {
+        let stats = Stats::default();
+        assert!(stats.to_map().is_empty());
+        stats.web_request.add(Duration::from_millis(3));
+        stats.web_request.add(Duration::from_millis(5));
+        assert_eq!(stats.to_map()["web-request.cnt"], 2);
+        assert_eq!(stats.to_map()["web-request.ms-avg"], 4);
+    }
+}

@@ -1,0 +1,164 @@
+//! The world of the actors, as it is on this machine: which types stand for the traits of
+//! [`actors::world`].
+
+use std::time::Duration;
+
+use actors::name::FunctionName;
+use actors::world::{self, Class, LaunchError, LocalFuture, MemoryReading, World};
+
+use crate::registry::{FunctionCode, LocalRegistry};
+use crate::sandbox::cgroup::Limits;
+use crate::sandbox::launcher::{Launcher, Program, Sandbox, Standby};
+use crate::stats::Stats;
+
+/// The real one.
+#[derive(Debug, Clone, Copy)]
+pub struct OlWorld;
+
+impl World for OlWorld {
+    type Code = FunctionCode;
+    type Standby = Standby;
+    type Sandbox = Sandbox;
+    type Launcher = OlLauncher;
+    type Registry = LocalRegistry;
+    type Gauge = OlGauge;
+}
+
+/// The launcher, and what it costs written down.
+#[derive(Debug, Clone)]
+pub struct OlLauncher {
+    launcher: Launcher,
+    stats: &'static Stats,
+}
+
+impl OlLauncher {
+    /// Times go to `stats`.
+    #[must_use]
+    pub fn new(launcher: Launcher, stats: &'static Stats) -> Self {
+        Self { launcher, stats }
+    }
+}
+
+impl world::Launcher<OlWorld> for OlLauncher {
+    fn prepare(&self, class: Class) -> LocalFuture<Result<Standby, LaunchError>> {
+        let (launcher, stats) = (self.launcher.clone(), self.stats);
+        Box::pin(async move {
+            let began = std::time::Instant::now();
+            let standby = launcher.prepare(class).await?;
+            stats.fork.add(began.elapsed());
+            Ok(standby)
+        })
+    }
+
+    fn install(
+        &self,
+        name: FunctionName,
+        standby: Standby,
+        code: FunctionCode,
+    ) -> LocalFuture<Result<Sandbox, LaunchError>> {
+        let (launcher, stats) = (self.launcher.clone(), self.stats);
+        Box::pin(async move {
+            let began = std::time::Instant::now();
+            let sandbox = launcher.install(standby, &program(name, &code)).await?;
+            stats.create.add(began.elapsed());
+            Ok(sandbox)
+        })
+    }
+}
+
+/// Importing counts as running: who sets `runtime_sec` low wants an end, but an import gets this much in any case.
+const LOAD_PATIENCE_MIN: Duration = Duration::from_secs(10);
+
+fn program(name: FunctionName, code: &FunctionCode) -> Program {
+    let limits = code.sandbox_limits();
+    Program {
+        name,
+        directory: code.dir().to_owned(),
+        entry: code.entry_file().to_owned(),
+        environment: code.config().environment.clone(),
+        limits: sandbox_limits(limits),
+        load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
+    }
+}
+
+/// The limits of the configuration in the units of cgroups.
+#[must_use]
+pub fn sandbox_limits(limits: &crate::config::Limits) -> Limits {
+    Limits {
+        memory_bytes: u64::from(limits.mem_mb) << 20,
+        // OpenLambda's "swappiness" is written to the swap limit; anything but 0 lets a sandbox swap as much as it may use.
+        swap_bytes: if limits.swappiness == 0 { 0 } else { u64::from(limits.mem_mb) << 20 },
+        cpu_percent: limits.cpu_percent,
+        n_processes: limits.procs,
+    }
+}
+
+impl world::Standby for Standby {
+    fn is_alive(&self) -> bool {
+        self.is_alive()
+    }
+}
+
+impl world::Sandbox for Sandbox {
+    fn id(&self) -> u64 {
+        self.id()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.is_alive()
+    }
+
+    fn freeze(&mut self) {
+        self.freeze();
+    }
+
+    fn thaw(&mut self) {
+        self.thaw();
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes()
+    }
+}
+
+/// Reads the memory of all sandboxes from the worker's cgroup, and the machine's from `/proc/meminfo`.
+#[derive(Debug, Clone)]
+pub struct OlGauge {
+    launcher: Launcher,
+    pool_bytes: u64,
+}
+
+impl OlGauge {
+    /// `pool_bytes` is what sandboxes and zygotes may use together.
+    #[must_use]
+    pub fn new(launcher: Launcher, pool_bytes: u64) -> Self {
+        Self { launcher, pool_bytes }
+    }
+}
+
+impl world::Gauge for OlGauge {
+    fn read(&self) -> MemoryReading {
+        MemoryReading {
+            used_bytes: self.launcher.memory_bytes(),
+            pool_bytes: self.pool_bytes,
+            available_bytes: available_bytes().unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_says_what_it_has_free() {
+        assert!(available_bytes().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}
