@@ -20,9 +20,18 @@ const ARROWS: &[(&str, &[&str])] = &[
 const UNSAFE: [&str; 2] = ["src/sandbox/sys.rs", "src/sandbox/native/"];
 
 /// Crates by which `actors` could reach the world, and ways of the standard library and of tokio to do so.
-const WORLDLY_CRATES: [&str; 8] = ["nix", "libc", "rustix", "actix-web", "hyper", "notify", "tar", "tempfile"];
-const WORLDLY_PATHS: [&str; 8] =
-    ["std::fs", "std::net", "std::process", "std::env", "tokio::fs", "tokio::net", "tokio::process", "tokio::signal"];
+const WORLDLY_CRATES: [&str; 8] =
+    ["nix", "libc", "rustix", "actix-web", "hyper", "notify", "tar", "tempfile"];
+const WORLDLY_PATHS: [&str; 8] = [
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::env",
+    "tokio::fs",
+    "tokio::net",
+    "tokio::process",
+    "tokio::signal",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -37,7 +46,9 @@ fn files(directory: &str, suffix: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut directories = vec![root().join(directory)];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+        for entry in
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        {
             let path = entry.expect("a directory of the repository can be read").path();
             if path.is_dir() {
                 directories.push(path);
@@ -122,13 +133,15 @@ fn is_word(c: char) -> bool {
 /// Whether the word stands in the code, and not as a part of another one.
 fn has_word(code: &str, word: &str) -> bool {
     code.match_indices(word).any(|(at, _)| {
-        !code[..at].chars().next_back().is_some_and(is_word) && !code[at + word.len()..].chars().next().is_some_and(is_word)
+        !code[..at].chars().next_back().is_some_and(is_word)
+            && !code[at + word.len()..].chars().next().is_some_and(is_word)
     })
 }
 
 /// The modules that stand behind `crate::`, alone or in braces.
 fn used_modules(code: &str) -> BTreeSet<String> {
-    let first_word = |text: &str| -> String { text.trim_start().chars().take_while(|&c| is_word(c)).collect() };
+    let first_word =
+        |text: &str| -> String { text.trim_start().chars().take_while(|&c| is_word(c)).collect() };
     let mut used = BTreeSet::new();
     for (at, found) in code.match_indices("crate::") {
         if code[..at].chars().next_back().is_some_and(|c| is_word(c) || c == '$') {
@@ -200,7 +213,10 @@ fn unsafe_code_is_behind_one_door() {
     let outside = |path: &String| !UNSAFE.iter().any(|door| path.starts_with(door));
     let paths = ["src", "actors/src", "integration"].iter().flat_map(|directory| files(directory, ".rs"));
     for path in paths.filter(outside) {
-        assert!(!has_word(&code(&read(&root().join(&path))), "unsafe"), "{path} has unsafe code; it belongs to {UNSAFE:?}");
+        assert!(
+            !has_word(&code(&read(&root().join(&path))), "unsafe"),
+            "{path} has unsafe code; it belongs to {UNSAFE:?}"
+        );
     }
     assert!(read(&root().join("actors/src/lib.rs")).contains("#![forbid(unsafe_code)]"));
 }
@@ -215,7 +231,10 @@ fn the_actors_cannot_reach_the_world() {
     for path in files("actors/src", ".rs") {
         let code = code(&read(&root().join(&path)));
         for way in WORLDLY_PATHS {
-            assert!(!has_word(&code, way), "{path} uses {way}; what the actors need from the world is a trait of actors::world");
+            assert!(
+                !has_word(&code, way),
+                "{path} uses {way}; what the actors need from the world is a trait of actors::world"
+            );
         }
     }
 }
@@ -228,14 +247,18 @@ fn what_the_documents_point_at_is_there() {
     for document in documents {
         let text = read(&root().join(&document));
         let here = Path::new(&document).parent().expect("it is a file").to_owned();
-        let links = text.match_indices("](").map(|(at, _)| text[at + 2..].split([')', '#']).next().unwrap_or_default());
+        let links = text
+            .match_indices("](")
+            .map(|(at, _)| text[at + 2..].split([')', '#']).next().unwrap_or_default());
         for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
             if !root().join(&here).join(link).exists() {
                 wrong.push(format!("{document} links to {link}"));
             }
         }
         for word in text.split('`').skip(1).step_by(2) {
-            let is_path = ["src/", "actors/", "integration/", "docs/", "quickstart/", ".ci/"].iter().any(|top| word.starts_with(top));
+            let is_path = ["src/", "actors/", "integration/", "docs/", "quickstart/", ".ci/"]
+                .iter()
+                .any(|top| word.starts_with(top));
             if is_path && !word.contains([' ', '<', '*', '…', '\n']) && !root().join(word).exists() {
                 wrong.push(format!("{document} names {word}"));
             }
@@ -246,7 +269,8 @@ fn what_the_documents_point_at_is_there() {
 
 #[test]
 fn comments_and_literals_are_no_code() {
-    let text = "a // unsafe\nb \"unsafe \\\" unsafe\" c r#\"unsafe \" unsafe\"# 'u' '\\'' &'a d /* unsafe\n */ e";
+    let text =
+        "a // unsafe\nb \"unsafe \\\" unsafe\" c r#\"unsafe \" unsafe\"# 'u' '\\'' &'a d /* unsafe\n */ e";
     let code = code(text);
     assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "b", "c", "&'a", "d", "e"]);
     assert_eq!(code.lines().count(), text.lines().count());
@@ -254,6 +278,8 @@ fn comments_and_literals_are_no_code() {
 
 #[test]
 fn modules_are_found_alone_and_in_braces() {
-    let used = used_modules("use crate::http; pub(crate) fn f(x: crate::config::C) {} use crate::{a::{b, c}, d, e as f};");
+    let used = used_modules(
+        "use crate::http; pub(crate) fn f(x: crate::config::C) {} use crate::{a::{b, c}, d, e as f};",
+    );
     assert_eq!(used, ["http", "config", "a", "d", "e"].map(str::to_owned).into());
 }
