@@ -450,7 +450,7 @@ fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
 /// Sandboxes get uids of their own, `uid_base` and up; there must be room for 65536 of them, and none
 /// may be the user of something else on the machine.
 fn uid_base(uid: u32) -> Result<u32, ConfigError> {
-    if !(65_536..=u32::MAX / 2 - 65_536).contains(&uid) {
+    if !(65_536..=u32::MAX / 2 - 256 * 65_536).contains(&uid) {
         return field(
             "uid_base",
             format!("is {uid}, and must be from 65536 to 2147418111, where 65536 uids are free"),

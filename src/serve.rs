@@ -126,7 +126,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         OlLauncher::new(launcher.clone(), stats),
         registry.clone(),
         gauge,
-        actor_settings(&config),
+        (),
         log.clone(),
     )
     .await;
@@ -194,7 +194,7 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
             Base::Host => BaseSpec::Host,
             Base::Directory(path) => BaseSpec::Directory(path.clone()),
         },
-        python: descriptor.python.path().to_owned(),
+        python: Path::new("/").join(&descriptor.python.path).display().to_string(),
         dns: sandbox::resolvers(&config.dns),
         packages: None,
         limits: sandbox_limits(&config.limits),

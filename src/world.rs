@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use actors::name::FunctionName;
-use actors::world::{self, Class, Code as _, LaunchError, LocalFuture, MemoryReading, World};
+use actors::world::{self, Class, LaunchError, LocalFuture, MemoryReading, World};
 
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;

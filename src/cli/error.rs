@@ -10,7 +10,8 @@ use super::ol_dir::State;
 use super::package::PackageError;
 use super::ports::PortError;
 use super::stop::StopError;
-use crate::client::{ClientError, StatusCode};
+use crate::client::ClientError;
+use crate::image::ImageError;
 
 /// The command line was not understood (`EX_USAGE` of sysexits.h).
 pub(super) const USAGE: u8 = 64;
@@ -38,15 +39,15 @@ pub(super) enum CliError {
     #[error("{0}")]
     Option(String),
     #[error("cannot prepare the base image: {0}")]
-    Image(String),
+    Image(#[from] ImageError),
     #[error("cannot remove what the last worker left: {0}")]
     Sweep(String),
     #[error("the worker failed: {0}")]
     Serve(String),
     #[error("cannot start the I/O of this command: {0}")]
     Runtime(io::Error),
-    #[error("{method} {path}: {status}: {text}")]
-    Refused { method: &'static str, path: String, status: StatusCode, text: String },
+    #[error("the worker answered {method} {path} with {said}")]
+    Refused { method: &'static str, path: String, said: String },
     #[error("{0}")]
     Answer(String),
     #[error("{0}")]

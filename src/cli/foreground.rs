@@ -12,7 +12,7 @@ pub(super) fn run(ol_dir: &OlDir, settings: Settings) -> Result<(), CliError> {
     let worker_dir = settings.worker_dir();
     files::make_dir(&worker_dir)?;
     let _lock = WorkerLock::take(&worker_dir)?;
-    sweep(ol_dir)?;
+    sweep(&settings)?;
     if !settings.ignored.is_empty() {
         eprintln!(
             "ol: these fields of the configuration have no effect here: {}",
@@ -24,8 +24,8 @@ pub(super) fn run(ol_dir: &OlDir, settings: Settings) -> Result<(), CliError> {
 
 /// Remove what a killed worker left outside of its directory, and the files that say it runs.
 /// Only for who holds the lock. Gives the number of things found.
-pub(super) fn sweep(ol_dir: &OlDir) -> Result<usize, CliError> {
-    sandbox::cleanup::sweep(ol_dir.path()).map_err(|error| CliError::Sweep(error.to_string()))
+pub(super) fn sweep(settings: &Settings) -> Result<usize, CliError> {
+    sandbox::cleanup::sweep(&settings.config.cgroup_root).map_err(|error| CliError::Sweep(error.to_string()))
 }
 
 /// Leave the terminal and session of whoever started us. Harmless when that was done already.

@@ -25,5 +25,6 @@ pub(super) fn accepted(method: &'static str, path: &str, reply: Reply) -> Result
         return Ok(reply);
     }
     let text = reply.text().trim().to_owned();
-    Err(CliError::Refused { method, path: path.to_owned(), status: reply.status, text })
+    let said = if text.is_empty() { reply.status.to_string() } else { format!("{}: {text}", reply.status) };
+    Err(CliError::Refused { method, path: path.to_owned(), said })
 }

@@ -51,6 +51,11 @@ impl OlDir {
         self.path.join("ol.init")
     }
 
+    /// There while `init` works: tells a directory that is half made from somebody else's.
+    pub(super) fn begun(&self) -> PathBuf {
+        self.path.join(".ol.init.begun")
+    }
+
     pub(super) fn config(&self) -> PathBuf {
         self.path.join("config.json")
     }

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 
 use super::Shared;
 use super::error::HttpError;
-use crate::registry::upload::{Upload, UploadError};
+use crate::registry::{Upload, UploadError};
 
 /// Piece in which an archive is sent.
 const PIECE_BYTES: usize = 64 << 10;
@@ -80,7 +80,7 @@ async fn take_in(app: &Shared, name: &str, mut payload: Payload) -> Result<Funct
 pub(super) async fn download(app: Shared, name: web::Path<String>) -> HttpResponse {
     let name: FunctionName = match name.parse() {
         Ok(name) => name,
-        Err(error) => return HttpError::from(actors::name::NameError::from(error)).response(),
+        Err(error) => return HttpError::from(error).response(),
     };
     let registry = app.registry.clone();
     let for_download = name.clone();
@@ -127,9 +127,9 @@ async fn take_out(app: &Shared, name: &str) -> Result<FunctionName, HttpError> {
 /// `GET /registry/<name>/config`, in OpenLambda's shape.
 pub(super) async fn config(app: Shared, name: web::Path<String>) -> HttpResponse {
     let found = match name.parse::<FunctionName>() {
-        Ok(name) => match app.routes.get(&name) {
+        Ok(name) => match app.routes.get(name.as_str()) {
             Some(route) => Ok((name, route)),
-            None => app.routes.resolve(&name).await.map(|route| (name.clone(), route)).map_err(|error| match error {
+            None => app.tree.resolve(&name).await.map(|route| (name.clone(), route)).map_err(|error| match error {
                 ResolveError::NotFound => HttpError::Unknown(name.to_string()),
                 other => HttpError::NotServable(other.to_string()),
             }),
@@ -137,7 +137,7 @@ pub(super) async fn config(app: Shared, name: web::Path<String>) -> HttpResponse
         Err(error) => Err(error.into()),
     };
     match found {
-        Ok((name, route)) => HttpResponse::Ok().json(route.code().config().to_registry_json(&name)),
+        Ok((name, route)) => HttpResponse::Ok().json(route.code.config().to_registry_json(&name)),
         Err(error) => error.response(),
     }
 }

@@ -84,7 +84,7 @@ async fn invoke(request: &HttpRequest, payload: Payload, app: &App, prefix: &'st
     let started = Instant::now();
     let (name, below) = split_path(request.uri().path(), prefix)?;
     let route = find(app, &name).await?;
-    let code = route.code();
+    let code = &route.code;
     let method = request.method().as_str();
     if !code.config().allows_method(method) {
         let allowed = code.config().methods().into_iter().map(str::to_owned).collect();
@@ -93,7 +93,7 @@ async fn invoke(request: &HttpRequest, payload: Payload, app: &App, prefix: &'st
     let n_announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = Body::begin(payload, n_announced, app.body_bytes_max).await?;
     let waited_from = Instant::now();
-    let lease = match route.pool().lease() {
+    let lease = match route.pool.lease() {
         Leasing::Ready(lease) => lease,
         Leasing::Queued(ticket) => ticket.await?,
         Leasing::Refused(refusal) => return Err(refusal.into()),
@@ -107,12 +107,12 @@ async fn invoke(request: &HttpRequest, payload: Payload, app: &App, prefix: &'st
 }
 
 async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlWorld>>, HttpError> {
-    if let Some(route) = app.routes.get(name) {
+    if let Some(route) = app.routes.get(name.as_str()) {
         return Ok(route);
     }
-    app.routes.resolve(name).await.map_err(|error| match error {
+    app.tree.resolve(name).await.map_err(|error| match error {
         ResolveError::NotFound => HttpError::Unknown(name.to_string()),
-        ResolveError::Invalid(text) => HttpError::NotServable(text),
+        ResolveError::Rejected(text) => HttpError::NotServable(text),
         ResolveError::Busy => HttpError::Busy("the worker is looking up too many functions at once".into()),
         ResolveError::Unavailable(text) => HttpError::NotServable(text),
     })
@@ -129,7 +129,7 @@ impl Call<'_> {
     async fn exchange(&self, mut lease: Lease<Sandbox>, body: Body) -> Result<HttpResponse, HttpError> {
         let began = Instant::now();
         let answer = timeout_at(self.deadline, self.converse(&mut lease, body)).await;
-        let (answer, is_clean) = match answer {
+        let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(Trouble::Channel(error))) => {
                 let cause = lease.obituary(&error).await;
@@ -163,7 +163,7 @@ impl Call<'_> {
         let Some(mut response) = build(head) else {
             // The function's own doing, and it is whole: only the answer is lost. The rest of it must not be
             // taken for the next one's, so the sandbox goes when there is a rest.
-            if answer.n_rest > 0 || answer.header.more() || !is_clean {
+            if answer.n_rest > 0 || answer.header.more() {
                 lease.discard(Discard::Abandoned);
             } else {
                 lease.finish(began.elapsed());
@@ -175,49 +175,24 @@ impl Call<'_> {
             lease.count_error();
         }
         if answer.n_rest == 0 && !answer.header.more() {
-            if is_clean {
-                lease.finish(began.elapsed());
-            } else {
-                lease.discard(Discard::Abandoned);
-            }
+            lease.finish(began.elapsed());
             return Ok(response.body(answer.body));
         }
         if !answer.header.more() {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);
         }
-        let stream = Streaming { lease: Some(lease), began, runtime: self.runtime, is_clean };
+        let stream = Streaming { lease: Some(lease), began, runtime: self.runtime };
         Ok(response.streaming(stream.pieces(answer)))
     }
 
-    /// Sends the request and waits for the answer to begin. `true`: the request was taken in whole.
-    async fn converse(&self, sandbox: &mut Sandbox, body: Body) -> Result<(Incoming, bool), Trouble> {
+    /// Sends the request and waits for the answer to begin.
+    async fn converse(&self, sandbox: &mut Sandbox, body: Body) -> Result<Incoming, Trouble> {
         let head = if sandbox.wants_head() { self.head()? } else { Vec::new() };
         sandbox.channel.send_request(&head, &body.first, body.rest.is_some()).await?;
-        let is_clean = match body.rest {
-            None => true,
-            Some(rest) => self.send_rest(sandbox, rest).await?,
-        };
-        Ok((sandbox.channel.receive().await?, is_clean))
-    }
-
-    /// `false` when the function answers before it has got everything: then it does not want the rest.
-    async fn send_rest(&self, sandbox: &mut Sandbox, mut rest: Rest) -> Result<bool, Trouble> {
-        loop {
-            let piece = tokio::select! {
-                piece = rest.next() => piece.map_err(Trouble::Request)?,
-                answered = sandbox.channel.readable() => {
-                    answered?;
-                    return Ok(false);
-                }
-            };
-            match piece {
-                Some(piece) => sandbox.channel.send_body(&piece, true).await?,
-                None => {
-                    sandbox.channel.send_body(&[], false).await?;
-                    return Ok(true);
-                }
-            }
+        if let Some(rest) = body.rest {
+            send_rest(sandbox, rest).await?;
         }
+        Ok(sandbox.channel.receive().await?)
     }
 
     fn head(&self) -> Result<Vec<u8>, Trouble> {
@@ -242,6 +217,23 @@ impl Call<'_> {
             return Err(HeadError::TooLong.into());
         }
         Ok(head)
+    }
+}
+
+/// A function that answers before it has got everything does not want the rest.
+async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest) -> Result<(), Trouble> {
+    loop {
+        let piece = tokio::select! {
+            piece = rest.next() => piece.map_err(Trouble::Request)?,
+            answered = sandbox.channel.readable() => {
+                answered?;
+                return Ok(sandbox.channel.cancel().await?);
+            }
+        };
+        match piece {
+            Some(piece) => sandbox.channel.send_body(&piece, true).await?,
+            None => return Ok(sandbox.channel.send_body(&[], false).await?),
+        }
     }
 }
 
@@ -285,7 +277,6 @@ struct Streaming {
     began: Instant,
     /// Between two pieces: a stream may go on for as long as it says something.
     runtime: Duration,
-    is_clean: bool,
 }
 
 impl Streaming {
@@ -336,11 +327,7 @@ impl Streaming {
                 }
                 None => {
                     if let Some(lease) = stream.lease.take() {
-                        if stream.is_clean {
-                            lease.finish(stream.began.elapsed());
-                        } else {
-                            lease.discard(Discard::Abandoned);
-                        }
+                        lease.finish(stream.began.elapsed());
                     }
                     None
                 }

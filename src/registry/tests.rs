@@ -380,12 +380,12 @@ fn what_an_earlier_run_left_is_swept() {
 
 #[tokio::test]
 async fn actors_scan_and_load() {
-    struct Nothing;
     #[derive(Clone)]
+    struct Nothing;
     struct Here;
     impl World for Here {
         type Code = FunctionCode;
-        type Standby = ();
+        type Standby = Never;
         type Sandbox = Never;
         type Launcher = Nothing;
         type Registry = LocalRegistry;
@@ -405,19 +405,24 @@ async fn actors_scan_and_load() {
             match *self {}
         }
     }
+    impl world::Standby for Never {
+        fn is_alive(&self) -> bool {
+            match *self {}
+        }
+    }
     impl world::Gauge for Nothing {
         fn read(&self) -> world::MemoryReading {
             world::MemoryReading::default()
         }
     }
     impl world::Launcher<Here> for Nothing {
-        fn prepare(&self, _: world::Class) -> LocalFuture<Result<(), world::LaunchError>> {
+        fn prepare(&self, _: world::Class) -> LocalFuture<Result<Never, world::LaunchError>> {
             unreachable!("the registry launches nothing")
         }
         fn install(
             &self,
             _: FunctionName,
-            (): (),
+            _: Never,
             _: FunctionCode,
         ) -> LocalFuture<Result<Never, world::LaunchError>> {
             unreachable!("the registry launches nothing")

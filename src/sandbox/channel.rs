@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::sys;
 use crate::frame::{BrokenFrame, HEADER_BYTES, Header, Kind, MORE};
 
 /// Payloads up to this are read whole into the channel's buffer; the body of a longer one is handed on in
@@ -83,7 +84,7 @@ impl Socket {
                 Self::Registered(_, socket) => socket.into_inner(),
                 Self::Moving => return Err(io::ErrorKind::BrokenPipe.into()),
             };
-            *self = Self::Registered(me, AsyncFd::with_interest(stream, Interest::READABLE | Interest::WRITABLE)?);
+            *self = Self::Registered(me, sys::register(stream, Interest::READABLE | Interest::WRITABLE)?);
         }
         match self {
             Self::Registered(_, socket) => Ok(socket),
@@ -148,6 +149,14 @@ impl Channel {
     pub async fn send_body(&mut self, piece: &[u8], more: bool) -> Result<(), ChannelError> {
         let flags = if more { MORE } else { 0 };
         self.send_frame(Kind::RequestBody, flags, self.invocation, &[], piece).await
+    }
+
+    /// Says that the rest of the request's body does not come: the function has answered without it.
+    ///
+    /// # Errors
+    /// When the sandbox is gone.
+    pub async fn cancel(&mut self) -> Result<(), ChannelError> {
+        self.send_frame(Kind::Cancel, 0, self.invocation, &[], &[]).await
     }
 
     async fn send_frame(&mut self, kind: Kind, flags: u8, invocation: u32, head: &[u8], body: &[u8]) -> Result<(), ChannelError> {

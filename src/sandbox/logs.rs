@@ -16,8 +16,9 @@ use std::time::{Duration, SystemTime};
 use actors::name::FunctionName;
 use slog::{Logger, warn};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
+
+use super::sys;
 
 /// Longest line that is kept; the rest of a longer one becomes the next line.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -88,13 +89,13 @@ impl Logs {
 async fn follow(feed: Feed, files: Rc<Files>) {
     let Ok(name) = feed.name.await else { return };
     let file = files.of(&name);
-    let Ok(mut pipe) = AsyncFd::with_interest(File::from(feed.pipe), Interest::READABLE) else { return };
+    let Ok(mut pipe) = sys::register(File::from(feed.pipe), Interest::READABLE) else { return };
     let mut lines = Lines { sandbox: feed.sandbox, invocation: String::from("0"), partial: Vec::new() };
     let mut buffer = vec![0; PIPE_BYTES];
     let mut n_read = 0;
     let mut second = tokio::time::Instant::now();
     loop {
-        let result = pipe.async_io_mut(Interest::READABLE, |mut pipe| pipe.read(&mut buffer)).await;
+        let result = pipe.async_io_mut(Interest::READABLE, |pipe| pipe.read(&mut buffer)).await;
         let Ok(n @ 1..) = result else { break };
         let mut out = Vec::new();
         lines.take(&buffer[..n], &mut out);

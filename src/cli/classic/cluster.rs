@@ -6,7 +6,8 @@
 //! logs/worker-N.{out,pid}  its log, and its process while it runs
 //! workers/worker-N         its directory, as `ol worker` knows it
 //! registry/                the functions, shared by all workers
-//! base/  packages/         what functions see as their machine, and installed packages
+//! base/                    what functions see as their machine; empty: this machine's own /usr
+//! packages/                installed packages
 //! ```
 
 use std::fs;
@@ -77,6 +78,13 @@ impl Cluster {
         OlDir::at(&self.path.join("workers").join(worker))
     }
 
+    /// What functions see as their machine, if somebody put a file tree there.
+    pub(super) fn base(&self) -> Option<PathBuf> {
+        let base = self.path.join("base");
+        let is_filled = fs::read_dir(&base).is_ok_and(|mut entries| entries.next().is_some());
+        is_filled.then_some(base)
+    }
+
     fn registry_url(&self) -> String {
         format!("file://{}", self.path.join("registry").display())
     }
@@ -96,21 +104,12 @@ impl Cluster {
 
     /// The template, with what is one worker's own.
     pub(super) fn worker_value(&self, mut value: Value, worker: &str, port: u16) -> Value {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        // No cgroup may have a dot in front.
-        let name = name.trim_start_matches('.');
         if let Some(fields) = value.as_object_mut() {
             fields.insert(
                 "worker_dir".to_owned(),
                 json!(self.path.join("workers").join(worker).join("worker")),
             );
             fields.insert("worker_port".to_owned(), json!(port.to_string()));
-            // Workers of several clusters have the same name, and their cgroups must not.
-            let cgroup: String = format!("{name}-{worker}-sandboxes")
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
-                .collect();
-            fields.entry("cgroup_root").or_insert(json!(cgroup));
             let is_elsewhere = ["registry_dir", "reg_dir"].iter().any(|old| fields.contains_key(*old));
             let is_local = fields.get("registry").is_none_or(|registry| registry == "local");
             if is_local && !is_elsewhere {
@@ -153,7 +152,6 @@ mod tests {
         assert_eq!(value["worker_dir"], "/x/my cluster/workers/worker-1/worker");
         assert_eq!(value["worker_port"], "8081");
         assert_eq!(value["registry"], "file:///x/my cluster/registry");
-        assert_eq!(value["cgroup_root"], "my_cluster-worker-1-sandboxes");
         Settings::of(value, Path::new("worker-1.json"), Path::new("/x/my cluster/workers/worker-1")).unwrap();
     }
 

@@ -48,7 +48,7 @@ impl Workers {
         }
         let mut started = Vec::new();
         for worker in &planned {
-            initialize(&worker.ol_dir, &worker.settings, None, false)?;
+            initialize(&worker.ol_dir, &worker.settings, cluster.base().as_deref(), false)?;
             files::replace_json(&cluster.config(&worker.name), &worker.settings.value)?;
             let launched = self.launch(&cluster, worker)?;
             let (pid, log) = (launched.pid(), cluster.log(&worker.name));

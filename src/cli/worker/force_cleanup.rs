@@ -31,7 +31,7 @@ impl ForceCleanup {
         let worker_dir = settings.worker_dir();
         files::make_dir(&worker_dir)?;
         let _lock = WorkerLock::take(&worker_dir)?;
-        let mut n_removed = foreground::sweep(&ol_dir)?;
+        let mut n_removed = foreground::sweep(&settings)?;
         for name in ["worker.pid", "ol.sock"] {
             let path = worker_dir.join(name);
             if path.symlink_metadata().is_ok() {

@@ -13,6 +13,7 @@ use crate::cli::lock::WorkerLock;
 use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
 use crate::cli::{files, foreground, say};
+use crate::image;
 
 /// Make the directory of a worker, or make it anew: the functions in its registry stay
 #[derive(StructOpt)]
@@ -21,8 +22,8 @@ pub(crate) struct Init {
     #[structopt(short, long, parse(from_os_str), default_value = "default-ol")]
     path: PathBuf,
     /// What functions see as their machine: a directory, a docker archive or an OCI layout [default: this machine's own /usr]
-    #[structopt(short, long)]
-    image: Option<String>,
+    #[structopt(short, long, parse(from_os_str))]
+    image: Option<PathBuf>,
     /// Prepare the base image anew, even if there is one
     #[structopt(short = "b", long)]
     newbase: bool,
@@ -46,15 +47,16 @@ impl Init {
 }
 
 /// Make the directory, or everything in it but the functions anew. The stamp comes last: what has
-/// none is not finished.
+/// none is not finished, and an `init` that was killed is simply done again.
 pub(in crate::cli) fn initialize(
     ol_dir: &OlDir,
     settings: &Settings,
-    image: Option<&str>,
+    image: Option<&Path>,
     new_base: bool,
 ) -> Result<(), CliError> {
     let path = ol_dir.path();
-    if !ol_dir.is_initialized()? && has_entries(path)? {
+    // In this order: whoever makes the directory at this moment puts `begun` in first, and takes it away last.
+    if has_entries(path)? && !ol_dir.begun().exists() && !ol_dir.is_initialized()? {
         return Err(CliError::NotOurs(path.to_owned()));
     }
     if !path.exists() {
@@ -64,26 +66,41 @@ pub(in crate::cli) fn initialize(
             .create(path)
             .map_err(CliError::file("make", path))?;
     }
+    fs::write(ol_dir.begun(), "").map_err(CliError::file("make", ol_dir.begun()))?;
     let worker_dir = settings.worker_dir();
     for dir in [&ol_dir.worker(), &worker_dir, &settings.config.registry_dir, &ol_dir.base()] {
         files::make_dir(dir)?;
     }
     let _lock = WorkerLock::take(&worker_dir)?;
-    foreground::sweep(ol_dir)?;
+    foreground::sweep(settings)?;
     files::remove(&ol_dir.stamp())?;
     empty(&ol_dir.worker())?;
     files::remove(&ol_dir.overrides())?;
     files::replace_json(&ol_dir.config(), &settings.value)?;
-    prepare_base(ol_dir, image, new_base)?;
+    prepare_base(ol_dir, settings, image, new_base)?;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    files::replace(&ol_dir.stamp(), format!("{now_s}\n").as_bytes(), 0o400)
+    files::replace(&ol_dir.stamp(), format!("{now_s}\n").as_bytes(), 0o400)?;
+    files::remove(&ol_dir.begun())
 }
 
-fn prepare_base(_ol_dir: &OlDir, image: Option<&str>, _new_base: bool) -> Result<(), CliError> {
-    match image {
-        None => Ok(()),
-        Some(image) => Err(CliError::Image(format!("{image}: not in this version"))),
+/// A base that is there already is kept, unless another or a new one is asked for: to unpack one takes long.
+fn prepare_base(
+    ol_dir: &OlDir,
+    settings: &Settings,
+    image: Option<&Path>,
+    new_base: bool,
+) -> Result<(), CliError> {
+    // A description that cannot be read is one that is written anew.
+    let present = image::Descriptor::load(ol_dir.path()).ok().flatten();
+    if let Some(present) = &present {
+        let is_wanted = image.is_none_or(|image| image.canonicalize().ok() == present.image);
+        if is_wanted && !new_base {
+            return Ok(());
+        }
     }
+    let image = image.map(Path::to_owned).or_else(|| present?.image);
+    image::prepare(ol_dir.path(), image.as_deref(), settings.config.python.as_deref())?;
+    Ok(())
 }
 
 fn has_entries(path: &Path) -> Result<bool, CliError> {
@@ -107,4 +124,68 @@ fn empty(dir: &Path) -> Result<(), CliError> {
         removed.map_err(CliError::file("remove", path))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(path: &Path) -> Result<OlDir, CliError> {
+        let ol_dir = OlDir::at(path)?;
+        let settings = Settings::of(crate::config::Config::default_for(path, None), &ol_dir.config(), path)?;
+        // The base is not what is tested: it may not be there on the machine that tests.
+        fs::create_dir_all(path).unwrap();
+        let base = serde_json::json!({"base": "host", "python": image::Python::default(), "image": null});
+        if ol_dir.is_initialized()? || ol_dir.begun().exists() || !has_entries(path)? {
+            fs::write(path.join(image::DESCRIPTOR), base.to_string()).unwrap();
+            fs::write(ol_dir.begun(), "").unwrap();
+        }
+        initialize(&ol_dir, &settings, None, false)?;
+        Ok(ol_dir)
+    }
+
+    #[test]
+    fn what_a_worker_needs_is_there_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let ol_dir = made(&dir.path().join("ol")).unwrap();
+        for path in
+            [ol_dir.stamp(), ol_dir.config(), ol_dir.worker(), ol_dir.base(), ol_dir.path().join("registry")]
+        {
+            assert!(path.exists(), "{}", path.display());
+        }
+        assert!(!ol_dir.begun().exists());
+        assert_eq!(ol_dir.state().unwrap(), State::StoppedClean);
+    }
+
+    #[test]
+    fn functions_survive_a_second_init_and_the_last_runs_state_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let ol_dir = made(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("registry/hello")).unwrap();
+        fs::write(ol_dir.worker().join("worker.pid"), "1").unwrap();
+        fs::write(ol_dir.overrides(), "{}").unwrap();
+        fs::create_dir(ol_dir.worker().join("code")).unwrap();
+        made(dir.path()).unwrap();
+        assert!(dir.path().join("registry/hello").exists());
+        assert!(!ol_dir.worker().join("worker.pid").exists() && !ol_dir.overrides().exists());
+        assert!(!ol_dir.worker().join("code").exists());
+    }
+
+    #[test]
+    fn an_init_that_was_killed_is_done_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let ol_dir = made(dir.path()).unwrap();
+        fs::write(ol_dir.begun(), "").unwrap();
+        fs::remove_file(ol_dir.stamp()).unwrap();
+        made(dir.path()).unwrap();
+        assert!(ol_dir.is_initialized().unwrap());
+    }
+
+    #[test]
+    fn somebody_elses_directory_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "").unwrap();
+        assert!(matches!(made(dir.path()), Err(CliError::NotOurs(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

@@ -19,8 +19,8 @@ pub(crate) struct Up {
     #[structopt(short, long, parse(from_os_str), default_value = "default-ol")]
     pub(crate) path: PathBuf,
     /// If the directory is made now: what functions see as their machine, as in 'ol worker init'
-    #[structopt(short, long)]
-    image: Option<String>,
+    #[structopt(short, long, parse(from_os_str))]
+    image: Option<PathBuf>,
     /// Change the configuration for this run: k=v,a.b=v (may be repeated)
     #[structopt(short, long, number_of_values = 1, value_name = "k=v,…")]
     pub(crate) options: Vec<String>,
