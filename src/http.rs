@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use actors::router::Routes;
 use actors::supervisor::Tree;
 
 use crate::registry::LocalRegistry;
@@ -21,9 +20,7 @@ use crate::world::OlWorld;
 
 /// What every handler may use.
 pub struct App {
-    /// From names to lambdas.
-    pub routes: Routes<OlWorld>,
-    /// The actors, for status and uploads.
+    /// The actors, and the table from names to lambdas.
     pub tree: Tree<OlWorld>,
     /// The functions' code.
     pub registry: LocalRegistry,

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
-use actors::supervisor::{self, Tree};
+use actors::supervisor::{self, Parts, Shutdown, Tree};
+use actors::watcher::{Rescan, Touched};
+use actors::world::Class;
+use actors::zygotes::ZygotesConfig;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,6 +36,11 @@ const CONNECTIONS_PER_THREAD: usize = 10_000;
 const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection stays open without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Standbys that wait at most, of any one class: at 2.5 MB each, what a burst of a tenth of a second uses up.
+const STANDBYS_MAX: usize = 64;
+/// What a sandbox of which nothing is known takes: a fork with its pages touched, measured.
+const SANDBOX_BYTES: u64 = 3 << 20;
 
 /// Why there is no worker.
 #[derive(Debug, thiserror::Error)]
@@ -122,19 +130,12 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
             .map_err(ServeError::Sandbox)?
     };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
-    let tree: Tree<OlWorld> = supervisor::start(
-        OlLauncher::new(launcher.clone(), stats),
-        registry.clone(),
-        gauge,
-        (),
-        log.clone(),
-    )
-    .await;
+    let parts = Parts { launcher: OlLauncher::new(launcher.clone(), stats), registry: registry.clone(), gauge };
+    let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config), log.clone());
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
 
     let port = listener.local_addr().map_or(config.port, |address| address.port());
     let app = Data::new(App {
-        routes: tree.routes(),
         tree: tree.clone(),
         registry: registry.clone(),
         stats,
@@ -157,7 +158,13 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     drop(watch);
     let drain = async {
         // New requests are refused by the pools; running ones end, and their connections with them.
-        tree.shutdown(config.grace).await;
+        match tree.supervisor.send(Shutdown { grace: config.grace }).await {
+            Ok(report) if report.n_unfinished > 0 => {
+                warn!(log, "the grace is over: invocations are cut off"; "n_invocations" => report.n_unfinished);
+            }
+            Ok(_) => {}
+            Err(error) => error!(log, "the supervisor is gone"; "error" => %error),
+        }
         tokio::join!(handles.0.stop(true), handles.1.stop(true));
     };
     tokio::select! {
@@ -203,11 +210,33 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
 }
 
 fn watch(config: &Config, registry: &LocalRegistry, tree: &Tree<OlWorld>, log: &Logger) -> io::Result<Watch> {
-    let teller = tree.clone();
-    Watch::start(registry.root(), config.registry_poll, log.clone(), move |event| match event {
-        WatchEvent::Touched(names) => teller.touched(names),
-        WatchEvent::Rescan => teller.rescan(),
+    let watcher = tree.watcher.clone();
+    let for_tell = log.clone();
+    // When the watcher's mailbox is full it has work for a while, and a full look at the end of it makes up for
+    // what could not be told.
+    Watch::start(registry.root(), config.registry_poll, log.clone(), move |event| {
+        let told = match event {
+            WatchEvent::Touched(names) => watcher.try_tell(Touched { names }).is_ok(),
+            WatchEvent::Rescan => false,
+        };
+        if !told && watcher.try_tell(Rescan).is_err() {
+            warn!(for_tell, "the registry's watcher does not listen: a change may be seen late");
+        }
     })
+}
+
+/// What the actors are told of the configuration.
+fn actor_settings(config: &Config) -> supervisor::Config {
+    supervisor::Config {
+        // The decisions of thousands of lambdas take a small part of one core; the HTTP threads have the rest.
+        n_arbiters: 1,
+        zygotes: ZygotesConfig {
+            default_class: Class { network: config.network, tmp_mb: config.limits.tmp_mb },
+            standbys: config.n_standbys,
+            standbys_max: config.n_standbys.max(STANDBYS_MAX),
+        },
+        sandbox_bytes: SANDBOX_BYTES,
+    }
 }
 
 fn listen(

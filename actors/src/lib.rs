@@ -21,18 +21,18 @@
 
 #![forbid(unsafe_code)]
 
-pub mod world;
+pub mod backoff;
+pub mod evictor;
+pub mod lambda;
+pub mod latency;
+pub mod link;
+pub mod monitor;
 pub mod name;
-//pub mod pool;
-//pub mod monitor;
-//pub mod supervisor;
-//pub mod lambda;
-//pub mod router;
-//pub mod watcher;
-//pub mod evictor;
-//pub mod zygotes;
-//pub mod packages;
-//pub mod stats;
-
-//#[cfg(test)]
-//mod fake;
+pub mod packages;
+pub mod pool;
+pub mod router;
+pub mod stats;
+pub mod supervisor;
+pub mod watcher;
+pub mod world;
+pub mod zygotes;

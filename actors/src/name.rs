@@ -8,8 +8,7 @@ use std::sync::Arc;
 pub const NAME_LENGTH_MAX: usize = 200;
 
 /// A checked name: `[A-Za-z0-9._-]+`, not starting with a dot. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FunctionName(Arc<str>);
 
 /// Why a text is not a function's name.
@@ -55,6 +54,12 @@ impl FromStr for FunctionName {
 impl fmt::Display for FunctionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for FunctionName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -16,7 +16,7 @@ pub trait World: 'static + Sized + Unpin {
     /// One generation of a function's code, ready to be put into a sandbox.
     type Code: Code;
     /// A confined interpreter that waits for a function.
-    type Standby: Send + Unpin + 'static;
+    type Standby: Standby;
     /// A sandbox that serves one function.
     type Sandbox: Sandbox;
     /// Makes standbys, and sandboxes from them.
@@ -81,6 +81,12 @@ pub enum Network {
     Host,
 }
 
+/// A standby as the zygotes see it. Dropping one destroys it, and never blocks.
+pub trait Standby: Send + Unpin + 'static {
+    /// Whether its processes still live. Cheap: called each time one is handed out.
+    fn is_alive(&self) -> bool;
+}
+
 /// A sandbox as the pool sees it. Dropping one destroys it, and never blocks.
 pub trait Sandbox: Send + Unpin + 'static {
     /// Unique while the worker runs.
@@ -96,12 +102,18 @@ pub trait Sandbox: Send + Unpin + 'static {
 }
 
 /// Makes standbys, and sandboxes from them. Both futures may be dropped at any time; what was half
-/// made is then destroyed.
-pub trait Launcher<W: World>: 'static + Unpin {
+/// made is then destroyed. A clone is cheap and is the same launcher: each actor that needs one holds
+/// its own, on the arbiter where it runs.
+pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
     /// A confined interpreter of this class, forked from the root zygote. Takes about 2 ms.
     fn prepare(&self, class: Class) -> LocalFuture<Result<W::Standby, LaunchError>>;
     /// Give a standby its function's code. `invocation` waits meanwhile.
-    fn install(&self, name: FunctionName, standby: W::Standby, code: W::Code) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
+    fn install(
+        &self,
+        name: FunctionName,
+        standby: W::Standby,
+        code: W::Code,
+    ) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
 }
 
 /// Why there is no sandbox.
@@ -121,13 +133,17 @@ pub enum LaunchError {
     Failed(String),
 }
 
-/// Where functions come from.
-pub trait Registry<W: World>: 'static + Unpin {
+/// Where functions come from. A clone is cheap and is the same registry.
+pub trait Registry<W: World>: Clone + Send + Unpin + 'static {
     /// Names of all functions now in the registry, valid or not.
     fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, RegistryError>>;
     /// Read one function: take an immutable copy of its code, check it. `Ok(None)`: there is none of that name.
     /// When the content is that of `last`, gives `last` back, unchanged.
-    fn load(&self, name: FunctionName, last: Option<W::Code>) -> LocalFuture<Result<Option<W::Code>, RegistryError>>;
+    fn load(
+        &self,
+        name: FunctionName,
+        last: Option<W::Code>,
+    ) -> LocalFuture<Result<Option<W::Code>, RegistryError>>;
 }
 
 /// Why a function cannot be served from the registry.
@@ -144,8 +160,8 @@ pub enum RegistryError {
     Unavailable(String),
 }
 
-/// How much memory is in use.
-pub trait Gauge: 'static + Unpin {
+/// How much memory is in use. A clone is cheap and is the same gauge.
+pub trait Gauge: Clone + Send + Unpin + 'static {
     /// Bytes charged to all sandboxes and zygotes, and the pool's size in bytes.
     fn read(&self) -> MemoryReading;
 }

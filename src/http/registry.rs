@@ -5,13 +5,14 @@ use std::time::Instant;
 use actix_web::web::{self, Payload};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
-use actors::router::ResolveError;
+use actors::watcher::{Refresh, Trouble};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 
 use super::Shared;
 use super::error::HttpError;
+use super::run::find;
 use crate::registry::{Upload, UploadError};
 
 /// Piece in which an archive is sent.
@@ -71,7 +72,7 @@ async fn take_in(app: &Shared, name: &str, mut payload: Payload) -> Result<Funct
     }
     blocking(move || upload.commit().map(drop)).await?;
     // So that whoever gets the answer can call it: the watcher would see it a moment later.
-    app.tree.refresh(&name).await.map_err(HttpError::NotServable)?;
+    refresh(app, &name).await?;
     app.stats.pull.add(began.elapsed());
     Ok(name)
 }
@@ -120,24 +121,30 @@ async fn take_out(app: &Shared, name: &str) -> Result<FunctionName, HttpError> {
     if !blocking(move || registry.delete(&for_delete)).await? {
         return Err(HttpError::Unknown(name.to_string()));
     }
-    app.tree.refresh(&name).await.map_err(HttpError::NotServable)?;
+    refresh(app, &name).await?;
     Ok(name)
+}
+
+/// What has just changed is live when this is over.
+async fn refresh(app: &Shared, name: &FunctionName) -> Result<(), HttpError> {
+    match app.tree.watcher.ask(Refresh { name: name.clone() }).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(Trouble::Rejected(text))) => Err(HttpError::NotServable(text)),
+        Ok(Err(trouble)) => Err(HttpError::Busy(trouble.to_string())),
+        Err(_) => Err(HttpError::Busy("the registry's watcher is being restarted; the change is seen a moment later".into())),
+    }
 }
 
 /// `GET /registry/<name>/config`, in OpenLambda's shape.
 pub(super) async fn config(app: Shared, name: web::Path<String>) -> HttpResponse {
-    let found = match name.parse::<FunctionName>() {
-        Ok(name) => match app.routes.get(name.as_str()) {
-            Some(route) => Ok((name, route)),
-            None => app.tree.resolve(&name).await.map(|route| (name.clone(), route)).map_err(|error| match error {
-                ResolveError::NotFound => HttpError::Unknown(name.to_string()),
-                other => HttpError::NotServable(other.to_string()),
-            }),
-        },
-        Err(error) => Err(error.into()),
-    };
-    match found {
-        Ok((name, route)) => HttpResponse::Ok().json(route.code.config().to_registry_json(&name)),
+    match config_of(&app, &name).await {
+        Ok(config) => HttpResponse::Ok().json(config),
         Err(error) => error.response(),
     }
+}
+
+async fn config_of(app: &Shared, name: &str) -> Result<serde_json::Value, HttpError> {
+    let name: FunctionName = name.parse()?;
+    let route = find(app, &name).await?;
+    Ok(route.code.config().to_registry_json(&name))
 }

@@ -14,7 +14,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
 use actors::pool::{Discard, Lease, Leasing};
-use actors::router::{ResolveError, Route};
+use actors::router::{Resolve, ResolveError, Route};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
@@ -106,15 +106,19 @@ async fn invoke(request: &HttpRequest, payload: Payload, app: &App, prefix: &'st
     response
 }
 
-async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlWorld>>, HttpError> {
-    if let Some(route) = app.routes.get(name.as_str()) {
+/// The lambda of this name: from the table, or by a look into the registry.
+pub(super) async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlWorld>>, HttpError> {
+    if let Some(route) = app.tree.routes.get(name.as_str()) {
         return Ok(route);
     }
-    app.tree.resolve(name).await.map_err(|error| match error {
+    let found = match app.tree.router.ask(Resolve::new(name.clone())).await {
+        Ok(found) => found,
+        Err(_) => return Err(HttpError::Busy("the router is being restarted; try again".into())),
+    };
+    found.map_err(|error| match error {
         ResolveError::NotFound => HttpError::Unknown(name.to_string()),
         ResolveError::Rejected(text) => HttpError::NotServable(text),
-        ResolveError::Busy => HttpError::Busy("the worker is looking up too many functions at once".into()),
-        ResolveError::Unavailable(text) => HttpError::NotServable(text),
+        ResolveError::Busy | ResolveError::Unavailable(_) => HttpError::Busy(error.to_string()),
     })
 }
 

@@ -2,7 +2,16 @@
 
 use std::fmt::Write as _;
 
-use actix_web::{HttpResponse, web};
+use actix_web::HttpResponse;
+#[cfg(debug_assertions)]
+use actix_web::web;
+use actors::evictor::Memory;
+#[cfg(debug_assertions)]
+use actors::monitor::Crash;
+use actors::supervisor::{AskHealth, Statuses};
+use actors::zygotes::Waiting;
+
+use super::error::HttpError;
 
 use super::Shared;
 
@@ -23,15 +32,20 @@ pub(super) async fn stats(app: Shared) -> HttpResponse {
 
 /// `/lambdas`: the per-lambda actors, for programs; the command line makes a table of it.
 pub(super) async fn lambdas(app: Shared) -> HttpResponse {
-    let lambdas = app.tree.statuses().await;
-    let memory = app.tree.memory();
+    let tree = &app.tree;
+    let (lambdas, health, memory, standbys) =
+        tokio::join!(tree.supervisor.send(Statuses), tree.supervisor.send(AskHealth), tree.evictor.addr().send(Memory), tree.zygotes.ask(Waiting));
+    let Ok(lambdas) = lambdas else { return ending() };
     HttpResponse::Ok().json(serde_json::json!({
         "worker": {
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
             "cgroup": app.cgroup_layout,
             "logs": app.logs,
-            "memory": memory,
+            "health": health.ok(),
+            "memory": memory.ok(),
+            "standbys": standbys.ok().map(|classes| classes.into_iter().map(|(_, n)| n).sum::<usize>()),
+            "counters": tree.stats.read(),
         },
         "lambdas": lambdas,
     }))
@@ -39,21 +53,28 @@ pub(super) async fn lambdas(app: Shared) -> HttpResponse {
 
 /// `/debug`: the same for people.
 pub(super) async fn debug(app: Shared) -> HttpResponse {
+    let Ok(lambdas) = app.tree.supervisor.send(Statuses).await else { return ending() };
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = writeln!(text, "worker pid {}, cgroup {}, memory {:?}\n", std::process::id(), app.cgroup_layout, app.tree.memory());
-    for lambda in app.tree.statuses().await {
+    let _ = writeln!(text, "worker pid {}, cgroup {}", std::process::id(), app.cgroup_layout);
+    let _ = writeln!(text, "{:#?}\n", app.tree.stats.read());
+    for lambda in lambdas {
         let _ = writeln!(text, "{lambda:#?}\n");
     }
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text)
+}
+
+fn ending() -> HttpResponse {
+    HttpError::Busy("the worker is ending".into()).response()
 }
 
 /// `POST /crash/<name>`, in debug builds and on the Unix socket only: makes the lambda's actor panic, for the tests of
 /// what happens then.
 #[cfg(debug_assertions)]
 pub(super) async fn crash(app: Shared, name: web::Path<String>) -> HttpResponse {
-    match name.parse() {
-        Ok(name) if app.tree.crash(&name) => HttpResponse::Accepted().finish(),
-        _ => HttpResponse::NotFound().finish(),
+    let lambda = app.tree.routes.get(&name).and_then(|route| route.lambda.clone());
+    match lambda.map(|lambda| lambda.try_send(Crash)) {
+        Some(Ok(())) => HttpResponse::Accepted().finish(),
+        Some(Err(_)) | None => HttpResponse::NotFound().finish(),
     }
 }

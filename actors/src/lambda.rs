@@ -1,0 +1,418 @@
+//! One actor per function. It makes the function's sandboxes, and decides about those that are idle.
+//!
+//! Handing out and checking in happens in the [pool](crate::pool) without it; the pool wakes it when
+//! another sandbox may be needed. It has no timer of its own while it has no sandbox, so that ten thousand
+//! functions that nobody calls cost nothing but their memory.
+//!
+//! To make a sandbox: memory from the evictor, packages, a standby from the zygotes, and the function's code
+//! into it. Each step has a time limit, and a step that fails gives the place back to the pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, StreamHandler,
+    WrapFuture,
+};
+use futures_util::stream;
+use slog::{Logger, debug, info, warn};
+use tokio::time::timeout;
+
+use crate::evictor::{Evictor, Ledger, NeedRoom, Reservation};
+use crate::link::Link;
+use crate::monitor::{Crash, Monitor};
+use crate::name::FunctionName;
+use crate::packages::{Packages, Require};
+use crate::pool::{Closed, Figures, Place, SharedPool};
+use crate::stats::{LambdaStatus, State, WorkerStats};
+use crate::world::{Code, LaunchError, Launcher, World};
+use crate::zygotes::{self, Acquire, Zygotes};
+
+/// There is new code. The supervisor has told the pool already.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Changed<W: World> {
+    /// Counts up with each version.
+    pub generation: u64,
+    /// What is put into sandboxes from now on.
+    pub code: W::Code,
+}
+
+/// The last upload is broken (`None`: it is well again). The code before it is served on.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Rejected {
+    /// What to mend.
+    pub reason: Option<String>,
+}
+
+/// Give up idle sandboxes, those first that were used least recently: memory is tight.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReleaseIdle {
+    /// So many at most.
+    pub n_max: usize,
+}
+
+/// Freeze idle sandboxes, those first that were used least recently: memory is tight.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct FreezeIdle {
+    /// So many at most.
+    pub n_max: usize,
+}
+
+/// Hand out no more and end. What is on loan is dropped when it comes home.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Retire;
+
+/// How are you?
+#[derive(Debug, Message)]
+#[rtype(result = "LambdaStatus")]
+pub struct Status;
+
+/// How long the packages may take: the first installation of a large one takes minutes.
+pub const REQUIRE_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long a standby may take: as long as it may wait for its turn and be made.
+pub const ACQUIRE_TIME_MAX: Duration =
+    Duration::from_secs(zygotes::QUEUE_WAIT_MAX.as_secs() + zygotes::PREPARE_TIME_MAX.as_secs());
+/// How long the function's module may take to be imported. The largest scientific packages take ten seconds
+/// on a cold disk.
+pub const INSTALL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Whom a lambda asks, and where it counts. A clone asks the same.
+pub struct Services<W: World> {
+    /// Makes sandboxes.
+    pub launcher: W::Launcher,
+    /// Sees to packages.
+    pub packages: Link<Packages>,
+    /// Has standbys.
+    pub zygotes: Link<Zygotes<W>>,
+    /// Has memory, when it is tight.
+    pub evictor: Link<Evictor<W>>,
+    /// Has memory, when it is not.
+    pub ledger: Ledger,
+    /// What a sandbox is held to take before any was measured.
+    pub sandbox_bytes: u64,
+    /// Counters of the worker.
+    pub stats: Arc<WorkerStats>,
+}
+
+impl<W: World> Clone for Services<W> {
+    fn clone(&self) -> Self {
+        Self {
+            launcher: self.launcher.clone(),
+            packages: self.packages.clone(),
+            zygotes: self.zygotes.clone(),
+            evictor: self.evictor.clone(),
+            ledger: self.ledger.clone(),
+            sandbox_bytes: self.sandbox_bytes,
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}
+
+/// What a lambda is for.
+pub struct Assignment<W: World> {
+    /// The function.
+    pub name: FunctionName,
+    /// Its code.
+    pub code: W::Code,
+    /// Which generation that is.
+    pub generation: u64,
+    /// The last upload is broken, and `code` is what was there before.
+    pub rejected: Option<String>,
+    /// The pool, of the same generation, that requests lease from.
+    pub pool: SharedPool<W::Sandbox>,
+}
+
+/// The actor of one function.
+pub struct Lambda<W: World> {
+    name: FunctionName,
+    code: W::Code,
+    generation: u64,
+    rejected: Option<String>,
+    pool: Keeper<W>,
+    services: Services<W>,
+    /// Why the last sandbox could not be made, if that was so.
+    last_failure: Option<LaunchError>,
+    looking_again: Option<SpawnHandle>,
+    tending: Option<SpawnHandle>,
+    log: Logger,
+    _monitor: Monitor,
+}
+
+/// Closes the pool when the lambda ends: nobody would make sandboxes for those who wait.
+struct Keeper<W: World>(SharedPool<W::Sandbox>);
+
+impl<W: World> Drop for Keeper<W> {
+    fn drop(&mut self) {
+        self.0.close(Closed::Restarting);
+    }
+}
+
+/// The pool may need another sandbox.
+struct GrowthWanted;
+
+impl<W: World> Lambda<W> {
+    /// Serves this function.
+    #[must_use]
+    pub fn new(assignment: Assignment<W>, services: Services<W>, log: Logger, monitor: Monitor) -> Self {
+        let Assignment { name, code, generation, rejected, pool } = assignment;
+        Self {
+            name,
+            code,
+            generation,
+            rejected,
+            pool: Keeper(pool),
+            services,
+            last_failure: None,
+            looking_again: None,
+            tending: None,
+            log,
+            _monitor: monitor,
+        }
+    }
+
+    fn grow(&mut self, ctx: &mut Context<Self>) {
+        let (places, look_again) = self.pool.0.reserve_growth(self.generation);
+        if let Some(handle) = self.looking_again.take() {
+            ctx.cancel_future(handle);
+        }
+        self.looking_again = look_again.map(|pause| {
+            ctx.run_later(pause, |lambda, ctx| {
+                lambda.looking_again = None;
+                lambda.grow(ctx);
+            })
+        });
+        if places.is_empty() {
+            return;
+        }
+        debug!(self.log, "starting sandboxes"; "n" => places.len(), "generation" => self.generation);
+        for place in places {
+            self.launch(place, ctx);
+        }
+        self.tend_later(Duration::ZERO, ctx);
+    }
+
+    fn launch(&self, place: Place<W::Sandbox>, ctx: &mut Context<Self>) {
+        let measured = self.pool.0.idleness().sandbox_bytes;
+        let bytes = if measured > 0 { measured } else { self.services.sandbox_bytes };
+        let made = make(self.name.clone(), self.code.clone(), bytes, self.services.clone());
+        ctx.spawn(made.into_actor(self).map(move |made, lambda, _ctx| match made {
+            Ok((sandbox, reservation)) => {
+                lambda.services.stats.sandboxes_started.bump();
+                lambda.last_failure = None;
+                place.fill(sandbox);
+                drop(reservation);
+            }
+            Err(error) => {
+                lambda.services.stats.launches_failed.bump();
+                if lambda.last_failure.as_ref() != Some(&error) {
+                    warn!(lambda.log, "failed to start a sandbox"; "error" => %error);
+                }
+                place.fail(&error);
+                lambda.last_failure = Some(error);
+            }
+        }));
+    }
+
+    /// See to idle sandboxes when that is next due, as long as there are any.
+    fn tend_later(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        if self.tending.is_none() {
+            self.tending = Some(ctx.run_later(pause, |lambda, ctx| {
+                lambda.tending = None;
+                if let Some(pause) = lambda.pool.0.tend() {
+                    lambda.tend_later(pause, ctx);
+                }
+            }));
+        }
+    }
+
+    fn status(&self) -> LambdaStatus {
+        let figures = self.pool.0.figures();
+        let unloadable = match &self.last_failure {
+            Some(LaunchError::Load(_) | LaunchError::Unsupported(_)) => figures.live() == 0,
+            _ => false,
+        };
+        let state = if figures.closed.is_some() {
+            State::Retiring
+        } else if self.rejected.is_some() || unloadable {
+            State::Rejected
+        } else if figures.draining > 0 {
+            State::Reloading
+        } else if figures.live() == 0 && figures.starting > 0 {
+            State::Starting
+        } else {
+            State::Ready
+        };
+        let failure = self.last_failure.as_ref().map(ToString::to_string);
+        let message = self.rejected.clone().or(failure).unwrap_or_default();
+        row(self.name.clone(), self.code.version().to_owned(), &figures, state, message)
+    }
+}
+
+/// A row of the status table.
+pub(crate) fn row(
+    name: FunctionName,
+    version: String,
+    figures: &Figures,
+    state: State,
+    message: String,
+) -> LambdaStatus {
+    let ms = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64() * 1e3);
+    LambdaStatus {
+        name,
+        state,
+        generation: figures.generation,
+        version,
+        busy: figures.busy,
+        warm: figures.warm,
+        frozen: figures.frozen,
+        starting: figures.starting,
+        queue: figures.queue,
+        invocations: figures.invocations,
+        errors: figures.errors,
+        timeouts: figures.timeouts,
+        refused: figures.refused,
+        cold_starts: figures.cold_starts,
+        p50_ms: ms(figures.p50),
+        p99_ms: ms(figures.p99),
+        memory_bytes: figures.sandbox_bytes.saturating_mul(figures.live() as u64),
+        message,
+    }
+}
+
+/// All the steps to a sandbox. The reservation goes when the sandbox shows in the memory that is in use.
+async fn make<W: World>(
+    name: FunctionName,
+    code: W::Code,
+    bytes: u64,
+    services: Services<W>,
+) -> Result<(W::Sandbox, Reservation), LaunchError> {
+    let gone = |whom: &str| LaunchError::Failed(format!("the {whom} of the worker is being restarted"));
+    let late = |what: &str, limit: Duration| {
+        LaunchError::Failed(format!("{what} took more than {} s", limit.as_secs()))
+    };
+
+    if !code.packages().is_empty() {
+        let require = services.packages.ask(Require { packages: code.packages().to_vec() });
+        timeout(REQUIRE_TIME_MAX, require)
+            .await
+            .map_err(|_| late("installing packages", REQUIRE_TIME_MAX))?
+            .map_err(|_| gone("package manager"))??;
+    }
+    let reservation = match services.ledger.try_reserve(bytes) {
+        Some(reservation) => reservation,
+        // Bounded by the evictor.
+        None => services
+            .evictor
+            .ask(NeedRoom { bytes })
+            .await
+            .map_err(|_| gone("evictor"))?
+            .map_err(|no_room| LaunchError::Resources(no_room.to_string()))?,
+    };
+    let standby = timeout(ACQUIRE_TIME_MAX, services.zygotes.ask(Acquire::<W>::new(code.class())))
+        .await
+        .map_err(|_| late("preparing a sandbox", ACQUIRE_TIME_MAX))?
+        .map_err(|_| gone("zygotes"))??;
+    let sandbox =
+        timeout(INSTALL_TIME_MAX, services.launcher.install(name, standby, code)).await.map_err(|_| {
+            LaunchError::Load(format!(
+                "importing the function took more than {} s",
+                INSTALL_TIME_MAX.as_secs()
+            ))
+        })??;
+    Ok((sandbox, reservation))
+}
+
+impl<W: World> Actor for Lambda<W> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let wishes = stream::unfold(self.pool.0.clone(), |pool| async move {
+            pool.growth_wanted().await.then_some((GrowthWanted, pool))
+        });
+        ctx.add_stream(wishes);
+        self.grow(ctx);
+    }
+}
+
+impl<W: World> StreamHandler<GrowthWanted> for Lambda<W> {
+    fn handle(&mut self, _: GrowthWanted, ctx: &mut Context<Self>) {
+        self.grow(ctx);
+    }
+
+    /// The pool is closed.
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
+impl<W: World> Handler<Changed<W>> for Lambda<W> {
+    type Result = ();
+
+    fn handle(&mut self, Changed { generation, code }: Changed<W>, ctx: &mut Context<Self>) {
+        if generation <= self.generation {
+            return;
+        }
+        info!(self.log, "serving new code"; "version" => code.version(), "generation" => generation);
+        self.generation = generation;
+        self.code = code;
+        self.rejected = None;
+        self.last_failure = None;
+        self.grow(ctx);
+    }
+}
+
+impl<W: World> Handler<Rejected> for Lambda<W> {
+    type Result = ();
+
+    fn handle(&mut self, Rejected { reason }: Rejected, _ctx: &mut Context<Self>) {
+        self.rejected = reason;
+    }
+}
+
+impl<W: World> Handler<ReleaseIdle> for Lambda<W> {
+    type Result = ();
+
+    fn handle(&mut self, ReleaseIdle { n_max }: ReleaseIdle, _ctx: &mut Context<Self>) {
+        let n_released = self.pool.0.release_idle(n_max);
+        info!(self.log, "released idle sandboxes"; "n_released" => n_released);
+    }
+}
+
+impl<W: World> Handler<FreezeIdle> for Lambda<W> {
+    type Result = ();
+
+    fn handle(&mut self, FreezeIdle { n_max }: FreezeIdle, _ctx: &mut Context<Self>) {
+        let n_frozen = self.pool.0.freeze_idle(n_max);
+        debug!(self.log, "froze idle sandboxes"; "n_frozen" => n_frozen);
+    }
+}
+
+impl<W: World> Handler<Retire> for Lambda<W> {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, ctx: &mut Context<Self>) {
+        self.pool.0.close(Closed::Retiring);
+        ctx.stop();
+    }
+}
+
+impl<W: World> Handler<Status> for Lambda<W> {
+    type Result = actix::MessageResult<Status>;
+
+    fn handle(&mut self, _: Status, _ctx: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult(self.status())
+    }
+}
+
+impl<W: World> Handler<Crash> for Lambda<W> {
+    type Result = ();
+
+    fn handle(&mut self, _: Crash, _ctx: &mut Context<Self>) {
+        panic!("crashed on request");
+    }
+}

@@ -1,0 +1,144 @@
+//! What people are told: plain structs, ready to be serialized.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::name::FunctionName;
+
+/// What a lambda is up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No sandbox serves yet, and one is being made.
+    Starting,
+    /// Requests are served, or would be: with no sandbox at all, the first request makes one.
+    Ready,
+    /// Requests get the new code, and invocations of the old one still run.
+    Reloading,
+    /// The last upload is broken. The code before it, if any, is served.
+    Rejected,
+    /// The lambda's actor failed too often, and is left alone for a while.
+    Broken,
+    /// The function is gone, or the worker ends.
+    Retiring,
+    /// The lambda's actor does not answer.
+    Unresponsive,
+}
+
+/// One row of the status table.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct LambdaStatus {
+    /// The function.
+    pub name: FunctionName,
+    /// What it is up to.
+    pub state: State,
+    /// Counts the versions of the code since the worker started; 0: none could be served yet.
+    pub generation: u64,
+    /// The version of the code, as the registry names it.
+    pub version: String,
+    /// Sandboxes on loan to requests.
+    pub busy: usize,
+    /// Idle sandboxes that can answer at once.
+    pub warm: usize,
+    /// Idle sandboxes that are frozen.
+    pub frozen: usize,
+    /// Sandboxes that are being made.
+    pub starting: usize,
+    /// Requests that wait for a sandbox.
+    pub queue: usize,
+    /// Invocations that have ended, well or not.
+    pub invocations: u64,
+    /// Invocations that failed.
+    pub errors: u64,
+    /// Invocations that took too long, which are errors too.
+    pub timeouts: u64,
+    /// Requests that got no sandbox.
+    pub refused: u64,
+    /// Sandboxes made.
+    pub cold_starts: u64,
+    /// Median of the last half minute to minute, waiting included.
+    pub p50_ms: Option<f64>,
+    /// 99th percentile of the same.
+    pub p99_ms: Option<f64>,
+    /// Estimate: the mean of what was measured, times the number of sandboxes.
+    pub memory_bytes: u64,
+    /// What a person should know; empty when all is well.
+    pub message: String,
+}
+
+/// Counters of the whole worker, since it started. Shared by all; adding is one relaxed atomic operation.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// Sandboxes made.
+    pub sandboxes_started: Counter,
+    /// Sandboxes that could not be made.
+    pub launches_failed: Counter,
+    /// Standbys made.
+    pub standbys_prepared: Counter,
+    /// Standbys that could not be made.
+    pub prepares_failed: Counter,
+    /// Times a sandbox was wanted and memory was too tight for it.
+    pub room_refused: Counter,
+    /// Idle sandboxes given up because memory was tight.
+    pub released_under_pressure: Counter,
+    /// Actors started again after a panic.
+    pub actors_restarted: Counter,
+    /// Versions of functions' code that were taken into service.
+    pub reloads: Counter,
+    /// Uploads that could not be served.
+    pub uploads_rejected: Counter,
+}
+
+/// [`WorkerStats`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[expect(missing_docs, reason = "the fields are those of WorkerStats")]
+pub struct WorkerFigures {
+    pub sandboxes_started: u64,
+    pub launches_failed: u64,
+    pub standbys_prepared: u64,
+    pub prepares_failed: u64,
+    pub room_refused: u64,
+    pub released_under_pressure: u64,
+    pub actors_restarted: u64,
+    pub reloads: u64,
+    pub uploads_rejected: u64,
+}
+
+impl WorkerStats {
+    /// The counters now.
+    #[must_use]
+    pub fn read(&self) -> WorkerFigures {
+        WorkerFigures {
+            sandboxes_started: self.sandboxes_started.get(),
+            launches_failed: self.launches_failed.get(),
+            standbys_prepared: self.standbys_prepared.get(),
+            prepares_failed: self.prepares_failed.get(),
+            room_refused: self.room_refused.get(),
+            released_under_pressure: self.released_under_pressure.get(),
+            actors_restarted: self.actors_restarted.get(),
+            reloads: self.reloads.get(),
+            uploads_rejected: self.uploads_rejected.get(),
+        }
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn bump(&self) {
+        self.add(1);
+    }
+
+    /// So many more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

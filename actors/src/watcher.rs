@@ -1,0 +1,614 @@
+//! The view of the registry: which function is new, changed, gone or broken.
+//!
+//! ```text
+//!   Touched ──▶ touched (settling) ──▶ queued ──▶ loading ──▶ told to the supervisor ──▶ known
+//!   Rescan, Lookup, Refresh ──────────────▲          │
+//!                                         └──────────┘ still being written: again after SETTLE
+//! ```
+//!
+//! Whatever watches the file system says which names were touched, in any number; each is read once it has
+//! been left alone for [`SETTLE`]. What was read is told to the supervisor, which answers when it has taken
+//! it in: that is why [`Lookup`] and [`Refresh`] can promise that a function they have found is live. (The
+//! supervisor never waits for the watcher.)
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle,
+    WrapFuture,
+};
+use slog::{Logger, debug, info, warn};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::monitor::{Crash, Monitor};
+use crate::name::FunctionName;
+use crate::world::{Code, Registry, RegistryError, World};
+
+/// Something has happened to these functions' files.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Touched {
+    /// Whose files.
+    pub names: Vec<FunctionName>,
+}
+
+/// Look at the whole registry: events may have been lost.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Rescan;
+
+/// Is there a function of this name? `Ok(true)`: there is, and it is in the routing table.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<bool, Trouble>")]
+pub struct Lookup {
+    /// The name that was asked for.
+    pub name: FunctionName,
+}
+
+/// Read this function now. The answer is the version that is live from now on, or `None` if there is no such
+/// function (any more).
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Option<String>, Trouble>")]
+pub struct Refresh {
+    /// The function that was uploaded or removed.
+    pub name: FunctionName,
+}
+
+/// What was seen in the registry; for the supervisor, which answers when it has taken it in.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum Noticed<W: World> {
+    /// A function is new, or has new code, or is again what it was before a broken upload.
+    Changed {
+        /// Which function.
+        name: FunctionName,
+        /// What is served from now on.
+        code: W::Code,
+    },
+    /// A function is gone.
+    Removed {
+        /// Which function.
+        name: FunctionName,
+    },
+    /// A function's files are not a function.
+    Rejected {
+        /// Which function.
+        name: FunctionName,
+        /// What to mend.
+        reason: String,
+    },
+    /// The registry cannot be read, or with `None`, can be read again.
+    Trouble {
+        /// What failed.
+        reason: Option<String>,
+    },
+}
+
+/// Why a function was not found, or not taken into service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It is there, and is not a function; the text says what to mend.
+    #[error("{0}")]
+    Rejected(String),
+    /// The registry could not be read.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Too many functions wait to be read.
+    #[error("too many functions are being read; try again")]
+    Busy,
+}
+
+/// How long files are left alone before they are read.
+pub const SETTLE: Duration = Duration::from_millis(50);
+/// How long files that are touched all the time, or half written, are waited for.
+pub const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// When to look again at files that were half written for longer than that. Usually a touch comes first.
+pub const UNSETTLED_AGAIN: Duration = Duration::from_secs(5);
+/// Functions that are read at once: enough to keep a disk busy, too few to keep others from it.
+pub const LOADS_MAX: usize = 4;
+/// How long reading one function may take; a registry on a network may hang for ever.
+pub const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// Requests that wait for one function to be read.
+pub const ASKERS_MAX: usize = 256;
+/// How long the supervisor may take to take something in. It only ever does short things.
+pub const TELL_TIME_MAX: Duration = Duration::from_secs(5);
+/// The pause before an unreadable registry is read again; doubles up to [`RETRY_PAUSE_MAX`].
+pub const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// See [`RETRY_PAUSE`].
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The watcher of the registry.
+pub struct RegistryWatcher<W: World> {
+    registry: W::Registry,
+    supervisor: Recipient<Noticed<W>>,
+    known: HashMap<FunctionName, Known<W>>,
+    touched: HashMap<FunctionName, Touch>,
+    settling: Option<SpawnHandle>,
+    jobs: HashMap<FunctionName, Job>,
+    queue: VecDeque<FunctionName>,
+    n_loading: usize,
+    scan: Scan,
+    retry: Backoff,
+    retrying: Option<SpawnHandle>,
+    /// Why the registry could not be read, if that was so the last time.
+    trouble: Option<String>,
+    /// Something could not be read since the last scan began.
+    failed_since_scan: bool,
+    log: Logger,
+    _monitor: Monitor,
+}
+
+/// What the supervisor has been told about a function.
+struct Known<W: World> {
+    code: Option<W::Code>,
+    rejected: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+struct Touch {
+    first: Instant,
+    last: Instant,
+}
+
+impl Touch {
+    fn due(self) -> Instant {
+        (self.last + SETTLE).min(self.first + SETTLE_MAX)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scan {
+    Resting,
+    Running,
+    /// Another was asked for while one was running.
+    RunningAndAgain,
+}
+
+/// A function that is being read, or is about to be.
+struct Job {
+    began: Instant,
+    stage: Stage,
+    askers: Vec<Asker>,
+    /// What is being read may be outdated already; these are answered after another reading.
+    again: bool,
+    askers_again: Vec<Asker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Loading,
+    /// Half written; looked at again in a moment.
+    Settling,
+}
+
+type Answer = Result<Option<String>, Trouble>;
+type Asker = oneshot::Sender<Answer>;
+
+/// What a reading has come to.
+struct Verdict<W: World> {
+    /// What the supervisor must be told.
+    noticed: Option<Noticed<W>>,
+    /// What is known once it has been told.
+    known: Update<W>,
+    /// `None`: half written, ask again in a moment.
+    answer: Option<Answer>,
+}
+
+enum Update<W: World> {
+    Keep,
+    Set(Known<W>),
+    Forget,
+}
+
+impl<W: World> Verdict<W> {
+    fn nothing_new(answer: Answer) -> Self {
+        Self { noticed: None, known: Update::Keep, answer: Some(answer) }
+    }
+}
+
+impl<W: World> RegistryWatcher<W> {
+    /// Knows nothing yet; scans the registry as soon as it runs.
+    #[must_use]
+    pub fn new(
+        registry: W::Registry,
+        supervisor: Recipient<Noticed<W>>,
+        log: Logger,
+        monitor: Monitor,
+    ) -> Self {
+        Self {
+            registry,
+            supervisor,
+            known: HashMap::new(),
+            touched: HashMap::new(),
+            settling: None,
+            jobs: HashMap::new(),
+            queue: VecDeque::new(),
+            n_loading: 0,
+            scan: Scan::Resting,
+            retry: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
+            retrying: None,
+            trouble: None,
+            failed_since_scan: false,
+            log,
+            _monitor: monitor,
+        }
+    }
+
+    /// Read this function when it is its turn.
+    fn want(&mut self, name: FunctionName, ctx: &mut Context<Self>) {
+        match self.jobs.get_mut(&name) {
+            Some(job) if job.stage == Stage::Loading => job.again = true,
+            Some(_) => {}
+            None => {
+                self.jobs.insert(name.clone(), Job::new());
+                self.queue.push_back(name);
+                self.load_next(ctx);
+            }
+        }
+    }
+
+    /// Read this function next, for someone who waits. `anew`: a reading that has begun already won't do.
+    fn want_now(
+        &mut self,
+        name: FunctionName,
+        anew: bool,
+        ctx: &mut Context<Self>,
+    ) -> ResponseFuture<Answer> {
+        let (asker, answer) = oneshot::channel();
+        let is_new = !self.jobs.contains_key(&name);
+        let job = self.jobs.entry(name.clone()).or_insert_with(Job::new);
+        if job.askers.len() + job.askers_again.len() >= ASKERS_MAX {
+            return Box::pin(async { Err(Trouble::Busy) });
+        }
+        if anew && job.stage == Stage::Loading {
+            job.again = true;
+            job.askers_again.push(asker);
+        } else {
+            job.askers.push(asker);
+        }
+        if job.stage == Stage::Queued {
+            if !is_new {
+                self.queue.retain(|queued| *queued != name);
+            }
+            self.queue.push_front(name);
+            self.load_next(ctx);
+        }
+        Box::pin(async {
+            let gone = || Err(Trouble::Unavailable("the registry's watcher is being restarted".into()));
+            answer.await.unwrap_or_else(|_| gone())
+        })
+    }
+
+    fn load_next(&mut self, ctx: &mut Context<Self>) {
+        while self.n_loading < LOADS_MAX {
+            let Some(name) = self.queue.pop_front() else { return };
+            let job = self.jobs.get_mut(&name).expect("what is queued has a job");
+            job.stage = Stage::Loading;
+            self.n_loading += 1;
+            let last = self.known.get(&name).and_then(|known| known.code.clone());
+            let load = tokio::time::timeout(LOAD_TIME_MAX, self.registry.load(name.clone(), last));
+            let load = async move {
+                load.await
+                    .unwrap_or_else(|_| Err(RegistryError::Unavailable("reading takes too long".into())))
+            };
+            let supervisor = self.supervisor.clone();
+            let read = load.into_actor(self).then(move |loaded, watcher, _ctx| {
+                let Verdict { noticed, known, answer } = watcher.judge(&name, loaded);
+                tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| match answer {
+                    Some(answer) => watcher.conclude(name, known, answer, told, ctx),
+                    None => watcher.ask_again(name, ctx),
+                })
+            });
+            ctx.spawn(read);
+        }
+    }
+
+    fn judge(&mut self, name: &FunctionName, loaded: Result<Option<W::Code>, RegistryError>) -> Verdict<W> {
+        let known = self.known.get(name);
+        match loaded {
+            Ok(Some(code)) => {
+                let version = code.version().to_owned();
+                let same = known.is_some_and(|known| {
+                    known.rejected.is_none()
+                        && known.code.as_ref().is_some_and(|old| old.version() == version)
+                });
+                if same {
+                    return Verdict::nothing_new(Ok(Some(version)));
+                }
+                Verdict {
+                    noticed: Some(Noticed::Changed { name: name.clone(), code: code.clone() }),
+                    known: Update::Set(Known { code: Some(code), rejected: None }),
+                    answer: Some(Ok(Some(version))),
+                }
+            }
+            Ok(None) if known.is_none() => Verdict::nothing_new(Ok(None)),
+            Ok(None) => Verdict {
+                noticed: Some(Noticed::Removed { name: name.clone() }),
+                known: Update::Forget,
+                answer: Some(Ok(None)),
+            },
+            Err(RegistryError::Invalid(reason)) => self.reject(name, reason),
+            Err(RegistryError::Unsettled(reason)) => {
+                let began = self.jobs.get(name).map(|job| job.began);
+                if began.is_some_and(|began| began.elapsed() < SETTLE_MAX) {
+                    return Verdict { noticed: None, known: Update::Keep, answer: None };
+                }
+                self.reject(name, reason)
+            }
+            Err(error @ RegistryError::Unavailable(_)) => {
+                let reason = error.to_string();
+                self.failed_since_scan = true;
+                let answer = Err(Trouble::Unavailable(reason.clone()));
+                if self.trouble.as_ref() == Some(&reason) {
+                    return Verdict::nothing_new(answer);
+                }
+                warn!(self.log, "failed to read the registry, what is known is served on"; "error" => &reason);
+                self.trouble = Some(reason.clone());
+                let noticed = Some(Noticed::Trouble { reason: Some(reason) });
+                Verdict { noticed, known: Update::Keep, answer: Some(answer) }
+            }
+        }
+    }
+
+    fn reject(&self, name: &FunctionName, reason: String) -> Verdict<W> {
+        let known = self.known.get(name);
+        let answer = Err(Trouble::Rejected(reason.clone()));
+        if known.is_some_and(|known| known.rejected.as_ref() == Some(&reason)) {
+            return Verdict::nothing_new(answer);
+        }
+        let code = known.and_then(|known| known.code.clone());
+        Verdict {
+            noticed: Some(Noticed::Rejected { name: name.clone(), reason: reason.clone() }),
+            known: Update::Set(Known { code, rejected: Some(reason) }),
+            answer: Some(answer),
+        }
+    }
+
+    /// The files are still being written.
+    fn ask_again(&mut self, name: FunctionName, ctx: &mut Context<Self>) {
+        self.n_loading -= 1;
+        let job = self.jobs.get_mut(&name).expect("a job lasts until it is concluded");
+        job.stage = Stage::Settling;
+        ctx.run_later(SETTLE, move |watcher, ctx| watcher.look_again(name, ctx));
+        self.load_next(ctx);
+    }
+
+    fn conclude(
+        &mut self,
+        name: FunctionName,
+        known: Update<W>,
+        mut answer: Answer,
+        told: bool,
+        ctx: &mut Context<Self>,
+    ) {
+        self.n_loading -= 1;
+        if told {
+            match known {
+                Update::Keep => {}
+                Update::Set(known) => drop(self.known.insert(name.clone(), known)),
+                Update::Forget => drop(self.known.remove(&name)),
+            }
+        } else {
+            // What the supervisor knows is now unknown; another reading tells it anew.
+            warn!(self.log, "the supervisor did not take in what was read"; "name" => %name);
+            self.known.remove(&name);
+            self.failed_since_scan = true;
+            answer = Err(Trouble::Unavailable("the supervisor does not answer".into()));
+        }
+        let mut job = self.jobs.remove(&name).expect("a job lasts until it is concluded");
+        for asker in job.askers.drain(..) {
+            // One that has gone needs no answer.
+            let _ = asker.send(answer.clone());
+        }
+        if job.again {
+            let job = Job { askers: job.askers_again, ..Job::new() };
+            self.jobs.insert(name.clone(), job);
+            self.queue.push_front(name);
+        } else if job.began.elapsed() >= SETTLE_MAX && matches!(answer, Err(Trouble::Rejected(_))) {
+            // Given up on as half written; should the writer be merely slow, this finds the end of it.
+            ctx.run_later(UNSETTLED_AGAIN, move |watcher, ctx| watcher.want(name, ctx));
+        }
+        self.load_next(ctx);
+        self.take_stock(ctx);
+    }
+
+    fn look_again(&mut self, name: FunctionName, ctx: &mut Context<Self>) {
+        let job = self.jobs.get_mut(&name).expect("a job lasts until it is concluded");
+        job.stage = Stage::Queued;
+        self.queue.push_front(name);
+        self.load_next(ctx);
+    }
+
+    /// When all is read: was all of it readable?
+    fn take_stock(&mut self, ctx: &mut Context<Self>) {
+        if !self.jobs.is_empty() || self.scan != Scan::Resting {
+            return;
+        }
+        if self.failed_since_scan {
+            self.retry_later(ctx);
+            return;
+        }
+        self.retry.succeeded();
+        if self.trouble.take().is_some() {
+            info!(self.log, "the registry can be read again");
+            self.tell_of_trouble(None, ctx);
+        }
+    }
+
+    fn retry_later(&mut self, ctx: &mut Context<Self>) {
+        if self.retrying.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        let pause = self.retry.failed(now) - now;
+        self.retrying = Some(ctx.run_later(pause, |watcher, ctx| {
+            watcher.retrying = None;
+            watcher.rescan(ctx);
+        }));
+    }
+
+    fn tell_of_trouble(&self, reason: Option<String>, ctx: &mut Context<Self>) {
+        let told = tokio::time::timeout(TELL_TIME_MAX, self.supervisor.send(Noticed::Trouble { reason }));
+        ctx.spawn(told.into_actor(self).map(|told, watcher, _ctx| {
+            if !matches!(told, Ok(Ok(()))) {
+                warn!(watcher.log, "the supervisor was not told about the state of the registry");
+            }
+        }));
+    }
+
+    fn rescan(&mut self, ctx: &mut Context<Self>) {
+        if self.scan != Scan::Resting {
+            self.scan = Scan::RunningAndAgain;
+            return;
+        }
+        self.scan = Scan::Running;
+        self.failed_since_scan = false;
+        let scan = tokio::time::timeout(LOAD_TIME_MAX, self.registry.scan());
+        ctx.spawn(scan.into_actor(self).map(|scanned, watcher, ctx| {
+            let again = watcher.scan == Scan::RunningAndAgain;
+            watcher.scan = Scan::Resting;
+            let scanned = scanned
+                .unwrap_or_else(|_| Err(RegistryError::Unavailable("listing its functions takes too long".into())));
+            match scanned {
+                Ok(names) => {
+                    debug!(watcher.log, "scanned the registry"; "n_functions" => names.len());
+                    let gone: HashSet<_> = watcher.known.keys().cloned().collect();
+                    let names: HashSet<_> = names.into_iter().chain(gone).collect();
+                    for name in names {
+                        watcher.want(name, ctx);
+                    }
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    watcher.failed_since_scan = true;
+                    if watcher.trouble.as_ref() != Some(&reason) {
+                        warn!(watcher.log, "failed to scan the registry, what is known is served on"; "error" => &reason);
+                        watcher.trouble = Some(reason.clone());
+                        watcher.tell_of_trouble(Some(reason), ctx);
+                    }
+                }
+            }
+            if again {
+                watcher.rescan(ctx);
+            }
+            watcher.take_stock(ctx);
+        }));
+    }
+
+    /// Read what has been left alone for long enough, and come back when the next may have been.
+    fn read_settled(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .touched
+            .iter()
+            .filter(|(_, touch)| touch.due() <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.touched.remove(&name);
+            self.want(name, ctx);
+        }
+        if let Some(next) = self.touched.values().map(|touch| touch.due()).min() {
+            // A timer's grain is a millisecond.
+            let pause = (next - now).max(Duration::from_millis(1));
+            self.settling = Some(ctx.run_later(pause, |watcher, ctx| {
+                watcher.settling = None;
+                watcher.read_settled(ctx);
+            }));
+        }
+    }
+}
+
+impl Job {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            stage: Stage::Queued,
+            askers: Vec::new(),
+            again: false,
+            askers_again: Vec::new(),
+        }
+    }
+}
+
+/// Tell the supervisor, if there is something to tell, and wait until it has taken it in.
+async fn tell<W: World>(supervisor: Recipient<Noticed<W>>, noticed: Option<Noticed<W>>) -> bool {
+    match noticed {
+        Some(noticed) => {
+            matches!(tokio::time::timeout(TELL_TIME_MAX, supervisor.send(noticed)).await, Ok(Ok(())))
+        }
+        None => true,
+    }
+}
+
+impl<W: World> Actor for RegistryWatcher<W> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.rescan(ctx);
+    }
+}
+
+impl<W: World> Handler<Touched> for RegistryWatcher<W> {
+    type Result = ();
+
+    fn handle(&mut self, Touched { names }: Touched, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        for name in names {
+            self.touched
+                .entry(name)
+                .and_modify(|touch| touch.last = now)
+                .or_insert(Touch { first: now, last: now });
+        }
+        if self.settling.is_none() {
+            self.read_settled(ctx);
+        }
+    }
+}
+
+impl<W: World> Handler<Rescan> for RegistryWatcher<W> {
+    type Result = ();
+
+    fn handle(&mut self, _: Rescan, ctx: &mut Context<Self>) {
+        self.rescan(ctx);
+    }
+}
+
+impl<W: World> Handler<Lookup> for RegistryWatcher<W> {
+    type Result = ResponseFuture<Result<bool, Trouble>>;
+
+    fn handle(&mut self, Lookup { name }: Lookup, ctx: &mut Context<Self>) -> Self::Result {
+        match self.known.get(&name) {
+            Some(Known { code: Some(_), .. }) => return Box::pin(async { Ok(true) }),
+            Some(Known { rejected: Some(reason), .. }) => {
+                let reason = reason.clone();
+                return Box::pin(async { Err(Trouble::Rejected(reason)) });
+            }
+            _ => {}
+        }
+        let answer = self.want_now(name, false, ctx);
+        Box::pin(async { answer.await.map(|version| version.is_some()) })
+    }
+}
+
+impl<W: World> Handler<Refresh> for RegistryWatcher<W> {
+    type Result = ResponseFuture<Answer>;
+
+    fn handle(&mut self, Refresh { name }: Refresh, ctx: &mut Context<Self>) -> Self::Result {
+        // What was touched until now is read with this.
+        self.touched.remove(&name);
+        self.want_now(name, true, ctx)
+    }
+}
+
+impl<W: World> Handler<Crash> for RegistryWatcher<W> {
+    type Result = ();
+
+    fn handle(&mut self, _: Crash, _ctx: &mut Context<Self>) {
+        panic!("crashed on request");
+    }
+}

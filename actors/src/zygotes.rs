@@ -1,0 +1,362 @@
+//! The interpreters that are forked, and the standbys forked from them.
+//!
+//! A standby is made in about 2 ms and handed out in none, so some wait ready. How many: per class a
+//! target, [`ZygotesConfig::standbys`] for the default class and none for the others to begin with. Each
+//! time one is asked for and none is there, the target doubles (at least to 1), up to
+//! [`ZygotesConfig::standbys_max`]; after each [`SHRINK_AFTER`] without a request it halves again, towards
+//! where it began. Refilling happens off the path, one at a time, so that a burst of requests finds the
+//! machine's cores for itself; it pauses after failures.
+//!
+//! Whoever finds none waits for one that is prepared on demand, at most [`ON_DEMAND_MAX`] at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, SpawnHandle, WrapFuture,
+};
+use slog::{Logger, debug, warn};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::monitor::{Crash, Monitor};
+use crate::stats::WorkerStats;
+use crate::world::{Class, LaunchError, Launcher, Standby, World};
+
+/// Hand out a standby of this class.
+pub struct Acquire<W: World> {
+    /// What it must be like.
+    pub class: Class,
+    world: std::marker::PhantomData<fn() -> W>,
+}
+
+impl<W: World> Acquire<W> {
+    /// Of this class.
+    #[must_use]
+    pub fn new(class: Class) -> Self {
+        Self { class, world: std::marker::PhantomData }
+    }
+}
+
+impl<W: World> Message for Acquire<W> {
+    type Result = Result<W::Standby, LaunchError>;
+}
+
+/// Give up standbys that wait: memory is tight. The answer is how many there were.
+#[derive(Debug, Message)]
+#[rtype(result = "usize")]
+pub struct ReleaseIdle;
+
+/// Make no more, and give up those that wait: the worker ends.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Close;
+
+/// How many standbys wait, by class.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<(Class, usize)>")]
+pub struct Waiting;
+
+/// How many standbys to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct ZygotesConfig {
+    /// The class that most functions want: filled from the start.
+    pub default_class: Class,
+    /// Standbys of the default class that wait when nothing is asked for.
+    pub standbys: usize,
+    /// Standbys of any one class that wait at most; each takes about 1.5 MB.
+    pub standbys_max: usize,
+}
+
+/// Standbys prepared on demand at once: forks of one zygote queue up behind each other in the kernel, so
+/// that more at once would only make each slower.
+pub const ON_DEMAND_MAX: usize = 8;
+/// Requests for a standby that may wait; as many launches as a burst of new sandboxes can use within the
+/// time that a request waits, at 500 a second.
+pub const QUEUE_LENGTH_MAX: usize = 5_000;
+/// How long a request for a standby may wait; behind it waits a client.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long one standby may take; a fork that takes longer than this is stuck.
+pub const PREPARE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long nothing is asked for before a target shrinks.
+pub const SHRINK_AFTER: Duration = Duration::from_secs(30);
+/// The pause after a failed refill; it doubles up to [`REFILL_PAUSE_MAX`].
+pub const REFILL_PAUSE: Duration = Duration::from_millis(200);
+/// See [`REFILL_PAUSE`].
+pub const REFILL_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The pause in refilling after standbys were given up for memory's sake.
+pub const PRESSURE_PAUSE: Duration = Duration::from_secs(2);
+
+/// The owner of standbys.
+pub struct Zygotes<W: World> {
+    launcher: W::Launcher,
+    config: ZygotesConfig,
+    shelves: HashMap<Class, Shelf<W::Standby>>,
+    queue: VecDeque<Customer<W::Standby>>,
+    n_on_demand: usize,
+    refilling: bool,
+    refill_pause: Backoff,
+    not_before: Option<Instant>,
+    next_refill: Option<SpawnHandle>,
+    closed: bool,
+    stats: Arc<WorkerStats>,
+    log: Logger,
+    _monitor: Monitor,
+}
+
+/// The standbys of one class.
+struct Shelf<T> {
+    ready: Vec<T>,
+    target: usize,
+    least: usize,
+    last_asked: Instant,
+}
+
+struct Customer<T> {
+    class: Class,
+    deadline: Instant,
+    reach: oneshot::Sender<Result<T, LaunchError>>,
+}
+
+impl<W: World> Zygotes<W> {
+    /// Owns none yet; begins to fill up as soon as it runs.
+    #[must_use]
+    pub fn new(
+        launcher: W::Launcher,
+        config: ZygotesConfig,
+        stats: Arc<WorkerStats>,
+        log: Logger,
+        monitor: Monitor,
+    ) -> Self {
+        Self {
+            launcher,
+            config,
+            shelves: HashMap::new(),
+            queue: VecDeque::new(),
+            n_on_demand: 0,
+            refilling: false,
+            refill_pause: Backoff::new(REFILL_PAUSE, REFILL_PAUSE_MAX),
+            not_before: None,
+            next_refill: None,
+            closed: false,
+            stats,
+            log,
+            _monitor: monitor,
+        }
+    }
+
+    fn shelf(&mut self, class: Class) -> &mut Shelf<W::Standby> {
+        let least = if class == self.config.default_class { self.config.standbys } else { 0 };
+        self.shelves.entry(class).or_insert_with(|| Shelf {
+            ready: Vec::new(),
+            target: least,
+            least,
+            last_asked: Instant::now(),
+        })
+    }
+
+    /// Prepare for those who wait, as many at once as may be.
+    fn serve_queue(&mut self, ctx: &mut Context<Self>) {
+        while self.n_on_demand < ON_DEMAND_MAX {
+            let Some(customer) = self.queue.pop_front() else { return };
+            if customer.reach.is_closed() {
+                continue;
+            }
+            if customer.deadline <= Instant::now() {
+                let late = LaunchError::Resources("no standby became ready in time".into());
+                let _ = customer.reach.send(Err(late));
+                continue;
+            }
+            self.n_on_demand += 1;
+            let made = self.prepare(customer.class);
+            ctx.spawn(made.into_actor(self).map(move |made, zygotes, ctx| {
+                zygotes.n_on_demand -= 1;
+                // Whoever asked may have gone; then the standby is the next one's.
+                if let Err(Ok(standby)) = customer.reach.send(made) {
+                    zygotes.stock(customer.class, standby);
+                }
+                zygotes.serve_queue(ctx);
+                zygotes.refill(ctx);
+            }));
+        }
+    }
+
+    fn prepare(&self, class: Class) -> impl Future<Output = Result<W::Standby, LaunchError>> + use<W> {
+        let made = self.launcher.prepare(class);
+        let stats = Arc::clone(&self.stats);
+        let log = self.log.clone();
+        async move {
+            let made = match tokio::time::timeout(PREPARE_TIME_MAX, made).await {
+                Ok(made) => made,
+                Err(_) => {
+                    Err(LaunchError::Failed(format!("no standby after {} s", PREPARE_TIME_MAX.as_secs())))
+                }
+            };
+            match &made {
+                Ok(_) => stats.standbys_prepared.bump(),
+                Err(error) => {
+                    stats.prepares_failed.bump();
+                    warn!(log, "failed to prepare a standby"; "error" => %error);
+                }
+            }
+            made
+        }
+    }
+
+    fn stock(&mut self, class: Class, standby: W::Standby) {
+        if self.closed {
+            return;
+        }
+        let shelf = self.shelf(class);
+        if shelf.ready.len() < shelf.target.max(1) {
+            shelf.ready.push(standby);
+        }
+    }
+
+    /// Bring the shelves nearer to their targets by one standby, unless something more urgent is under way.
+    fn refill(&mut self, ctx: &mut Context<Self>) {
+        if self.closed || self.refilling || self.n_on_demand > 0 || self.next_refill.is_some() {
+            return;
+        }
+        let Some(class) = self.emptiest() else { return };
+        let now = Instant::now();
+        let wait = self.refill_pause.waits_until(now).max(self.not_before.filter(|then| *then > now));
+        if let Some(then) = wait {
+            self.next_refill = Some(ctx.run_later(then - now, |zygotes, ctx| {
+                zygotes.next_refill = None;
+                zygotes.refill(ctx);
+            }));
+            return;
+        }
+        self.refilling = true;
+        let made = self.prepare(class);
+        ctx.spawn(made.into_actor(self).map(move |made, zygotes, ctx| {
+            zygotes.refilling = false;
+            match made {
+                Ok(standby) => {
+                    zygotes.refill_pause.succeeded();
+                    zygotes.stock(class, standby);
+                }
+                Err(_) => {
+                    zygotes.refill_pause.failed(Instant::now());
+                }
+            }
+            zygotes.refill(ctx);
+        }));
+    }
+
+    /// The class whose shelf is furthest below its target.
+    fn emptiest(&self) -> Option<Class> {
+        self.shelves
+            .iter()
+            .map(|(class, shelf)| (shelf.target.saturating_sub(shelf.ready.len()), class))
+            .filter(|(n_missing, _)| *n_missing > 0)
+            .max_by_key(|(n_missing, _)| *n_missing)
+            .map(|(_, class)| *class)
+    }
+
+    /// Targets shrink where nothing was asked for; dead standbys go.
+    fn tidy(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        for shelf in self.shelves.values_mut() {
+            if now.saturating_duration_since(shelf.last_asked) >= SHRINK_AFTER && shelf.target > shelf.least {
+                shelf.target = (shelf.target / 2).max(shelf.least);
+                shelf.last_asked = now;
+            }
+            shelf.ready.retain(Standby::is_alive);
+            shelf.ready.truncate(shelf.target);
+        }
+        self.shelves.retain(|_, shelf| shelf.target > 0 || !shelf.ready.is_empty());
+        self.refill(ctx);
+    }
+}
+
+/// How often targets and standbys are looked at: often enough that one that died is not counted on for long.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+impl<W: World> Actor for Zygotes<W> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.shelf(self.config.default_class);
+        self.refill(ctx);
+        ctx.run_interval(TIDY_EVERY, Self::tidy);
+    }
+}
+
+impl<W: World> Handler<Acquire<W>> for Zygotes<W> {
+    type Result = ResponseFuture<Result<W::Standby, LaunchError>>;
+
+    fn handle(&mut self, Acquire { class, .. }: Acquire<W>, ctx: &mut Context<Self>) -> Self::Result {
+        if self.closed {
+            return Box::pin(async { Err(LaunchError::Resources("the worker is shutting down".into())) });
+        }
+        let standbys_max = self.config.standbys_max;
+        let shelf = self.shelf(class);
+        shelf.last_asked = Instant::now();
+        while let Some(standby) = shelf.ready.pop() {
+            if standby.is_alive() {
+                self.refill(ctx);
+                return Box::pin(async { Ok(standby) });
+            }
+        }
+        shelf.target = (shelf.target * 2).clamp(1, standbys_max.max(1));
+        if self.queue.len() >= QUEUE_LENGTH_MAX {
+            return Box::pin(async {
+                Err(LaunchError::Resources("too many sandboxes are being made".into()))
+            });
+        }
+        let (reach, answer) = oneshot::channel();
+        self.queue.push_back(Customer { class, deadline: Instant::now() + QUEUE_WAIT_MAX, reach });
+        self.serve_queue(ctx);
+        Box::pin(async {
+            answer
+                .await
+                .unwrap_or_else(|_| Err(LaunchError::Failed("the zygotes are being restarted".into())))
+        })
+    }
+}
+
+impl<W: World> Handler<ReleaseIdle> for Zygotes<W> {
+    type Result = usize;
+
+    fn handle(&mut self, _: ReleaseIdle, ctx: &mut Context<Self>) -> usize {
+        let released: Vec<_> = self.shelves.values_mut().flat_map(|shelf| shelf.ready.drain(..)).collect();
+        self.not_before = Some(Instant::now() + PRESSURE_PAUSE);
+        if !released.is_empty() {
+            debug!(self.log, "released standbys"; "n_released" => released.len());
+        }
+        self.refill(ctx);
+        released.len()
+    }
+}
+
+impl<W: World> Handler<Close> for Zygotes<W> {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, _ctx: &mut Context<Self>) {
+        self.closed = true;
+        self.shelves.clear();
+        for customer in self.queue.drain(..) {
+            let _ = customer.reach.send(Err(LaunchError::Resources("the worker is shutting down".into())));
+        }
+    }
+}
+
+impl<W: World> Handler<Waiting> for Zygotes<W> {
+    type Result = actix::MessageResult<Waiting>;
+
+    fn handle(&mut self, _: Waiting, _ctx: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult(self.shelves.iter().map(|(class, shelf)| (*class, shelf.ready.len())).collect())
+    }
+}
+
+impl<W: World> Handler<Crash> for Zygotes<W> {
+    type Result = ();
+
+    fn handle(&mut self, _: Crash, _ctx: &mut Context<Self>) {
+        panic!("crashed on request");
+    }
+}
