@@ -11,4 +11,7 @@
 
 mod support;
 
+mod invoke;
+mod leaks;
+mod registry;
 mod smoke;

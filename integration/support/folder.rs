@@ -16,8 +16,9 @@ pub(crate) fn write_folder(folder: &Path, files: Files<'_>) {
 }
 
 /// Puts a file into the place of another at once, as a careful program does.
-pub(crate) fn replace_folder(folder: &Path, file: &str, content: &str) {
-    let aside = folder.join(format!(".{file}.new"));
+pub(crate) fn replace_file(path: &Path, content: &str) {
+    let name = path.file_name().expect("it has a name").to_string_lossy();
+    let aside = path.with_file_name(format!(".{name}.new"));
     fs::write(&aside, content).expect("a file can be written");
-    fs::rename(&aside, folder.join(file)).expect("a file can be renamed");
+    fs::rename(&aside, path).expect("a file can be renamed");
 }

@@ -45,9 +45,37 @@ impl Footprint {
         self.cgroups.iter().map(PathBuf::as_path)
     }
 
+    /// How many processes, cgroups and namespaces were seen: that a look finds nothing afterwards means something
+    /// only if there was something.
+    pub(crate) fn n_seen(&self) -> (usize, usize, usize) {
+        (self.processes.len(), self.cgroups.len(), self.namespaces.len())
+    }
+
     /// What was seen and is still there, for people. Empty is as it should be.
     pub(crate) fn remains(&self) -> Vec<String> {
-        let mut found: Vec<String> = Vec::new();
+        let mut found = self.processes_left();
+        for cgroup in self.cgroups.iter().filter(|dir| dir.is_dir()) {
+            found.push(format!("cgroup {} with {:?}", cgroup.display(), pids_below(cgroup)));
+        }
+        found
+    }
+
+    /// The same when another worker runs in the directory, and its groups have the same names: those that are empty,
+    /// or have processes that are not the successor's, are left from before.
+    pub(crate) fn remains_beside(&self, successor: Process) -> Vec<String> {
+        let mut found = self.processes_left();
+        let own: BTreeSet<i32> = successor.descendants().into_iter().map(|process| process.pid).collect();
+        for group in self.cgroups.iter().flat_map(|dir| leaves(dir)) {
+            let pids = pids_below(&group);
+            if pids.is_empty() || pids.iter().any(|pid| !own.contains(pid)) {
+                found.push(format!("cgroup {} with {pids:?}", group.display()));
+            }
+        }
+        found
+    }
+
+    fn processes_left(&self) -> Vec<String> {
+        let mut found = Vec::new();
         for process in process::all() {
             let shared = process.namespaces().into_iter().find(|name| self.namespaces.contains(name));
             if self.processes.contains(&process) {
@@ -56,10 +84,18 @@ impl Footprint {
                 found.push(format!("{} in {namespace}", process.describe()));
             }
         }
-        for cgroup in self.cgroups.iter().filter(|dir| dir.is_dir()) {
-            found.push(format!("cgroup {} with {:?}", cgroup.display(), pids_below(cgroup)));
-        }
         found
+    }
+}
+
+/// The groups without groups in them.
+fn leaves(cgroup: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let inside: Vec<PathBuf> =
+        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect();
+    match (inside.is_empty(), cgroup.is_dir()) {
+        (true, true) => vec![cgroup.to_owned()],
+        _ => inside.iter().flat_map(|group| leaves(group)).collect(),
     }
 }
 

@@ -72,6 +72,8 @@ impl Expect for Reply {
 #[derive(Debug)]
 pub(crate) struct RawConnection {
     stream: TcpStream,
+    /// What has come and was not asked for yet.
+    pending: Vec<u8>,
 }
 
 impl RawConnection {
@@ -80,7 +82,7 @@ impl RawConnection {
         let stream = stream.expect("the worker can be connected to");
         stream.set_read_timeout(Some(patience(60))).expect("a timeout can be set");
         stream.set_write_timeout(Some(patience(60))).expect("a timeout can be set");
-        Self { stream }
+        Self { stream, pending: Vec::new() }
     }
 
     /// A request with a body of this length, of which nothing is sent yet.
@@ -102,30 +104,31 @@ impl RawConnection {
 
     /// Everything until the worker ends the connection.
     pub(crate) fn read_to_end(&mut self) -> String {
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 4096];
         // A reset after the answer is an end as well: the worker has not read all that was sent.
-        while let Ok(n @ 1..) = self.stream.read(&mut buffer) {
-            bytes.extend_from_slice(&buffer[..n]);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
+        while self.read_more() {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 
-    /// What comes until it holds these words.
+    /// What comes up to these words, them included. What comes after them is for the next time.
     #[track_caller]
     pub(crate) fn read_until(&mut self, words: &str) -> String {
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 4096];
         loop {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            if text.contains(words) {
-                return text;
+            let found = self.pending.windows(words.len()).position(|window| window == words.as_bytes());
+            if let Some(at) = found {
+                let rest = self.pending.split_off(at + words.len());
+                let text = std::mem::replace(&mut self.pending, rest);
+                return String::from_utf8_lossy(&text).into_owned();
             }
-            match self.stream.read(&mut buffer) {
-                Ok(n @ 1..) => bytes.extend_from_slice(&buffer[..n]),
-                other => panic!("{other:?} before {words:?} in {text:?}"),
-            }
+            let is_open = self.read_more();
+            assert!(is_open, "the end before {words:?} in {:?}", String::from_utf8_lossy(&self.pending));
         }
+    }
+
+    fn read_more(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        let n = self.stream.read(&mut buffer).unwrap_or(0);
+        self.pending.extend_from_slice(&buffer[..n]);
+        n > 0
     }
 
     /// Goes away, as a client that was killed does.

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::footprint::{self, Footprint, mounts};
 use super::http::{Payload, RawConnection};
-use super::wait::{block_on, eventually, patience};
+use super::wait::{block_on, eventually, patience, until};
 use super::{Files, Place, Process, Program, write_folder};
 
 /// A worker that is not started yet.
@@ -28,10 +29,11 @@ pub(crate) struct Setup {
 pub(crate) struct Worker {
     place: Place,
     ol_dir: PathBuf,
+    /// Gone once it was waited for; never there for one that runs in the background.
     child: Option<Child>,
     process: Process,
     port: u16,
-    footprint: Footprint,
+    footprint: Mutex<Footprint>,
     mounts: std::collections::BTreeSet<String>,
 }
 
@@ -83,7 +85,7 @@ impl Setup {
             child: Some(child),
             process,
             port: 0,
-            footprint: Footprint::default(),
+            footprint: Mutex::default(),
             mounts,
         };
         worker.wait_until_ready();
@@ -108,8 +110,28 @@ impl Worker {
         Setup::new().with(name, files)
     }
 
+    /// One that a command has started in the background, in a directory below `place`.
+    #[track_caller]
+    pub(crate) fn in_background(place: Place, ol_dir: PathBuf, pid: i32) -> Self {
+        let process = Process::of(pid).expect("the worker that was just started runs");
+        let mounts = mounts(&place.token());
+        let mut worker =
+            Self { place, ol_dir, child: None, process, port: 0, footprint: Mutex::default(), mounts };
+        worker.port = worker.process.listening_ports().first().copied().expect("it listens");
+        worker.footprint();
+        worker
+    }
+
     pub(crate) fn ol_dir(&self) -> &Path {
         &self.ol_dir
+    }
+
+    /// What it has, or has had, on the machine.
+    pub(crate) fn footprint(&self) -> Footprint {
+        // A test that panics elsewhere still wants to know.
+        let mut footprint = self.footprint.lock().unwrap_or_else(PoisonError::into_inner);
+        footprint.look(self.process);
+        footprint.clone()
     }
 
     pub(crate) fn worker_dir(&self) -> PathBuf {
@@ -274,7 +296,7 @@ impl Worker {
     /// The processes of one sandbox.
     pub(crate) fn sandbox_processes(&self, id: u64) -> Vec<Process> {
         let mut found: Vec<Process> = self
-            .footprint
+            .footprint()
             .cgroups()
             .flat_map(|root| footprint::pids_below(&root.join(format!("sandbox-{id}"))))
             .filter_map(Process::of)
@@ -295,10 +317,20 @@ impl Worker {
 
     /// Kills it as no program can prevent, and gives what it had.
     pub(crate) fn kill(&mut self) -> Footprint {
-        self.footprint.look(self.process);
+        let footprint = self.footprint();
         self.signal(Signal::SIGKILL);
         self.wait_for_end();
-        self.footprint.clone()
+        footprint
+    }
+
+    /// Starts it again, and kills it as soon as it is so far; gives what it had.
+    #[track_caller]
+    pub(crate) fn start_and_kill_when(&mut self, what: &str, has_come: impl Fn(Process) -> bool) -> Footprint {
+        let child = spawn(&self.place, &self.ol_dir, None);
+        self.process = Process::of(child.id().cast_signed()).expect("it was just started");
+        self.child = Some(child);
+        until(what, || has_come(self.process));
+        self.kill()
     }
 
     /// Starts it again in the same directory, after it has ended.
@@ -326,10 +358,14 @@ impl Worker {
     #[track_caller]
     fn stop(&mut self) {
         if self.child.is_some() {
-            self.footprint.look(self.process);
+            self.footprint();
             self.ol("worker down").succeed();
             let status = self.wait_for_end();
             assert!(status.success(), "the worker ended with {status}:\n{}", self.log());
+            self.check_directory();
+        } else if self.process.is_alive() {
+            self.footprint();
+            self.ol("worker down").succeed();
             self.check_directory();
         }
         self.check_machine();
@@ -338,9 +374,10 @@ impl Worker {
     /// Nothing outside of the worker's directory. The kernel may be a moment behind.
     #[track_caller]
     pub(crate) fn check_machine(&self) {
+        let footprint = self.footprint();
         let mut remains = Vec::new();
         let is_clean = || {
-            remains = self.footprint.remains();
+            remains = footprint.remains();
             let now = mounts(&self.place.token());
             remains.extend(now.difference(&self.mounts).map(|line| format!("mount {line}")));
             remains.is_empty().then_some(())
@@ -378,19 +415,23 @@ impl Worker {
             block_on(client.get("/pid")).ok().filter(|reply| reply.text() == pid)
         });
         self.port = eventually("the worker listens", || self.process.listening_ports().first().copied());
-        self.footprint.look(self.process);
+        self.footprint();
     }
 
     /// After a failed test: no questions, and no assertions on top of the one that failed.
     fn abandon(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
+        if !self.process.is_alive() {
+            return;
+        }
         let log = self.log();
         let tail: Vec<&str> = log.lines().rev().take(40).collect();
         eprintln!("the end of the worker's log:");
         tail.iter().rev().for_each(|line| eprintln!("  {line}"));
-        self.footprint.look(self.process);
-        drop(child.kill());
-        drop(child.wait());
+        self.footprint();
+        self.signal(Signal::SIGKILL);
+        if let Some(mut child) = self.child.take() {
+            drop(child.wait());
+        }
         let output = self.ol("worker force-cleanup").run();
         eprintln!("force-cleanup: {}{}", output.stdout, output.stderr);
     }
