@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use overrides::apply_overrides;
-pub use raw::RawConfig;
+pub use raw::{RawConfig, RawTrace};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -83,7 +83,7 @@ pub struct Config {
     /// Mechanisms that can be switched off.
     pub features: Features,
     /// What is logged in detail.
-    pub trace: raw::RawTrace,
+    pub trace: RawTrace,
     /// Zygotes to start with: a path, a JSON text or an object, as in OpenLambda.
     pub import_cache_tree: Option<Value>,
 }
@@ -97,7 +97,7 @@ pub struct Limits {
     pub mem_mb: u32,
     /// Processor time, in percent of one core: 200 is two cores.
     pub cpu_percent: u32,
-    /// Swap that a sandbox may use, in percent of its memory limit.
+    /// How readily its memory is swapped out, 0 to 100; 0 is never.
     pub swappiness: u32,
     /// How long one invocation may take.
     pub runtime: Duration,
@@ -447,14 +447,15 @@ fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
     Ok(path.to_owned())
 }
 
-/// Sandboxes get uids of their own, `uid_base` and up; there must be room for 65536 of them, and none
-/// may be the user of something else on the machine.
+/// Uids that may be in use from `uid_base` on: 65536 for each of at most 256 workers of a machine.
+const N_UIDS: u32 = 256 * 65_536;
+
+/// None of the uids from here on may be the user of something else on the machine.
 fn uid_base(uid: u32) -> Result<u32, ConfigError> {
-    if !(65_536..=u32::MAX / 2 - 256 * 65_536).contains(&uid) {
-        return field(
-            "uid_base",
-            format!("is {uid}, and must be from 65536 to 2147418111, where 65536 uids are free"),
-        );
+    let most = u32::MAX / 2 - N_UIDS;
+    if !(65_536..=most).contains(&uid) {
+        let problem = format!("is {uid}, and must be from 65536 to {most}, where {N_UIDS} uids are free");
+        return field("uid_base", problem);
     }
     Ok(uid)
 }

@@ -28,6 +28,12 @@ pub const DESCRIPTOR: &str = "base.json";
 /// Name of the directory that images are unpacked to, in the worker's directory.
 const UNPACKED: &str = "lambda";
 
+/// What temporary names start with.
+const UNPACKING_PREFIX: &str = ".lambda-";
+
+/// What temporary names start with.
+const DESCRIPTOR_PREFIX: &str = ".base-";
+
 /// Where the file tree of a base is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -154,7 +160,8 @@ impl Descriptor {
         let path = ol_dir.join(DESCRIPTOR);
         let error = |source| ImageError::Io { step: "write", path: path.clone(), source };
         let text = serde_json::to_string_pretty(self).expect("a descriptor can always be written");
-        let mut file = tempfile::Builder::new().prefix(".base-").tempfile_in(ol_dir).map_err(error)?;
+        let mut file =
+            tempfile::Builder::new().prefix(DESCRIPTOR_PREFIX).tempfile_in(ol_dir).map_err(error)?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(error)?;
         file.persist(&path).map_err(|failed| error(failed.error))?;
         sync_directory(ol_dir)
@@ -165,6 +172,7 @@ impl Descriptor {
 /// write `base.json`. `python` is the interpreter to use, relative to the base; `None` looks for one.
 /// An earlier base stays in place until the new one is complete. Blocks for as long as unpacking takes.
 pub fn prepare(ol_dir: &Path, image: Option<&Path>, python: Option<&Path>) -> Result<Descriptor, ImageError> {
+    sweep(ol_dir)?;
     let (base, image) = match image {
         None => (Base::Host, None),
         Some(given) => {
@@ -179,9 +187,27 @@ pub fn prepare(ol_dir: &Path, image: Option<&Path>, python: Option<&Path>) -> Re
         }
     };
     let mut descriptor = Descriptor { base, python: Python::default(), image };
-    descriptor.python = python::find(descriptor.root(), python)?;
+    descriptor.python = python::find(descriptor.root(), python, descriptor.base == Base::Host)?;
     descriptor.store(ol_dir)?;
     Ok(descriptor)
+}
+
+/// Remove what an `init` that was killed has left.
+fn sweep(ol_dir: &Path) -> Result<(), ImageError> {
+    let error = |source| ImageError::Io { step: "sweep", path: ol_dir.to_owned(), source };
+    for entry in fs::read_dir(ol_dir).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        let name = entry.file_name();
+        let is_left_over = [UNPACKING_PREFIX, DESCRIPTOR_PREFIX]
+            .iter()
+            .any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+        if is_left_over {
+            let is_dir = entry.file_type().map_err(error)?.is_dir();
+            if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }
+                .map_err(error)?;
+        }
+    }
+    Ok(())
 }
 
 /// Unpack an image beside the place where it will be, check it, and exchange the two.
@@ -189,13 +215,13 @@ fn unpack(ol_dir: &Path, image: &Path, python: Option<&Path>) -> Result<Base, Im
     let place = ol_dir.join(UNPACKED);
     let error = |step| move |path: &Path, source| ImageError::Io { step, path: path.to_owned(), source };
     let new = tempfile::Builder::new()
-        .prefix(".lambda-")
+        .prefix(UNPACKING_PREFIX)
         .tempdir_in(ol_dir)
         .map_err(|source| error("make a directory in")(ol_dir, source))?;
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(new.path(), permissions).map_err(|source| error("make")(new.path(), source))?;
     layout::unpack(image, new.path())?;
-    python::find(new.path(), python)?;
+    python::find(new.path(), python, false)?;
     if place.symlink_metadata().is_ok() {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         renameat_with(CWD, new.path(), CWD, &place, RenameFlags::EXCHANGE)

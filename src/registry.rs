@@ -14,6 +14,7 @@ mod archive;
 mod code;
 mod content;
 mod env_file;
+mod extension;
 mod folder;
 pub mod function_yaml;
 mod requirements;
@@ -28,7 +29,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actors::name::FunctionName;
 use actors::world::{self, LocalFuture, World};
@@ -44,6 +45,7 @@ use archive::ArchiveError;
 use code::{CodeError, Directory};
 pub(crate) use content::shown;
 use content::{Bounds, ContentError, Contents, Target, open_beneath};
+pub(crate) use extension::{ExtensionError, Extensions};
 use folder::{FolderError, Listing, Look, fingerprint, kind_name};
 
 /// What an archive's name ends with.
@@ -166,13 +168,26 @@ impl LocalRegistry {
         name: &FunctionName,
         last: Option<FunctionCode>,
     ) -> Result<Option<FunctionCode>, world::RegistryError> {
-        let _no_exchange = self.0.exchange.read().expect("nothing panics with this lock");
-        let loaded = match self.source(name)? {
+        // Not locked while it is read: what is open stays readable, and what changes is noticed.
+        let source = {
+            let _no_exchange = self.0.exchange.read().expect("nothing panics with this lock");
+            self.source(name)?
+        };
+        let loaded = match source {
             None => return Ok(None),
             Some(Source::Folder(folder)) => self.load_folder(name, &folder, last),
             Some(Source::Archive(file)) => self.load_archive(name, file, last),
         };
         loaded.map(Some).map_err(|error| error.for_actors(name))
+    }
+
+    /// A function's `ol.yaml` and `.env`, for `GET /registry/{name}/config`. `None`: there is no such
+    /// function. Reads the whole function; blocks on the file system.
+    pub fn function_config(
+        &self,
+        name: &FunctionName,
+    ) -> Result<Option<FunctionConfig>, world::RegistryError> {
+        Ok(self.load_blocking(name, None)?.map(|code| code.config().clone()))
     }
 
     fn load_folder(
@@ -190,14 +205,14 @@ impl LocalRegistry {
             }
             let mut hashing = Target::hashing(bounds);
             listing.copy(folder, &mut hashing)?;
-            if hashing.finish().hash() == *last.hash() && Listing::of(folder, bounds)? == listing {
+            if hashing.finish().hash() == *last.hash() && Listing::of(folder, bounds)?.is_same(&listing) {
                 last.set_fingerprint(fingerprint);
                 return Ok(last.clone());
             }
         }
         let (directory, mut target) = self.new_directory(name)?;
         listing.copy(folder, &mut target)?;
-        if Listing::of(folder, bounds)? != listing {
+        if !Listing::of(folder, bounds)?.is_same(&listing) {
             return Err(FolderError::Changed { path: PathBuf::from(name.as_str()) }.into());
         }
         self.generation(name, directory, &target.finish(), fingerprint, listing.age() < FOLDER_SETTLES)
@@ -212,8 +227,9 @@ impl LocalRegistry {
         let path = PathBuf::from(format!("{name}{ARCHIVE_SUFFIX}"));
         let read_error =
             |error: rustix::io::Errno| LoadError::Archive(ArchiveError::Read(error.into()), false);
+        let now = SystemTime::now();
         let look = Look::of(&fs::fstat(&file).map_err(read_error)?);
-        let fingerprint = fingerprint([(path.as_path(), &look)].into_iter());
+        let fingerprint = fingerprint([(path.as_path(), &look)].into_iter(), now);
         if let Some(last) = last.as_ref().filter(|last| last.looks_like(fingerprint)) {
             return Ok(last.clone());
         }
@@ -225,7 +241,7 @@ impl LocalRegistry {
         if !after.same_content(&look) {
             return Err(FolderError::Changed { path }.into());
         }
-        unpacked.map_err(|error| LoadError::Archive(error, look.age() < UPLOAD_SETTLES))?;
+        unpacked.map_err(|error| LoadError::Archive(error, look.age(now) < UPLOAD_SETTLES))?;
         let contents = target.finish();
         if let Some(last) = last.filter(|last| *last.hash() == contents.hash()) {
             last.set_fingerprint(fingerprint);
@@ -318,6 +334,13 @@ impl LocalRegistry {
         world::RegistryError::Unavailable(format!("{}: {error}", self.0.root.display()))
     }
 
+    async fn scan_and_report(self) -> Result<Vec<FunctionName>, world::RegistryError> {
+        let registry = self.clone();
+        let scan = blocking(move || registry.scan_blocking()).await?;
+        self.report(&scan.passed_over);
+        Ok(scan.names)
+    }
+
     /// Say once about each name that it is passed over.
     fn report(&self, passed_over: &[String]) {
         let mut reported = self.0.reported.lock().expect("nothing panics with this lock");
@@ -332,16 +355,7 @@ impl LocalRegistry {
 
 impl<W: World<Code = FunctionCode>> world::Registry<W> for LocalRegistry {
     fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, world::RegistryError>> {
-        let registry = self.clone();
-        Box::pin(async move {
-            let scan = blocking({
-                let registry = registry.clone();
-                move || registry.scan_blocking()
-            })
-            .await?;
-            registry.report(&scan.passed_over);
-            Ok(scan.names)
-        })
+        Box::pin(self.clone().scan_and_report())
     }
 
     fn load(

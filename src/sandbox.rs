@@ -36,3 +36,4 @@ mod uids;
 pub mod wire;
 
 pub use network::resolvers;
+pub use sys::register as watch_fd;

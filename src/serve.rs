@@ -247,6 +247,7 @@ fn listen(
 ) -> Result<(actix_web::dev::Server, actix_web::dev::Server), ServeError> {
     let for_private = app.clone();
     let public = HttpServer::new(move || ActixApp::new().app_data(app.clone()).configure(http::paths))
+        .on_connect(http::client::remember)
         .workers(config.n_http_threads)
         .max_connections(CONNECTIONS_PER_THREAD)
         .client_request_timeout(HEADERS_PATIENCE)
@@ -260,6 +261,7 @@ fn listen(
     let _ = fs::remove_file(socket);
     let in_use = |source| ServeError::Listen { address: socket.display().to_string(), source };
     let private = HttpServer::new(move || ActixApp::new().app_data(for_private.clone()).configure(http::private_paths))
+        .on_connect(http::client::remember)
         .workers(1)
         .client_request_timeout(HEADERS_PATIENCE)
         .shutdown_timeout(config.grace.as_secs())

@@ -234,3 +234,28 @@ fn files_are_named_when_they_cannot_be_read() {
     std::fs::write(&path, "{ \"reg_dir\": \"/c\", \"limits\": { \"procs\": 4 } }").unwrap();
     assert_eq!(Config::load(&path, dir.path()).unwrap().config.limits.procs, 4);
 }
+
+/// Every field that is written in `config.json` or `ol.yaml` is in the reference.
+#[test]
+fn every_field_is_documented() {
+    fn names(json: &Value, found: &mut Vec<String>) {
+        for (name, value) in json.as_object().into_iter().flatten() {
+            found.push(name.clone());
+            names(value, found);
+        }
+    }
+    let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIG.md")).unwrap();
+    let json = serde_json::to_value(RawConfig::default()).unwrap();
+    let mut found = Vec::new();
+    for (name, value) in json.as_object().unwrap() {
+        found.push(name.clone());
+        // Of what has no effect, the names inside are not of interest.
+        if !["docker", "storage", "kafka"].contains(&name.as_str()) {
+            names(value, &mut found);
+        }
+    }
+    for name in found {
+        let is_there = [format!("`{name}"), format!(".{name}`")].iter().any(|text| reference.contains(text));
+        assert!(is_there, "{name} is missing in docs/CONFIG.md");
+    }
+}

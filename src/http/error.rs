@@ -40,6 +40,9 @@ pub(super) enum HttpError {
     NotServable(String),
     #[error("the function did not answer within {0} s (its runtime_sec); its sandbox was ended")]
     Deadline(u64),
+    /// Nobody reads this; it is for the log of a proxy between.
+    #[error("the client closed the connection; the call was cancelled")]
+    ClientGone,
     #[error("the function's sandbox died: {0}")]
     Died(String),
     #[error("the function answered with something that is not HTTP: {0}")]
@@ -63,6 +66,7 @@ impl HttpError {
             Self::Head(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotServable(_) | Self::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::Died(_) | Self::Nonsense(_) => StatusCode::BAD_GATEWAY,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(refusal) => match refusal {

@@ -18,7 +18,7 @@ use actors::router::{Resolve, ResolveError, Route};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::App;
+use super::{App, client};
 use super::error::HttpError;
 use super::upload::{Body, Rest};
 use crate::frame::{HeadError, Kind, ResponseHead, push_line};
@@ -95,7 +95,10 @@ async fn invoke(request: &HttpRequest, payload: Payload, app: &App, prefix: &'st
     let waited_from = Instant::now();
     let lease = match route.pool.lease() {
         Leasing::Ready(lease) => lease,
-        Leasing::Queued(ticket) => ticket.await?,
+        Leasing::Queued(ticket) => tokio::select! {
+            lease = ticket => lease?,
+            () = client::gone(request) => return Err(HttpError::ClientGone),
+        },
         Leasing::Refused(refusal) => return Err(refusal.into()),
     };
     app.stats.wait_sandbox.add(waited_from.elapsed());
@@ -132,7 +135,14 @@ struct Call<'a> {
 impl Call<'_> {
     async fn exchange(&self, mut lease: Lease<Sandbox>, body: Body) -> Result<HttpResponse, HttpError> {
         let began = Instant::now();
-        let answer = timeout_at(self.deadline, self.converse(&mut lease, body)).await;
+        let answer = tokio::select! {
+            biased;
+            answer = timeout_at(self.deadline, self.converse(&mut lease, body)) => answer,
+            () = client::gone(self.request) => {
+                lease.discard(Discard::ClientGone);
+                return Err(HttpError::ClientGone);
+            }
+        };
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(Trouble::Channel(error))) => {

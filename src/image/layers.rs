@@ -19,7 +19,7 @@ use tar::{Archive, EntryType};
 
 use super::ImageError;
 use super::source::read_up_to;
-use crate::registry::shown;
+use crate::registry::{ExtensionError, Extensions, shown};
 
 /// All files of an image together, in bytes.
 const BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
@@ -100,7 +100,8 @@ impl Layers {
         };
         let room = BYTES_MAX - self.bytes + N_ENTRIES_MAX * 1024;
         let mut archive = Archive::new(decompressed(layer).map_err(damaged)?.take(room));
-        for entry in archive.entries().map_err(damaged)? {
+        let mut extensions = Extensions::default();
+        for entry in archive.entries().map_err(damaged)?.raw(true) {
             let mut entry = entry.map_err(damaged)?;
             self.n_entries += 1;
             self.bytes = self.bytes.saturating_add(entry.size());
@@ -110,8 +111,19 @@ impl Layers {
             if self.bytes > BYTES_MAX {
                 return Err(self.too_large(format!("{} GiB", BYTES_MAX >> 30)));
             }
-            let name = entry.path_bytes().into_owned();
-            self.put(&mut entry, &name).map_err(|problem| ImageError::Entry {
+            let name = extensions.name.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
+            let kind = entry.header().entry_type();
+            let put = match extensions.take_in(kind, &mut entry) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    let link = std::mem::take(&mut extensions).link;
+                    let link = link.or_else(|| entry.link_name_bytes().map(|link| link.into_owned()));
+                    self.put(&mut entry, kind, &name, link)
+                }
+                Err(ExtensionError::Refused(problem)) => Err(Problem::Refused(problem)),
+                Err(ExtensionError::Read(error)) => Err(Problem::Io(error)),
+            };
+            put.map_err(|problem| ImageError::Entry {
                 layer: n_layer,
                 entry: shown(&name),
                 problem: match problem {
@@ -135,13 +147,18 @@ impl Layers {
         })
     }
 
-    fn put<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, name: &[u8]) -> Result<(), Problem> {
-        let kind = entry.header().entry_type();
-        if matches!(kind, EntryType::XGlobalHeader) {
-            return Ok(());
-        }
+    fn put<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        kind: EntryType,
+        name: &[u8],
+        link: Option<Vec<u8>>,
+    ) -> Result<(), Problem> {
         let path = path_in_root(name)?;
-        let Some(last) = path.file_name() else { return Ok(()) }; // the root itself
+        let Some(last) = path.file_name() else {
+            // The root itself is there already.
+            return if kind == EntryType::Directory { Ok(()) } else { Err(Problem::Refused("has no name")) };
+        };
         let parent = self.directory(path.parent().unwrap_or(Path::new("")), Missing::Make)?;
         if last.as_bytes() == OPAQUE {
             return self.clear_below(&parent, path.parent().unwrap_or(Path::new("")), 0);
@@ -159,25 +176,28 @@ impl Layers {
         let mode = Mode::from_raw_mode(entry.header().mode().unwrap_or(0o644) & 0o755);
         match kind {
             EntryType::Directory => put_directory(&parent, last),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            EntryType::Regular | EntryType::Continuous => {
                 remove(&parent, last, 0)?;
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file = File::from(fs::openat(&parent, last, flags, Mode::from_raw_mode(0o600))?);
-                io::copy(entry, &mut file)?;
+                let bytes = io::copy(entry, &mut file)?;
+                if bytes != entry.size() {
+                    return Err(Problem::Refused("is cut off"));
+                }
                 fs::fchmod(&file, mode)?;
                 set_time(&file, entry.header().mtime().unwrap_or(0));
                 Ok(())
             }
             EntryType::Symlink => {
                 let target =
-                    entry.link_name_bytes().ok_or(Problem::Refused("is a link to nothing"))?.into_owned();
+                    link.filter(|link| !link.is_empty()).ok_or(Problem::Refused("is a link to nothing"))?;
                 remove(&parent, last, 0)?;
                 Ok(fs::symlinkat(OsStr::from_bytes(&target), &parent, last)?)
             }
             EntryType::Link => {
                 let target =
-                    entry.link_name_bytes().ok_or(Problem::Refused("is a link to nothing"))?.into_owned();
+                    link.filter(|link| !link.is_empty()).ok_or(Problem::Refused("is a link to nothing"))?;
                 self.put_hard_link(&parent, last, &target)
             }
             // Sandboxes have a /dev of their own.

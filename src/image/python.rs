@@ -25,8 +25,9 @@ pub struct Python {
     pub minor: u32,
 }
 
-/// Find the interpreter in `root`: `wanted`, or the first of the usual places.
-pub(super) fn find(root: &Path, wanted: Option<&Path>) -> Result<Python, ImageError> {
+/// Find the interpreter in `root`: `wanted`, or the first of the usual places. `is_host`: sandboxes get
+/// nothing of `root` but its `usr`.
+pub(super) fn find(root: &Path, wanted: Option<&Path>, is_host: bool) -> Result<Python, ImageError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root_fd = rustix::fs::open(root, flags, Mode::empty()).map_err(|error| ImageError::Io {
         step: "open",
@@ -35,9 +36,11 @@ pub(super) fn find(root: &Path, wanted: Option<&Path>) -> Result<Python, ImageEr
     })?;
     let mut places: Vec<PathBuf> = wanted.map(|path| vec![path.to_owned()]).unwrap_or_default();
     if wanted.is_none() {
-        // `python:3.x` images have theirs in /usr/local; a Debian one may be there beside it.
-        places.extend(["usr/local/bin/python3", "usr/bin/python3"].map(PathBuf::from));
-        for dir in ["usr/local/bin", "usr/bin"] {
+        // `python:3.x` images have theirs in /usr/local, and a Debian one, if any, only beside it. On a
+        // machine it is the other way round: what its distribution brought is complete.
+        let dirs = if is_host { ["usr/bin", "usr/local/bin"] } else { ["usr/local/bin", "usr/bin"] };
+        places.extend(dirs.map(|dir| Path::new(dir).join("python3")));
+        for dir in dirs {
             places
                 .extend((MINOR_MIN..=30).rev().map(|minor| Path::new(dir).join(format!("python3.{minor}"))));
         }
@@ -45,6 +48,10 @@ pub(super) fn find(root: &Path, wanted: Option<&Path>) -> Result<Python, ImageEr
     let mut found = String::new();
     for place in places {
         let Ok(Some(path)) = resolve(&root_fd, &place) else { continue };
+        if is_host && !path.starts_with("usr") {
+            found = format!(", only {}, which is not below /usr", Path::new("/").join(path).display());
+            continue;
+        }
         match minor_of(root, &path) {
             Some(minor) if minor >= MINOR_MIN => return Ok(Python { path, minor }),
             Some(minor) => found = format!(", only {} (Python 3.{minor})", path.display()),

@@ -180,6 +180,43 @@ fn a_file_tree_is_used_where_it_is() {
 }
 
 #[test]
+fn without_an_image_the_base_is_the_machine_itself() {
+    let scene = Scene::new();
+    match prepare(&scene.ol, None, None) {
+        Ok(descriptor) => {
+            assert_eq!((descriptor.base.clone(), descriptor.image.clone()), (Base::Host, None));
+            assert!(descriptor.python.path.starts_with("usr"), "{descriptor:?}");
+        }
+        Err(error) => assert!(
+            matches!(error, ImageError::NoPython { .. }),
+            "this machine has no Python in /usr: {error}"
+        ),
+    }
+}
+
+#[test]
+fn a_python_beside_usr_is_none_of_the_machine() {
+    let root = tempfile::tempdir().unwrap();
+    for dir in ["usr/bin", "opt/bin"] {
+        fs::create_dir_all(root.path().join(dir)).unwrap();
+    }
+    fs::write(root.path().join("opt/bin/python3.12"), "").unwrap();
+    fs::set_permissions(root.path().join("opt/bin/python3.12"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("/opt/bin/python3.12", root.path().join("usr/bin/python3")).unwrap();
+    let text = python::find(root.path(), None, true).unwrap_err().to_string();
+    assert!(text.contains("not below /usr"), "{text}");
+    assert_eq!(python::find(root.path(), None, false).unwrap().minor, 12);
+}
+
+#[test]
+fn what_a_killed_init_left_is_swept() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.ol.join(".lambda-abc/usr")).unwrap();
+    fs::write(scene.ol.join(".base-abc"), "{").unwrap();
+    scene.refused(Path::new("nothing"));
+}
+
+#[test]
 fn before_init_there_is_no_descriptor() {
     let scene = Scene::new();
     assert_eq!(Descriptor::load(&scene.ol).unwrap(), None);
@@ -322,6 +359,33 @@ fn hard_links_lead_to_files_of_the_image_only() {
 }
 
 #[test]
+fn long_names_and_long_links_are_understood() {
+    let scene = Scene::new();
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+    let mut tar = Builder::new(Vec::new());
+    let mut header = Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, &long, &b"1"[..]).unwrap();
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Symlink);
+    header.set_size(0);
+    tar.append_link(&mut header, "link", &long).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_size(1);
+    header.set_mode(0o644);
+    tar.append_pax_extensions([("path", "by-pax".as_bytes()), ("mtime", b"1.5")]).unwrap();
+    tar.append_data(&mut header, "cut", &b"2"[..]).unwrap();
+    let image = docker_archive(&scene, vec![Layer::python().bytes(), tar.into_inner().unwrap()]);
+    scene.prepare(&image).unwrap();
+    assert_eq!(
+        (scene.read(&long), scene.read("link"), scene.read("by-pax")),
+        ("1".into(), "1".into(), "2".into())
+    );
+    assert!(!scene.has("cut"));
+}
+
+#[test]
 fn bits_and_nodes_that_do_harm_are_left_out() {
     let scene = Scene::new();
     let image = docker_archive(
@@ -352,6 +416,9 @@ fn layers_that_make_no_sense_are_refused() {
         (Layer::python().link("a", "b").link("b", "a").file("a/x", ""), "circles"),
         (Layer::python().file("d/.wh.", ""), "deletes nothing"),
         (Layer::python().file("d/.wh...", ""), "deletes nothing"),
+        (Layer::python().put("s", EntryType::GNUSparse, 0o644, ""), "unknown kind"),
+        (Layer::python().put("l", EntryType::Symlink, 0o777, ""), "link to nothing"),
+        (Layer::python().put("L", EntryType::GNULongName, 0, "").file("f", ""), "has no name"),
         (Layer::python().put("odd", EntryType::new(b'Z'), 0o644, ""), "unknown kind"),
     ] {
         let scene = Scene::new();

@@ -8,12 +8,10 @@ use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 
 use flate2::bufread::MultiGzDecoder;
-use tar::{Archive, EntryType, PaxExtensions};
+use tar::{Archive, Entry, EntryType};
 
 use super::content::{ContentError, Target, relative, shown};
-
-/// Longest extension header, in bytes. A path has at most 4096, and a few attributes come with it.
-const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
+use super::extension::{ExtensionError, Extensions};
 
 /// Headers, padding and extension headers of one entry, in bytes; what one entry may add to the stream
 /// besides its content.
@@ -87,64 +85,58 @@ pub(crate) fn unpack(
 }
 
 fn read_entries<R: Read>(archive: &mut Archive<Stream<R>>, target: &mut Target) -> Result<(), ArchiveError> {
-    let mut long_name: Option<Vec<u8>> = None;
+    let mut extensions = Extensions::default();
     for entry in archive.entries().map_err(failed)?.raw(true) {
         let mut entry = entry.map_err(failed)?;
-        let name = long_name.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
-        let refuse = |problem| Err(ArchiveError::Entry { path: shown(&name), problem });
+        let name = extensions.name.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
+        let refuse = |problem| ArchiveError::Entry { path: shown(&name), problem };
         let kind = entry.header().entry_type();
-        match kind {
-            EntryType::GNULongName | EntryType::XHeader => {
-                let bytes = read_extension(&mut entry)?;
-                let path = if kind == EntryType::XHeader { path_of_pax(&bytes, &name)? } else { Some(bytes) };
-                if path.is_some() && long_name.is_some() {
-                    return refuse("has two names");
-                }
-                long_name = path.map(without_nul).or(long_name);
-                continue;
-            }
-            EntryType::XGlobalHeader => {
-                let bytes = read_extension(&mut entry)?;
-                if path_of_pax(&bytes, &name)?.is_some() {
-                    return refuse("gives every entry the same name");
-                }
-                continue;
-            }
-            _ => {}
-        }
-        long_name = None;
-        let kind = match kind {
-            EntryType::Regular if name.ends_with(b"/") => EntryType::Directory,
-            kind => kind,
-        };
-        let mode = match entry.header().mode() {
-            Ok(mode) => mode,
-            Err(_) => return refuse("has a mode that is no number"),
-        };
-        if mode & 0o7000 != 0 {
-            return refuse("has a setuid, setgid or sticky bit; remove it with chmod");
-        }
-        let path = match relative(&name) {
-            Ok(path) => path,
-            Err(problem) => return refuse(problem),
-        };
-        match kind {
-            EntryType::Directory if entry.size() != 0 => return refuse("is a directory with content"),
-            EntryType::Directory => target.directory(&path).map_err(ArchiveError::Content)?,
-            EntryType::Regular if path == PathBuf::new() => return refuse("is a file without a name"),
-            EntryType::Regular => {
-                let size = entry.size();
-                let mtime_s = entry.header().mtime().ok().and_then(|s| s.try_into().ok()).unwrap_or(0);
-                let bytes =
-                    target.file(&path, mode & 0o111 != 0, mtime_s, &mut entry).map_err(content_failed)?;
-                if bytes != size {
-                    return Err(ArchiveError::Truncated);
-                }
-            }
-            other => return refuse(refusal_of(other)),
+        let is_extension = extensions.take_in(kind, &mut entry).map_err(|error| match error {
+            ExtensionError::Read(error) => failed(error),
+            ExtensionError::Refused(problem) => refuse(problem),
+        })?;
+        if !is_extension {
+            put(&mut entry, kind, &name, std::mem::take(&mut extensions).link.is_some(), target)?;
         }
     }
-    if long_name.is_some() { Err(ArchiveError::Truncated) } else { Ok(()) }
+    if extensions.is_empty() { Ok(()) } else { Err(ArchiveError::Truncated) }
+}
+
+fn put<R: Read>(
+    entry: &mut Entry<'_, R>,
+    kind: EntryType,
+    name: &[u8],
+    is_link: bool,
+    target: &mut Target,
+) -> Result<(), ArchiveError> {
+    let refuse = |problem| Err(ArchiveError::Entry { path: shown(name), problem });
+    let kind = match kind {
+        EntryType::Regular if is_link => EntryType::Symlink,
+        EntryType::Regular if name.ends_with(b"/") => EntryType::Directory,
+        kind => kind,
+    };
+    let Ok(mode) = entry.header().mode() else {
+        return refuse("has a mode that is no number");
+    };
+    if mode & 0o7000 != 0 {
+        return refuse("has a setuid, setgid or sticky bit; remove it with chmod");
+    }
+    let path = match relative(name) {
+        Ok(path) => path,
+        Err(problem) => return refuse(problem),
+    };
+    match kind {
+        EntryType::Directory if entry.size() != 0 => refuse("is a directory with content"),
+        EntryType::Directory => target.directory(&path).map_err(ArchiveError::Content),
+        EntryType::Regular if path == PathBuf::new() => refuse("is a file without a name"),
+        EntryType::Regular => {
+            let size = entry.size();
+            let mtime_s = entry.header().mtime().ok().and_then(|s| s.try_into().ok()).unwrap_or(0);
+            let bytes = target.file(&path, mode & 0o111 != 0, mtime_s, entry).map_err(content_failed)?;
+            if bytes != size { Err(ArchiveError::Truncated) } else { Ok(()) }
+        }
+        other => refuse(refusal_of(other)),
+    }
 }
 
 fn refusal_of(kind: EntryType) -> &'static str {
@@ -158,49 +150,8 @@ fn refusal_of(kind: EntryType) -> &'static str {
         EntryType::Char | EntryType::Block => "is a device",
         EntryType::Fifo => "is a named pipe",
         EntryType::GNUSparse => "is a sparse file; pack without --sparse",
-        EntryType::GNULongLink => "is a link; a function has only files and directories",
         _ => "is of an unknown kind; a function has only files and directories",
     }
-}
-
-fn read_extension(entry: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
-    let mut bytes = Vec::new();
-    entry.take(EXTENSION_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > EXTENSION_BYTES_MAX {
-        return Err(ArchiveError::Damaged("an extension header is longer than any path".to_owned()));
-    }
-    Ok(bytes)
-}
-
-/// The path that a PAX header gives. Headers that change an entry's size, or make it a link or a sparse
-/// file, are refused: two readers could understand them differently.
-fn path_of_pax(bytes: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, ArchiveError> {
-    let refuse = |problem| Err(ArchiveError::Entry { path: shown(name), problem });
-    let mut path = None;
-    for extension in PaxExtensions::new(bytes) {
-        let Ok(extension) = extension else {
-            return refuse("has an extension header that cannot be read");
-        };
-        match extension.key_bytes() {
-            b"path" if path.is_some() => return refuse("has two names"),
-            b"path" => path = Some(extension.value_bytes().to_owned()),
-            b"size" => return refuse("has its size in an extension header"),
-            b"linkpath" => return refuse("is a link; a function has only files and directories"),
-            b"hdrcharset" => return refuse("has a character set of its own"),
-            key if key.starts_with(b"GNU.sparse.") => {
-                return refuse("is a sparse file; pack without --sparse");
-            }
-            _ => {}
-        }
-    }
-    Ok(path)
-}
-
-fn without_nul(mut name: Vec<u8>) -> Vec<u8> {
-    if name.last() == Some(&0) {
-        name.pop();
-    }
-    name
 }
 
 /// After the last entry: two blocks of zeros or more, and then the end of the gzip file.

@@ -34,9 +34,11 @@ pub(crate) enum FolderError {
 }
 
 /// All that is in a folder, sorted, as it looked at one moment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Listing {
     entries: Vec<Listed>,
+    /// When it was begun.
+    taken: SystemTime,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,11 +74,11 @@ impl Look {
         FileType::from_raw_mode(self.mode)
     }
 
-    /// How long ago it was last changed; zero if that is in the future.
-    pub(crate) fn age(&self) -> Duration {
+    /// How long before `now` it was last changed; zero if after.
+    pub(crate) fn age(&self, now: SystemTime) -> Duration {
         let changed = UNIX_EPOCH
             + Duration::new(self.ctime.0.try_into().unwrap_or(0), self.ctime.1.try_into().unwrap_or(0));
-        SystemTime::now().duration_since(changed).unwrap_or_default()
+        now.duration_since(changed).unwrap_or_default()
     }
 
     /// Whether the content is the same; a link that was added or removed changes nothing.
@@ -94,12 +96,15 @@ impl Look {
     }
 }
 
-/// A fingerprint of looks: equal means nothing was touched. `None` while a change is so recent that
-/// another could hide behind it.
-pub(crate) fn fingerprint<'a>(looks: impl Iterator<Item = (&'a Path, &'a Look)>) -> Option<[u8; 32]> {
+/// A fingerprint of looks that were taken at `now` or later: equal means nothing was touched. `None`
+/// when a change was so recent that another could hide behind it.
+pub(crate) fn fingerprint<'a>(
+    looks: impl Iterator<Item = (&'a Path, &'a Look)>,
+    now: SystemTime,
+) -> Option<[u8; 32]> {
     let mut hash = Sha256::new();
     for (path, look) in looks {
-        if look.age() < RACY {
+        if look.age(now) < RACY {
             return None;
         }
         hash.update(path.as_os_str().as_bytes());
@@ -111,17 +116,22 @@ pub(crate) fn fingerprint<'a>(looks: impl Iterator<Item = (&'a Path, &'a Look)>)
 
 impl Listing {
     pub(crate) fn fingerprint(&self) -> Option<[u8; 32]> {
-        fingerprint(self.entries.iter().map(|entry| (entry.path.as_path(), &entry.look)))
+        fingerprint(self.entries.iter().map(|entry| (entry.path.as_path(), &entry.look)), self.taken)
     }
 
-    /// How long ago something in it was last changed.
+    /// How long before something in it was last changed.
     pub(crate) fn age(&self) -> Duration {
-        self.entries.iter().map(|entry| entry.look.age()).min().unwrap_or(Duration::MAX)
+        self.entries.iter().map(|entry| entry.look.age(self.taken)).min().unwrap_or(Duration::MAX)
+    }
+
+    /// Whether nothing was touched between the two.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.entries == other.entries
     }
 
     /// List everything in `folder`.
     pub(crate) fn of(folder: impl AsFd, bounds: Bounds) -> Result<Self, FolderError> {
-        let mut listing = Self { entries: Vec::new() };
+        let mut listing = Self { entries: Vec::new(), taken: SystemTime::now() };
         let top = Path::new("");
         let look = fs::fstat(&folder).map_err(|error| read_error(top, error))?;
         listing.entries.push(Listed { path: top.to_owned(), look: Look::of(&look) });
@@ -231,5 +241,28 @@ pub(crate) fn kind_name(kind: FileType) -> &'static str {
         FileType::Directory => "a directory",
         FileType::RegularFile => "a file",
         _ => "of an unknown kind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recent_change_has_no_fingerprint() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f.py"), "1").unwrap();
+        let folder = File::open(dir.path()).unwrap();
+        let bounds = Bounds { bytes: 100, n_entries: 10, depth: 2 };
+        let mut listing = Listing::of(&folder, bounds).unwrap();
+        assert_eq!(listing.fingerprint(), None, "another change may hide behind it");
+        listing.taken += Duration::from_secs(60);
+        let settled = listing.fingerprint();
+        assert!(settled.is_some());
+        std::fs::rename(dir.path().join("f.py"), dir.path().join("g.py")).unwrap();
+        let mut other = Listing::of(&folder, bounds).unwrap();
+        other.taken += Duration::from_secs(60);
+        assert_ne!(other.fingerprint(), settled);
+        assert!(!other.is_same(&listing));
     }
 }

@@ -425,6 +425,56 @@ mod tests {
     }
 
     #[test]
+    fn events_that_the_kernel_lost_lead_to_a_rescan() {
+        let (mut eyes, _signals) = eyes();
+        let mut batch = Batch::default();
+        eyes.take_in(Ok(Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)), &mut batch);
+        assert!(batch.rescan);
+        let mut batch = Batch::default();
+        eyes.take_in(Err(notify::Error::generic("lost")), &mut batch);
+        assert!(batch.rescan);
+    }
+
+    #[test]
+    fn without_watches_the_registry_is_looked_at_every_time() {
+        let (mut eyes, _signals) = eyes();
+        eyes.give_up_events(&notify::Error::new(ErrorKind::MaxFilesWatch));
+        for _ in 0..2 {
+            let mut batch = Batch::default();
+            eyes.look_again(&mut batch);
+            assert!(batch.rescan);
+        }
+    }
+
+    #[test]
+    fn a_registry_that_was_exchanged_is_noticed_without_an_event() {
+        let (mut eyes, _signals) = eyes();
+        let mut batch = Batch::default();
+        eyes.look_again(&mut batch);
+        assert!(!batch.root_went && !batch.rescan, "it is the same still");
+        if let View::Events { root, .. } = &mut eyes.view {
+            root.1 += 1;
+        }
+        eyes.look_again(&mut batch);
+        assert!(batch.root_went);
+    }
+
+    fn eyes() -> (Eyes, Receiver<Signal>) {
+        let (sender, signals) = sync_channel(N_SIGNALS_MAX);
+        let mut eyes = Eyes {
+            root: std::env::temp_dir(),
+            poll: Duration::from_secs(1),
+            log: Logger::root(Discard, o!()),
+            sender,
+            overflowed: Arc::new(AtomicBool::new(false)),
+            view: View::Missing,
+        };
+        let watcher = eyes.watcher().unwrap();
+        eyes.view = View::Events { watcher, root: identity(&eyes.root).unwrap() };
+        (eyes, signals)
+    }
+
+    #[test]
     fn dropping_it_ends_its_thread() {
         let Scene { dir, events, _watch: watch } = Scene::start();
         drop(watch);

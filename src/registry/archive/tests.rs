@@ -149,10 +149,10 @@ fn links_and_devices_are_refused() {
         assert_refused(&[link(b"l", kind, "/etc"), file(b"l/x")], "link");
         assert_refused(&[link(b"l", kind, "f.py")], "link");
     }
-    assert_refused(&[pax(EntryType::XHeader, &[("linkpath", "/etc")]), file(b"l")], "is a link");
+    assert_refused(&[pax(EntryType::XHeader, &[("linkpath", "/etc")]), file(b"l")], "symbolic link");
     assert_refused(
         &[entry(b"K", EntryType::GNULongLink, 0, b"/etc\0"), link(b"l", EntryType::Symlink, "x")],
-        "is a link",
+        "symbolic link",
     );
     assert_refused(&[link(b"d", EntryType::Char, "")], "is a device");
     assert_refused(&[link(b"d", EntryType::Block, "")], "is a device");
