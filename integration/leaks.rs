@@ -9,7 +9,9 @@ use std::thread;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{Expect, Footprint, Place, Process, Program, Worker, free_port, mounts, requires, until};
+use crate::support::{
+    Expect, Footprint, Place, Process, Program, Worker, free_port, mounts, requires, until,
+};
 
 const ECHO: &str = "def f(event):\n    return event\n";
 
@@ -22,7 +24,10 @@ fn a_worker_that_is_stopped_leaves_nothing() {
         worker.call(name, "1").ok();
     }
     // A function may leave processes of its own behind.
-    worker.install_f("parent", "import os, time\ndef f(event):\n    if os.fork() == 0:\n        time.sleep(10000)\n");
+    worker.install_f(
+        "parent",
+        "import os, time\ndef f(event):\n    if os.fork() == 0:\n        time.sleep(10000)\n",
+    );
     worker.call("parent", "").ok();
     worker.lambda_until("its sandbox is frozen", "a", |lambda| lambda["frozen"] == 1);
     // What is looked for afterwards is there now, or the look would prove nothing.
@@ -129,7 +134,10 @@ fn a_second_worker_in_a_directory_is_refused_and_the_first_one_serves_on() {
     for command in ["worker up", "worker up -d", "worker init", "worker force-cleanup"] {
         let refused = worker.ol(command).fail();
         assert_eq!(refused.code, Some(1), "{command}");
-        let hint = format!("ol: already running (pid {pid}); to stop it: ol worker down -p {}\n", worker.ol_dir().display());
+        let hint = format!(
+            "ol: already running (pid {pid}); to stop it: ol worker down -p {}\n",
+            worker.ol_dir().display()
+        );
         assert_eq!(refused.stderr, hint, "{command}");
         assert_eq!(worker.call("echo", "1").ok(), json!(1), "{command}");
     }
@@ -148,7 +156,9 @@ fn a_taken_port_is_said_before_anything_is_made() {
         assert_eq!(refused.code, Some(1));
         assert_eq!(
             refused.stderr,
-            format!("ol: port {port} is taken: something else listens on localhost:{port}; choose another with -o worker_port=N\n")
+            format!(
+                "ol: port {port} is taken: something else listens on localhost:{port}; choose another with -o worker_port=N\n"
+            )
         );
         assert!(!dir.exists());
     }
@@ -173,7 +183,8 @@ fn under_load(worker: &Worker, meanwhile: impl FnOnce(&Worker)) {
             let is_over = &is_over;
             scope.spawn(move || {
                 let path = if n % 2 == 0 { "/run/a" } else { "/run/b" };
-                while !is_over.load(Ordering::Relaxed) && worker.try_request("POST", path, &[], "1").is_ok() {}
+                while !is_over.load(Ordering::Relaxed) && worker.try_request("POST", path, &[], "1").is_ok() {
+                }
             });
         }
         meanwhile(worker);

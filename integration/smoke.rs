@@ -74,13 +74,20 @@ fn the_way_from_init_to_down_says_what_the_documents_say() {
         "name state generation busy warm frozen starting queue invocations errors p50 ms p99 ms memory MB"
     );
     let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
-    assert_eq!((row[0], row[1], row[2], row[3], row[7], row[8], row[9]), ("echo", "ready", "1", "0", "0", "1", "0"), "{status}");
+    assert_eq!(
+        (row[0], row[1], row[2], row[3], row[7], row[8], row[9]),
+        ("echo", "ready", "1", "0", "0", "1", "0"),
+        "{status}"
+    );
 
     let down = ol(&format!("worker down -p {name}")).succeed();
     assert!(down.starts_with(&format!("Stopping the worker (pid {pid})\nStopped after ")), "{down}");
     let Output { code, stderr, .. } = ol(&format!("worker status -p {name}")).fail();
     assert_eq!(code, Some(1));
-    assert_eq!(stderr, format!("ol: the worker in {} is not running: StoppedClean\n", worker.ol_dir().display()));
+    assert_eq!(
+        stderr,
+        format!("ol: the worker in {} is not running: StoppedClean\n", worker.ol_dir().display())
+    );
     worker.finish();
 }
 
@@ -93,7 +100,10 @@ fn what_status_shows_is_there_for_programs_too() {
     let said: Value = serde_json::from_str(&worker.ol("worker status --json").succeed()).unwrap();
     assert_eq!(said["worker"]["pid"], worker.process().pid);
     let echo = &said["lambdas"][0];
-    assert_eq!((&echo["name"], &echo["state"], &echo["invocations"]), (&json!("echo"), &json!("ready"), &json!(1)));
+    assert_eq!(
+        (&echo["name"], &echo["state"], &echo["invocations"]),
+        (&json!("echo"), &json!("ready"), &json!(1))
+    );
     for field in ["busy", "warm", "frozen", "starting", "queue", "errors", "memory_bytes", "generation"] {
         assert!(echo[field].is_u64(), "{field} in {echo}");
     }
@@ -132,9 +142,15 @@ fn every_spelling_of_the_cluster_flag_means_the_same() {
         let dir = place.join(&format!("cluster-{n}"));
         let words = |verb: &str| format!("{verb} {flag}{}", dir.display());
         let said = Program::admin().words(&words("new")).succeed();
-        assert!(said.starts_with(&format!("Cluster Directory: {}\n\nWorker Defaults:\n{{", dir.display())), "{said}");
+        assert!(
+            said.starts_with(&format!("Cluster Directory: {}\n\nWorker Defaults:\n{{", dir.display())),
+            "{said}"
+        );
         assert!(said.ends_with("You may now start a cluster using the \"workers\" command\n"), "{said}");
-        assert_eq!(Program::admin().words(&words("status")).succeed(), "Worker Pings:\n\nCluster containers:\n\n");
+        assert_eq!(
+            Program::admin().words(&words("status")).succeed(),
+            "Worker Pings:\n\nCluster containers:\n\n"
+        );
         let again = Program::admin().words(&words("new")).fail();
         assert!(again.stderr.contains("exists already"), "{}", again.stderr);
     }
@@ -150,7 +166,10 @@ fn a_cluster_serves_what_lies_in_its_registry() {
     admin("new").succeed();
     let said = admin("workers").words(&format!("-p {port}")).succeed();
     let pid: i32 = between(&said, "pid ", ",").parse().unwrap();
-    assert_eq!(said, format!("Started worker: pid {pid}, port {port}, log at {}/logs/worker-0.out\n", dir.display()));
+    assert_eq!(
+        said,
+        format!("Started worker: pid {pid}, port {port}, log at {}/logs/worker-0.out\n", dir.display())
+    );
     let worker = Worker::in_background(place, dir.join("workers/worker-0"), pid);
     let admin =
         |verb: &str| Program::admin().arg(verb).arg("-cluster").arg(&dir).env("TMPDIR", worker.place().tmp());
@@ -160,7 +179,9 @@ fn a_cluster_serves_what_lies_in_its_registry() {
     assert_eq!(reply.expect(200), r#""Hello, Alice!""#);
     let status = admin("status").succeed();
     assert!(
-        status.starts_with(&format!("Worker Pings:\n  http://localhost:{port}/status => ready [200 OK]\n\nCluster containers:\n\n")),
+        status.starts_with(&format!(
+            "Worker Pings:\n  http://localhost:{port}/status => ready [200 OK]\n\nCluster containers:\n\n"
+        )),
         "{status}"
     );
     assert!(status.lines().last().unwrap().trim_start().starts_with("hello "), "{status}");

@@ -47,11 +47,15 @@ fn a_body_that_is_not_json_is_refused_with_the_place() {
     requires!(Root);
     let worker = Worker::start();
     worker.install_f("echo", "def f(event): return event");
-    for (body, place) in [("x", "line 1 column 1"), ("{\n  \"a\": }", "line 2 column 8"), ("1 2", "line 1 column 3")] {
+    for (body, place) in
+        [("x", "line 1 column 1"), ("{\n  \"a\": }", "line 2 column 8"), ("1 2", "line 1 column 3")]
+    {
         let text = worker.call("echo", body).expect(400);
         assert!(text.starts_with("the request body is not JSON: ") && text.contains(place), "{text}");
     }
-    assert!(worker.call("echo", vec![b'"', 0xff, b'"']).expect(400).starts_with("the request body is not JSON"));
+    assert!(
+        worker.call("echo", vec![b'"', 0xff, b'"']).expect(400).starts_with("the request body is not JSON")
+    );
     assert!(worker.call("echo", "[".repeat(100_000)).expect(400).contains("nested too deep"));
     assert_eq!(worker.call("echo", "[1]").ok(), json!([1]));
 }
@@ -66,9 +70,12 @@ def f(event):
     return {'set': {1}, 'thing': {'a': [0, Thing()]}, 'nan': float('nan'), 'bytes': b'x'}[event]
 ";
     worker.install_f("odd", code);
-    for (event, fault) in
-        [("set", "set at result"), ("thing", r#"Thing at result["a"][1]"#), ("nan", "nan at result"), ("bytes", "bytes at result")]
-    {
+    for (event, fault) in [
+        ("set", "set at result"),
+        ("thing", r#"Thing at result["a"][1]"#),
+        ("nan", "nan at result"),
+        ("bytes", "bytes at result"),
+    ] {
         let text = worker.call("odd", json!(event)).expect(500);
         assert_eq!(text, format!("the function returned an object that is not JSON: {fault}\n"));
     }
@@ -94,7 +101,10 @@ def f(event):
     let processes = worker.sandbox_processes(sandbox);
     assert!(processes.len() >= 2, "{processes:?}");
     let reply = call.join().unwrap().unwrap();
-    assert_eq!(reply.expect(504), "the function did not answer within 2 s (its runtime_sec); its sandbox was ended\n");
+    assert_eq!(
+        reply.expect(504),
+        "the function did not answer within 2 s (its runtime_sec); its sandbox was ended\n"
+    );
     until("its processes are gone", || processes.iter().all(|process| !process.is_alive()));
     let next = worker.call("slow", "1");
     assert_ne!(next.sandbox(), sandbox);

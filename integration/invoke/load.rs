@@ -29,7 +29,12 @@ fn every_answer_is_that_of_its_question() {
     let sum = |field: &str| lambdas.iter().map(|lambda| lambda[field].as_u64().unwrap()).sum::<u64>();
     assert_eq!(sum("invocations"), (N_CONNECTIONS * N_CALLS) as u64, "{status}");
     assert_eq!(sum("errors") + sum("refused") + sum("busy") + sum("queue"), 0, "{status}");
-    assert!(lambdas.iter().all(|lambda| lambda["warm"].as_u64().unwrap() + lambda["frozen"].as_u64().unwrap() <= 3), "{status}");
+    assert!(
+        lambdas
+            .iter()
+            .all(|lambda| lambda["warm"].as_u64().unwrap() + lambda["frozen"].as_u64().unwrap() <= 3),
+        "{status}"
+    );
 }
 
 /// One connection, kept open; bodies of many lengths.

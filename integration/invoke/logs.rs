@@ -27,7 +27,9 @@ def f(event):
     assert_ne!(ids[0], ids[1]);
     for (n, id) in ids.iter().enumerate() {
         let n = n + 1;
-        for line in [format!("{id} o said {n}"), format!("{id} e complained {n}"), format!("{id} - from a child")] {
+        for line in
+            [format!("{id} o said {n}"), format!("{id} e complained {n}"), format!("{id} - from a child")]
+        {
             worker.logged("chatty", &line);
         }
     }

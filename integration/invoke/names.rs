@@ -36,7 +36,9 @@ fn what_is_no_name_is_a_bad_request() {
     requires!(Root);
     let worker = Worker::start();
     let long = "x".repeat(300);
-    for name in [".", "..", ".hidden", "a%2fb", "%2e%2e", "..%2f..%2fetc", "a%20b", "a+b", "a%00", "%C3%A9", &long] {
+    for name in
+        [".", "..", ".hidden", "a%2fb", "%2e%2e", "..%2f..%2fetc", "a%20b", "a+b", "a%00", "%C3%A9", &long]
+    {
         for path in [format!("/run/{name}"), format!("/run/{name}/below")] {
             let text = worker.request("POST", &path, &[], "").expect(400);
             assert!(text.contains("a function's name"), "{path}: {text}");

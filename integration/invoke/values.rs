@@ -46,7 +46,8 @@ def f(event, context):
             'query': context.query, 'headers': context.headers, 'left': context.remaining_ms()}
 ";
     worker.install_f("look", code);
-    let headers = [("x-colour", "blue"), ("x-colour", "red"), ("connection", "x-hop"), ("x-request-id", "r1")];
+    let headers =
+        [("x-colour", "blue"), ("x-colour", "red"), ("connection", "x-hop"), ("x-request-id", "r1")];
     let seen = worker.request("PUT", "/run/look/items/%C3%A9?a=1&b=%20", &headers, "[1]").ok();
     let expected = json!({"event": [1], "method": "PUT", "path": "/items/é", "target": "/items/%C3%A9?a=1&b=%20", "query": "a=1&b=%20"});
     for (name, value) in expected.as_object().unwrap() {

@@ -33,7 +33,9 @@ fn stays_served(worker: &Worker, name: &str, reason: &str, breaks: impl Fn(&Path
 fn a_folder_that_breaks_keeps_its_last_good_code() {
     requires!(Root);
     let worker = Worker::start();
-    stays_served(&worker, "yaml", "ol.yaml: ", |folder| fs::write(folder.join("ol.yaml"), "a: b: c\n").unwrap());
+    stays_served(&worker, "yaml", "ol.yaml: ", |folder| {
+        fs::write(folder.join("ol.yaml"), "a: b: c\n").unwrap()
+    });
     stays_served(&worker, "field", "memory_mb", |folder| {
         fs::write(folder.join("ol.yaml"), "limits: {memory_mb: 5}\n").unwrap();
     });
@@ -64,7 +66,9 @@ fn an_archive_that_breaks_keeps_its_last_good_code() {
 #[test]
 fn a_function_that_never_was_good_says_what_to_mend() {
     requires!(Root);
-    let worker = Worker::with("bad", &[("ol.yaml", "reuse-sandbox: maybe"), ("f.py", "def f(event): return 1")]).start();
+    let worker =
+        Worker::with("bad", &[("ol.yaml", "reuse-sandbox: maybe"), ("f.py", "def f(event): return 1")])
+            .start();
     let text = worker.call("bad", "").expect(500);
     assert!(text.contains("ol.yaml: ") && text.contains("line 1"), "{text}");
     let said = worker.lambda_until("it is listed", "bad", |lambda| !lambda.is_null());
@@ -86,7 +90,9 @@ fn what_is_no_function_beside_functions_disturbs_nobody() {
     assert_eq!(worker.call("good", "").ok(), json!("good"));
     worker.call("README", "").expect(404);
     assert!(worker.call("link", "").expect(500).contains("symbolic link"));
-    assert!(worker.call("pipe", "").status.is_client_error() || worker.call("pipe", "").status.is_server_error());
+    assert!(
+        worker.call("pipe", "").status.is_client_error() || worker.call("pipe", "").status.is_server_error()
+    );
     until("the log says so", || worker.log().contains("not a name"));
     assert_eq!(worker.call("good", "").ok(), json!("good"));
 }

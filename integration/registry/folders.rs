@@ -14,7 +14,10 @@ fn a_folder_that_is_copied_in_is_a_function() {
     let worker = Worker::start();
     worker.call("new", "").expect(404);
     let elsewhere = worker.place().join("elsewhere");
-    crate::support::write_folder(&elsewhere, &[("f.py", "import part.x\ndef f(event): return part.x.X"), ("part/x.py", "X = 42")]);
+    crate::support::write_folder(
+        &elsewhere,
+        &[("f.py", "import part.x\ndef f(event): return part.x.X"), ("part/x.py", "X = 42")],
+    );
     Program::at("cp").arg("-r").arg(&elsewhere).arg(worker.registry().join("new")).succeed();
     // At the next request: whoever asks is not told 404 because of a moment.
     assert_eq!(worker.call("new", "").ok(), json!(42));
@@ -27,7 +30,11 @@ fn an_archive_that_is_dropped_in_is_a_function() {
     let worker = Worker::start();
     fs::write(worker.registry().join("packed.tar.gz"), Archive::of(V1)).unwrap();
     assert_eq!(worker.call("packed", "").ok(), json!("one"));
-    fs::write(worker.registry().join("packed.tar.gz"), Archive::of(&[("f.py", "def f(event): return 'two'")])).unwrap();
+    fs::write(
+        worker.registry().join("packed.tar.gz"),
+        Archive::of(&[("f.py", "def f(event): return 'two'")]),
+    )
+    .unwrap();
     until("the new one is served", || worker.call("packed", "").ok() == json!("two"));
     fs::remove_file(worker.registry().join("packed.tar.gz")).unwrap();
     until("it is gone", || worker.call("packed", "").status.as_u16() == 404);
@@ -121,7 +128,10 @@ fn two_hundred_functions_are_found_at_the_start_and_each_answers() {
         let status = worker.status_json();
         (status["lambdas"].as_array().unwrap().len() == 200).then_some(status)
     });
-    assert!(status["lambdas"].as_array().unwrap().iter().all(|lambda| lambda["state"] == "ready"), "{status}");
+    assert!(
+        status["lambdas"].as_array().unwrap().iter().all(|lambda| lambda["state"] == "ready"),
+        "{status}"
+    );
     for n in (0..200).step_by(20) {
         assert_eq!(worker.call(&format!("f{n}"), "").ok(), json!(n));
     }

@@ -23,10 +23,11 @@ impl Footprint {
         let (my_cgroups, my_namespaces) = (me.cgroups(), me.namespaces());
         let mounts = cgroup_mounts();
         self.processes.insert(worker);
+        let mut namespaces = BTreeSet::new();
         for process in worker.descendants() {
             self.processes.insert(process);
             let foreign = process.namespaces().into_iter().filter(|name| !my_namespaces.contains(name));
-            self.namespaces.extend(foreign);
+            namespaces.extend(foreign);
             for (id, path) in process.cgroups() {
                 if my_cgroups.get(&id) == Some(&path) {
                     continue;
@@ -38,6 +39,11 @@ impl Footprint {
                 self.cgroups.extend(there);
             }
         }
+        // Whoever is in one of its namespaces is its own, whoever its parent is. Looked up now, for the kernel gives
+        // the number of a namespace that is gone to the next one.
+        let is_inside = |process: &Process| !process.namespaces().is_disjoint(&namespaces);
+        self.processes.extend(process::all().into_iter().filter(is_inside));
+        self.namespaces.extend(namespaces);
     }
 
     /// The groups that hold all of the worker's, one per hierarchy.
@@ -75,24 +81,17 @@ impl Footprint {
     }
 
     fn processes_left(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for process in process::all() {
-            let shared = process.namespaces().into_iter().find(|name| self.namespaces.contains(name));
-            if self.processes.contains(&process) {
-                found.push(process.describe());
-            } else if let Some(namespace) = shared {
-                found.push(format!("{} in {namespace}", process.describe()));
-            }
-        }
-        found
+        self.processes.iter().filter(|process| process.is_alive()).map(|process| process.describe()).collect()
     }
 }
 
 /// The groups without groups in them.
 fn leaves(cgroup: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
-    let inside: Vec<PathBuf> =
-        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect();
+    let inside: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect();
     match (inside.is_empty(), cgroup.is_dir()) {
         (true, true) => vec![cgroup.to_owned()],
         _ => inside.iter().flat_map(|group| leaves(group)).collect(),

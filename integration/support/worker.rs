@@ -325,7 +325,11 @@ impl Worker {
 
     /// Starts it again, and kills it as soon as it is so far; gives what it had.
     #[track_caller]
-    pub(crate) fn start_and_kill_when(&mut self, what: &str, has_come: impl Fn(Process) -> bool) -> Footprint {
+    pub(crate) fn start_and_kill_when(
+        &mut self,
+        what: &str,
+        has_come: impl Fn(Process) -> bool,
+    ) -> Footprint {
         let child = spawn(&self.place, &self.ol_dir, None);
         self.process = Process::of(child.id().cast_signed()).expect("it was just started");
         self.child = Some(child);
