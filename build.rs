@@ -28,7 +28,10 @@ fn python_files() {
     let mut code = String::from("const PYTHON_FILES: &[(&str, &[u8])] = &[\n");
     for name in found {
         let path = root.join(&name);
-        code += &format!("    ({name:?}, include_bytes!({:?})),\n", path.to_str().expect("a path of ours is UTF-8"));
+        code += &format!(
+            "    ({name:?}, include_bytes!({:?})),\n",
+            path.to_str().expect("a path of ours is UTF-8")
+        );
     }
     code += "];\n";
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("python_files.rs");
@@ -38,7 +41,12 @@ fn python_files() {
 fn collect(root: &Path, directory: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(directory).expect("the runtime's directory can be read") {
         let path = entry.expect("the runtime's directory can be read").path();
-        let name = path.strip_prefix(root).expect("it lies below").to_str().expect("a path of ours is UTF-8").to_owned();
+        let name = path
+            .strip_prefix(root)
+            .expect("it lies below")
+            .to_str()
+            .expect("a path of ours is UTF-8")
+            .to_owned();
         if path.is_dir() && name != "tests" && !name.contains("__pycache__") {
             collect(root, &path, found);
         } else if name.ends_with(".py") {
@@ -54,7 +62,14 @@ fn native_module() {
     command
         .args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "_ol", "-D", "warnings"])
         .args(["-C", "panic=abort", "-C", "opt-level=2", "-C", "strip=symbols", "-C", "relocation-model=pic"])
-        .args(["-C", "link-arg=-nostdlib", "-C", "link-arg=-nostartfiles", "-C", "link-arg=-Wl,-z,relro,-z,now"])
+        .args([
+            "-C",
+            "link-arg=-nostdlib",
+            "-C",
+            "link-arg=-nostartfiles",
+            "-C",
+            "link-arg=-Wl,-z,relro,-z,now",
+        ])
         .args(["--target", &env::var("TARGET").expect("cargo sets TARGET")])
         .arg("-o")
         .arg(&out)

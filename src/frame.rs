@@ -170,7 +170,8 @@ impl<'a> ResponseHead<'a> {
     /// # Errors
     /// When it is not as the protocol says.
     pub fn parse(head: &'a [u8]) -> Result<Self, BrokenFrame> {
-        let (status, headers) = head.split_first_chunk::<4>().ok_or(BrokenFrame("the response has no status"))?;
+        let (status, headers) =
+            head.split_first_chunk::<4>().ok_or(BrokenFrame("the response has no status"))?;
         let [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\n'] = status else {
             return Err(BrokenFrame("the response has no status"));
         };
@@ -194,11 +195,15 @@ mod tests {
 
     #[test]
     fn frame_vectors() {
-        let header = Header { n_payload: 0x0102, kind: Kind::Response, flags: MORE, n_head: 4, invocation: 7 };
+        let header =
+            Header { n_payload: 0x0102, kind: Kind::Response, flags: MORE, n_head: 4, invocation: 7 };
         let bytes = [2, 1, 0, 0, 17, 1, 4, 0, 7, 0, 0, 0];
         assert_eq!(header.encode(), bytes);
         assert_eq!(Header::decode(&bytes), Ok(header));
-        assert_eq!(Header { kind: Kind::Request, flags: 0, ..header }.encode(), [2, 1, 0, 0, 2, 0, 4, 0, 7, 0, 0, 0]);
+        assert_eq!(
+            Header { kind: Kind::Request, flags: 0, ..header }.encode(),
+            [2, 1, 0, 0, 2, 0, 4, 0, 7, 0, 0, 0]
+        );
     }
 
     #[test]
@@ -214,7 +219,11 @@ mod tests {
         for head in [&b""[..], b"20\n", b"abc\n", b"099\n", b"200", b"200\nx"] {
             assert!(ResponseHead::parse(head).is_err(), "{head:?}");
         }
-        for bytes in [[0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 17, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 17, 8, 0, 0, 0, 0, 0, 0]] {
+        for bytes in [
+            [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 17, 0, 1, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 17, 8, 0, 0, 0, 0, 0, 0],
+        ] {
             assert!(Header::decode(&bytes).is_err(), "{bytes:?}");
         }
     }

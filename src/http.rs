@@ -40,8 +40,11 @@ pub fn paths(config: &mut ServiceConfig) {
     config
         .route("/run/{tail:.*}", web::route().to(run::run))
         .route("/run", web::route().to(no_name))
-        .route("/runLambda/{tail:.*}", web::post().to(run::run_lambda))
-        .route("/runLambda/{tail:.*}", web::method(actix_web::http::Method::OPTIONS).to(run::run_lambda_options))
+        .route(
+            "/runLambda/{tail:.*}",
+            web::method(actix_web::http::Method::OPTIONS).to(run::run_lambda_options),
+        )
+        .route("/runLambda/{tail:.*}", web::route().to(run::run_lambda))
         .route("/runLambda", web::route().to(no_name))
         .route("/status", web::route().to(status::ready))
         .route("/stats", web::route().to(status::stats))

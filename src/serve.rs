@@ -97,8 +97,10 @@ pub fn run(ol_dir: &Path, config: Config) -> Result<(), ServeError> {
     raise_file_limit(&log);
     // First, so that a taken port is known before anything else exists.
     let address = (config.host.as_str(), config.port);
-    let listener = TcpListener::bind(address)
-        .map_err(|source| ServeError::Listen { address: format!("{}:{}", config.host, config.port), source })?;
+    let listener = TcpListener::bind(address).map_err(|source| ServeError::Listen {
+        address: format!("{}:{}", config.host, config.port),
+        source,
+    })?;
     let result = actix::System::new().block_on(serve(ol_dir, config, listener, log.clone()));
     if let Err(error) = &result {
         error!(log, "the worker could not start"; "error" => %error);
@@ -120,7 +122,8 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     };
     let registry = LocalRegistry::open(&config, log.clone())?;
     let logs_dir = worker_dir.join("logs");
-    let logs = Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
+    let logs =
+        Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
     let spec = launcher_spec(&config, &descriptor, &worker_dir);
     let launcher = {
         let log = log.clone();
@@ -130,7 +133,8 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
             .map_err(ServeError::Sandbox)?
     };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
-    let parts = Parts { launcher: OlLauncher::new(launcher.clone(), stats), registry: registry.clone(), gauge };
+    let parts =
+        Parts { launcher: OlLauncher::new(launcher.clone(), stats), registry: registry.clone(), gauge };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config), log.clone());
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
 
@@ -260,16 +264,18 @@ fn listen(
     // What a killed worker left; nobody listens on it, we hold the directory's lock.
     let _ = fs::remove_file(socket);
     let in_use = |source| ServeError::Listen { address: socket.display().to_string(), source };
-    let private = HttpServer::new(move || ActixApp::new().app_data(for_private.clone()).configure(http::private_paths))
-        .on_connect(http::client::remember)
-        .workers(1)
-        .client_request_timeout(HEADERS_PATIENCE)
-        .shutdown_timeout(config.grace.as_secs())
-        .disable_signals()
-        .bind_uds(socket)
-        .map_err(in_use)?
-        .run();
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(file("set the mode of", socket))?;
+    let private =
+        HttpServer::new(move || ActixApp::new().app_data(for_private.clone()).configure(http::private_paths))
+            .on_connect(http::client::remember)
+            .workers(1)
+            .client_request_timeout(HEADERS_PATIENCE)
+            .shutdown_timeout(config.grace.as_secs())
+            .disable_signals()
+            .bind_uds(socket)
+            .map_err(in_use)?
+            .run();
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))
+        .map_err(file("set the mode of", socket))?;
     Ok((public, private))
 }
 
@@ -294,7 +300,8 @@ impl Signals {
 /// A sandbox takes some eight descriptors, and the customary soft limit is 1,024.
 fn raise_file_limit(log: &Logger) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         warn!(log, "cannot raise the limit of open files: fewer sandboxes can live at once"; "error" => %error);
     }
@@ -302,7 +309,8 @@ fn raise_file_limit(log: &Logger) {
 
 fn write_stats(worker_dir: &Path, stats: &Stats, log: &Logger) {
     let path = worker_dir.join("stats.json");
-    let text = serde_json::to_string_pretty(&stats.to_map()).expect("names and numbers can always be written");
+    let text =
+        serde_json::to_string_pretty(&stats.to_map()).expect("names and numbers can always be written");
     if let Err(error) = fs::write(&path, text) {
         warn!(log, "cannot write the statistics"; "path" => %path.display(), "error" => %error);
     }

@@ -50,7 +50,12 @@ impl world::Launcher<OlWorld> for OlLauncher {
         })
     }
 
-    fn install(&self, name: FunctionName, standby: Standby, code: FunctionCode) -> LocalFuture<Result<Sandbox, LaunchError>> {
+    fn install(
+        &self,
+        name: FunctionName,
+        standby: Standby,
+        code: FunctionCode,
+    ) -> LocalFuture<Result<Sandbox, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();

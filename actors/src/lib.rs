@@ -23,6 +23,8 @@
 
 pub mod backoff;
 pub mod evictor;
+#[cfg(test)]
+mod fake;
 pub mod lambda;
 pub mod latency;
 pub mod link;

@@ -734,7 +734,6 @@ impl<S: Sandbox> fmt::Debug for SharedPool<S> {
 }
 
 /// What came of asking for a sandbox.
-#[derive(Debug)]
 pub enum Leasing<S: Sandbox> {
     /// Here it is.
     Ready(Lease<S>),
@@ -742,6 +741,16 @@ pub enum Leasing<S: Sandbox> {
     Queued(Ticket<S>),
     /// There will be none.
     Refused(Refusal),
+}
+
+impl<S: Sandbox> fmt::Debug for Leasing<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(lease) => f.debug_tuple("Ready").field(lease).finish(),
+            Self::Queued(ticket) => f.debug_tuple("Queued").field(ticket).finish(),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+        }
+    }
 }
 
 impl<S: Sandbox> SharedPool<S> {
@@ -1266,3 +1275,6 @@ impl<S: Sandbox> Drop for Place<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,9 @@ pub(super) enum HttpError {
     NoName(&'static str),
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("no function is called '{0}': put its code into the registry, or see GET /registry/ for what is there")]
+    #[error(
+        "no function is called '{0}': put its code into the registry, or see GET /registry/ for what is there"
+    )]
     Unknown(String),
     /// The text is OpenLambda's; clients compare it.
     #[error("HTTP method not allowed. Sent: {sent}, Allowed: [{}]", allowed.join(" "))]
@@ -72,7 +74,9 @@ impl HttpError {
             Self::Refused(refusal) => match refusal {
                 Refusal::QueueFull | Refusal::QueueTimeout => StatusCode::TOO_MANY_REQUESTS,
                 // The function's author can mend the first two, nobody but the operator the others.
-                Refusal::Launch(LaunchError::Load(_) | LaunchError::Unsupported(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+                Refusal::Launch(LaunchError::Load(_) | LaunchError::Unsupported(_)) => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
                 _ => StatusCode::SERVICE_UNAVAILABLE,
             },
         }

@@ -25,14 +25,18 @@ fn text(mut response: HttpResponseBuilder, body: String) -> HttpResponse {
 impl From<UploadError> for HttpError {
     fn from(error: UploadError) -> Self {
         match error {
-            UploadError::Invalid(_) | UploadError::TooLarge { .. } | UploadError::Name(_) => Self::BadUpload(error.to_string()),
+            UploadError::Invalid(_) | UploadError::TooLarge { .. } | UploadError::Name(_) => {
+                Self::BadUpload(error.to_string())
+            }
             UploadError::Io { .. } | UploadError::Registry(_) => Self::Registry(error.to_string()),
         }
     }
 }
 
 /// Files are slow, and a thread that serves HTTP must not wait for one.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, UploadError> + Send + 'static) -> Result<T, HttpError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
+) -> Result<T, HttpError> {
     match web::block(work).await {
         Ok(result) => Ok(result?),
         Err(error) => Err(HttpError::Registry(error.to_string())),
@@ -131,7 +135,9 @@ async fn refresh(app: &Shared, name: &FunctionName) -> Result<(), HttpError> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(Trouble::Rejected(text))) => Err(HttpError::NotServable(text)),
         Ok(Err(trouble)) => Err(HttpError::Busy(trouble.to_string())),
-        Err(_) => Err(HttpError::Busy("the registry's watcher is being restarted; the change is seen a moment later".into())),
+        Err(_) => Err(HttpError::Busy(
+            "the registry's watcher is being restarted; the change is seen a moment later".into(),
+        )),
     }
 }
 

@@ -18,9 +18,9 @@ use actors::router::{Resolve, ResolveError, Route};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::{App, client};
 use super::error::HttpError;
 use super::upload::{Body, Rest};
+use super::{App, client};
 use crate::frame::{HeadError, Kind, ResponseHead, push_line};
 use crate::sandbox::channel::{ChannelError, Incoming};
 use crate::sandbox::launcher::Sandbox;
@@ -28,8 +28,15 @@ use crate::world::OlWorld;
 
 /// Headers that are about one connection, and so not the function's to see or to say (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 9] = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 /// Which sandbox and which of its invocations: what the function's log lines begin with.
 const INVOCATION_HEADER: &str = "x-ol-invocation";
@@ -80,7 +87,12 @@ fn split_path<'a>(path: &'a str, prefix: &'static str) -> Result<(FunctionName, 
     Ok((name.parse()?, if below.is_empty() { "/" } else { below }))
 }
 
-async fn invoke(request: &HttpRequest, payload: Payload, app: &App, prefix: &'static str) -> Result<HttpResponse, HttpError> {
+async fn invoke(
+    request: &HttpRequest,
+    payload: Payload,
+    app: &App,
+    prefix: &'static str,
+) -> Result<HttpResponse, HttpError> {
     let started = Instant::now();
     let (name, below) = split_path(request.uri().path(), prefix)?;
     let route = find(app, &name).await?;
@@ -90,7 +102,8 @@ async fn invoke(request: &HttpRequest, payload: Payload, app: &App, prefix: &'st
         let allowed = code.config().methods().into_iter().map(str::to_owned).collect();
         return Err(HttpError::Method { sent: method.to_owned(), allowed });
     }
-    let n_announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let n_announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = Body::begin(payload, n_announced, app.body_bytes_max).await?;
     let waited_from = Instant::now();
     let lease = match route.pool.lease() {
@@ -297,7 +310,7 @@ impl Streaming {
     fn pieces(self, answer: Incoming) -> impl futures_util::Stream<Item = Result<Bytes, ChannelError>> {
         let state = (self, Some(answer), 0, false);
         futures_util::stream::unfold(state, |(mut stream, mut first, mut n_rest, mut more)| async move {
-            let Some(lease) = stream.lease.as_mut() else { return None };
+            let lease = stream.lease.as_mut()?;
             let result = loop {
                 if let Some(incoming) = first.take() {
                     n_rest = incoming.n_rest;
@@ -305,7 +318,9 @@ impl Streaming {
                     if incoming.header.failed() && incoming.header.kind == Kind::ResponseBody {
                         // Too late for another status: the client has to see that the answer is not whole.
                         lease.count_error();
-                        break Some(Err(crate::frame::BrokenFrame("the function failed amid its answer").into()));
+                        break Some(Err(
+                            crate::frame::BrokenFrame("the function failed amid its answer").into()
+                        ));
                     }
                     if !incoming.body.is_empty() {
                         break Some(Ok(incoming.body));
@@ -327,7 +342,9 @@ impl Streaming {
                 }
                 match timeout_at(Instant::now() + stream.runtime, lease.channel.receive()).await {
                     Ok(Ok(incoming)) if incoming.header.kind == Kind::ResponseBody => first = Some(incoming),
-                    Ok(Ok(_)) => break Some(Err(crate::frame::BrokenFrame("no body where one was due").into())),
+                    Ok(Ok(_)) => {
+                        break Some(Err(crate::frame::BrokenFrame("no body where one was due").into()));
+                    }
                     Ok(Err(error)) => break Some(Err(error)),
                     Err(_) => break Some(Err(ChannelError::Closed)),
                 }
@@ -356,7 +373,8 @@ mod tests {
 
     #[test]
     fn a_path_is_split_behind_the_name() {
-        let split = |path| split_path(path, "/run/").map(|(name, below)| (name.to_string(), below.to_owned()));
+        let split =
+            |path| split_path(path, "/run/").map(|(name, below)| (name.to_string(), below.to_owned()));
         assert_eq!(split("/run/hello").unwrap(), ("hello".into(), "/".into()));
         assert_eq!(split("/run/hello/").unwrap(), ("hello".into(), "/".into()));
         assert_eq!(split("/run/hello/a%2Fb/c").unwrap(), ("hello".into(), "/a%2Fb/c".into()));
@@ -364,7 +382,9 @@ mod tests {
 
     #[test]
     fn a_path_that_names_no_function_is_a_bad_request() {
-        for path in ["/run/", "/run//x", "/run/.", "/run/..", "/run/..%2fx", "/run/a%2fb", "/run/%2e%2e", "/run/a b"] {
+        for path in
+            ["/run/", "/run//x", "/run/.", "/run/..", "/run/..%2fx", "/run/a%2fb", "/run/%2e%2e", "/run/a b"]
+        {
             let error = split_path(path, "/run/").unwrap_err();
             assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{path}");
         }

@@ -33,8 +33,12 @@ pub(super) async fn stats(app: Shared) -> HttpResponse {
 /// `/lambdas`: the per-lambda actors, for programs; the command line makes a table of it.
 pub(super) async fn lambdas(app: Shared) -> HttpResponse {
     let tree = &app.tree;
-    let (lambdas, health, memory, standbys) =
-        tokio::join!(tree.supervisor.send(Statuses), tree.supervisor.send(AskHealth), tree.evictor.addr().send(Memory), tree.zygotes.ask(Waiting));
+    let (lambdas, health, memory, standbys) = tokio::join!(
+        tree.supervisor.send(Statuses),
+        tree.supervisor.send(AskHealth),
+        tree.evictor.addr().send(Memory),
+        tree.zygotes.ask(Waiting)
+    );
     let Ok(lambdas) = lambdas else { return ending() };
     HttpResponse::Ok().json(serde_json::json!({
         "worker": {

@@ -31,7 +31,11 @@ pub(super) struct Rest {
 
 impl Body {
     /// Reads until the end or until the buffer is full. `n_announced` is the `Content-Length`.
-    pub(super) async fn begin(mut payload: Payload, n_announced: Option<u64>, bytes_max: usize) -> Result<Self, HttpError> {
+    pub(super) async fn begin(
+        mut payload: Payload,
+        n_announced: Option<u64>,
+        bytes_max: usize,
+    ) -> Result<Self, HttpError> {
         let too_long = || HttpError::BodyTooLong { mb_max: bytes_max >> 20 };
         if n_announced.is_some_and(|n| n > bytes_max as u64) {
             return Err(too_long());
@@ -55,7 +59,10 @@ impl Body {
             }
             if first.len() > BUFFERED_BYTES_MAX {
                 let n_read = first.len();
-                return Ok(Self { first: first.into_bytes(), rest: Some(Rest { payload, n_read, bytes_max }) });
+                return Ok(Self {
+                    first: first.into_bytes(),
+                    rest: Some(Rest { payload, n_read, bytes_max }),
+                });
             }
         }
     }

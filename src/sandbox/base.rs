@@ -18,8 +18,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{runtime_files, sys};
 use super::wire::{BaseSpec, ShimSpec};
+use super::{runtime_files, sys};
 
 /// What could not be done, and to what.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +46,19 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
 const DIRECTORIES: [&str; 12] =
     ["proc", "sys", "dev", "tmp", "handler", "packages", "runtime", "run", "var", "home", "root", "mnt"];
 /// Never taken from a base directory: these are ours.
-const OURS: [&str; 11] = ["proc", "sys", "dev", "tmp", "handler", "packages", "runtime", "run", "host", "mnt", "root"];
+const OURS: [&str; 11] =
+    ["proc", "sys", "dev", "tmp", "handler", "packages", "runtime", "run", "host", "mnt", "root"];
 /// Files of the machine's `/etc` that hold nothing private and that the standard library or a C library reads.
 const ETC_COPIED: [&str; 9] = [
-    "ld.so.cache", "localtime", "timezone", "mime.types", "services", "protocols", "gai.conf", "os-release", "debian_version",
+    "ld.so.cache",
+    "localtime",
+    "timezone",
+    "mime.types",
+    "services",
+    "protocols",
+    "gai.conf",
+    "os-release",
+    "debian_version",
 ];
 /// Directories of the machine's `/etc` that are bound read-only: certificates to check servers by.
 const ETC_BOUND: [&str; 3] = ["ssl/certs", "pki/tls/certs", "pki/ca-trust/extracted"];
@@ -62,8 +71,10 @@ const TREE_OPTIONS: &str = "size=8m,mode=755";
 pub(super) fn enter(spec: &ShimSpec) -> Result<()> {
     let root = &spec.mount_point;
     // Nothing that is mounted here may show outside, nor the other way round.
-    change(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None).context("make private", Path::new("/"))?;
-    change(Some("tmpfs"), root, Some("tmpfs"), MsFlags::MS_NOSUID, Some(TREE_OPTIONS)).context("mount a tmpfs on", root)?;
+    change(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)
+        .context("make private", Path::new("/"))?;
+    change(Some("tmpfs"), root, Some("tmpfs"), MsFlags::MS_NOSUID, Some(TREE_OPTIONS))
+        .context("mount a tmpfs on", root)?;
     match &spec.base {
         BaseSpec::Host => host_tree(root)?,
         BaseSpec::Directory(directory) => directory_tree(directory, root)?,
@@ -150,10 +161,16 @@ fn adopt(from: &Path, to: &Path) -> Result<()> {
 /// An `/etc` that names nobody: the machine's own is not for functions to read.
 fn own_etc(etc: &Path) -> Result<()> {
     let files = [
-        ("passwd", "root:x:0:0:root:/root:/bin/sh\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+        (
+            "passwd",
+            "root:x:0:0:root:/root:/bin/sh\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        ),
         ("group", "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"),
-        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"),
+        (
+            "nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+        ),
         ("hostname", "sandbox\n"),
         ("host.conf", "multi on\n"),
     ];
@@ -223,9 +240,12 @@ fn devices(dev: &Path) -> Result<()> {
         // The umask has taken bits off.
         fs::set_permissions(&path, Permissions::from_mode(0o666)).context("set the mode of", &path)?;
     }
-    for (name, target) in
-        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")]
-    {
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
         symlink(target, dev.join(name)).context("make the link", &dev.join(name))?;
     }
     Ok(())
@@ -247,7 +267,8 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// With everything mounted below it; and without devices and set-uid programs, whatever the machine allows there.
 fn bind_read_only(from: &Path, to: &Path) -> Result<()> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, from, flags).context("open the tree", from)?;
     sys::make_read_only(tree.as_fd()).context("make read-only", from)?;
     move_mount(&tree, "", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("mount on", to)

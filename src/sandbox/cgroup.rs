@@ -332,7 +332,8 @@ fn kill_all(path: &Path) {
     }
     for line in fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
         if let Ok(pid) = line.parse() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
@@ -348,7 +349,8 @@ struct Mounts {
 impl Mounts {
     fn read() -> Result<Self> {
         let path = Path::new("/proc/self/mounts");
-        let text = fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.into(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.into(), source })?;
         Ok(Self::parse(&text))
     }
 
@@ -356,7 +358,9 @@ impl Mounts {
         let mut mounts = Self { unified: None, v1: Vec::new() };
         for line in text.lines() {
             let mut words = line.split(' ').skip(1);
-            let (Some(point), Some(kind), Some(options)) = (words.next(), words.next(), words.next()) else { continue };
+            let (Some(point), Some(kind), Some(options)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
             match kind {
                 "cgroup2" => mounts.unified = mounts.unified.or_else(|| Some(point.into())),
                 "cgroup" => mounts.v1.push((point.into(), options.split(',').map(str::to_owned).collect())),
@@ -379,7 +383,10 @@ impl Mounts {
     }
 
     fn v1_with(&self, controller: &str) -> Option<&Path> {
-        self.v1.iter().find(|(_, names)| names.iter().any(|name| name == controller)).map(|(point, _)| point.as_path())
+        self.v1
+            .iter()
+            .find(|(_, names)| names.iter().any(|name| name == controller))
+            .map(|(point, _)| point.as_path())
     }
 }
 

@@ -39,7 +39,9 @@ pub enum ChannelError {
 impl From<io::Error> for ChannelError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Self::Closed,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+                Self::Closed
+            }
             _ => Self::Io(error),
         }
     }
@@ -106,7 +108,8 @@ impl Channel {
         let mut byte = [0u8; 1];
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
         // Unasked bytes are as bad as none: between invocations a sandbox is silent.
-        matches!(rustix::net::recv(self.stream(), &mut byte[..], flags), Err(rustix::io::Errno::AGAIN)) && self.buffer.is_empty()
+        matches!(rustix::net::recv(self.stream(), &mut byte[..], flags), Err(rustix::io::Errno::AGAIN))
+            && self.buffer.is_empty()
     }
 
     /// The number of the invocation that was sent last.
@@ -159,7 +162,14 @@ impl Channel {
         self.send_frame(Kind::Cancel, 0, self.invocation, &[], &[]).await
     }
 
-    async fn send_frame(&mut self, kind: Kind, flags: u8, invocation: u32, head: &[u8], body: &[u8]) -> Result<(), ChannelError> {
+    async fn send_frame(
+        &mut self,
+        kind: Kind,
+        flags: u8,
+        invocation: u32,
+        head: &[u8],
+        body: &[u8],
+    ) -> Result<(), ChannelError> {
         let n_payload = (head.len() + body.len()) as u32;
         let header = Header { n_payload, kind, flags, n_head: head.len() as u16, invocation }.encode();
         let socket = self.socket.here()?;
@@ -208,7 +218,8 @@ impl Channel {
         }
         let bytes = self.buffer.first_chunk().expect("the loop above has read that many");
         let header = Header::decode(bytes)?;
-        let n_wanted = (HEADER_BYTES + header.n_payload as usize).min(HEADER_BYTES + usize::from(header.n_head) + PIECE_BYTES_MAX);
+        let n_wanted = (HEADER_BYTES + header.n_payload as usize)
+            .min(HEADER_BYTES + usize::from(header.n_head) + PIECE_BYTES_MAX);
         while self.buffer.len() < n_wanted {
             self.buffer.reserve(n_wanted - self.buffer.len());
             self.fill().await?;

@@ -128,7 +128,9 @@ impl Family {
                 }
                 Some((FromShim::ZygoteStarted { .. }, _)) => break,
                 Some((FromShim::Failed { error }, _)) => return Err(io::Error::other(error)),
-                Some((other, _)) => return Err(io::Error::other(format!("the shim said {other:?} out of turn"))),
+                Some((other, _)) => {
+                    return Err(io::Error::other(format!("the shim said {other:?} out of turn")));
+                }
                 None => return Err(io::Error::other("the shim ended while it was started")),
             }
         }
@@ -183,7 +185,8 @@ impl Family {
         let exit = Arc::new(Exit::default());
         let id = birth.id;
         lock(&self.shared.forks).insert(id, Fork { reply, exit: Arc::clone(&exit) });
-        let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        let mut namespaces =
+            libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
         if self.own_network {
             namespaces |= libc::CLONE_NEWNET;
         }
@@ -201,7 +204,11 @@ impl Family {
         Ok(exit)
     }
 
-    async fn answer<T>(&self, answer: oneshot::Receiver<io::Result<T>>, forget: impl FnOnce()) -> io::Result<T> {
+    async fn answer<T>(
+        &self,
+        answer: oneshot::Receiver<io::Result<T>>,
+        forget: impl FnOnce(),
+    ) -> io::Result<T> {
         match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(io::Error::other("the zygote has ended")),
@@ -234,12 +241,19 @@ fn write_id_maps(pid: i32, uid_base: u32) -> io::Result<()> {
     let map = format!("0 {uid_base} {SLOT_UIDS}\n");
     for file in ["uid_map", "gid_map"] {
         let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-        fs::write(&path, &map).map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))?;
+        fs::write(&path, &map)
+            .map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))?;
     }
     Ok(())
 }
 
-fn listen_to_shim(socket: OwnedFd, shared: Arc<Shared>, forker: Forker, pid: Option<i32>, log: Logger) -> io::Result<()> {
+fn listen_to_shim(
+    socket: OwnedFd,
+    shared: Arc<Shared>,
+    forker: Forker,
+    pid: Option<i32>,
+    log: Logger,
+) -> io::Result<()> {
     thread::Builder::new().name("shim-listener".into()).spawn(move || {
         loop {
             match receive::<FromShim>(socket.as_fd()) {
@@ -247,13 +261,17 @@ fn listen_to_shim(socket: OwnedFd, shared: Arc<Shared>, forker: Forker, pid: Opt
                     let result = fds.pop().ok_or_else(|| io::Error::other("the shim sent no pidfd"));
                     answer_shell(&shared, id, result);
                 }
-                Ok(Some((FromShim::ShellFailed { id, error }, _))) => answer_shell(&shared, id, Err(io::Error::other(error))),
+                Ok(Some((FromShim::ShellFailed { id, error }, _))) => {
+                    answer_shell(&shared, id, Err(io::Error::other(error)))
+                }
                 Ok(Some((FromShim::ZygoteExited { status, .. }, _))) => {
                     warn!(log, "a zygote has ended"; "status" => describe_status(status));
                     shared.ended.store(true, Ordering::Release);
                     lock(&shared.forks).clear();
                 }
-                Ok(Some((FromShim::Failed { error }, _))) => warn!(log, "a shim has failed"; "error" => error),
+                Ok(Some((FromShim::Failed { error }, _))) => {
+                    warn!(log, "a shim has failed"; "error" => error)
+                }
                 Ok(Some((other, _))) => debug!(log, "a shim said something out of turn"; "message" => ?other),
                 Ok(None) | Err(_) => break,
             }

@@ -64,9 +64,14 @@ fn prepare(spec: &ShellSpec) -> Result<(), String> {
         .map_err(step("mount /tmp"))?;
     if spec.own_network {
         let kind = rustix::net::SocketType::DGRAM;
-        let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, rustix::net::SocketFlags::CLOEXEC, None)
-            .map_err(io::Error::from)
-            .map_err(step("open a socket"))?;
+        let socket = rustix::net::socket_with(
+            rustix::net::AddressFamily::INET,
+            kind,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(io::Error::from)
+        .map_err(step("open a socket"))?;
         sys::loopback_up(socket.as_fd()).map_err(step("bring up the loopback interface"))?;
     }
     std::env::set_current_dir(Path::new("/")).map_err(step("enter /"))?;
@@ -77,7 +82,9 @@ fn prepare(spec: &ShellSpec) -> Result<(), String> {
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    rustix::thread::set_capabilities(None, none).map_err(io::Error::from).map_err(step("drop capabilities"))?;
+    rustix::thread::set_capabilities(None, none)
+        .map_err(io::Error::from)
+        .map_err(step("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(step("set no_new_privs"))
 }
 
@@ -92,7 +99,10 @@ fn bury_orphans() -> io::Result<Infallible> {
     child_signal.add(Signal::SIGCHLD);
     child_signal.thread_block()?;
     loop {
-        while !matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
+        while !matches!(
+            waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::StillAlive) | Err(_)
+        ) {}
         child_signal.wait()?;
     }
 }

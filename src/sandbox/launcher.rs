@@ -35,7 +35,8 @@ const EXIT_PATIENCE: Duration = Duration::from_millis(200);
 /// Open files of one sandbox: the customary soft limit, which programs with `select` rely on.
 const SANDBOX_FILES_MAX: u32 = 1024;
 /// What the shims and zygotes of a worker may use: one interpreter with the standard library is 25 MB.
-const FAMILY_LIMITS: Limits = Limits { memory_bytes: 1 << 30, swap_bytes: 1 << 30, cpu_percent: 1000, n_processes: 70_000 };
+const FAMILY_LIMITS: Limits =
+    Limits { memory_bytes: 1 << 30, swap_bytes: 1 << 30, cpu_percent: 1000, n_processes: 70_000 };
 
 /// What the launcher is made from.
 #[derive(Debug, Clone)]
@@ -273,8 +274,14 @@ impl Launcher {
         let mut standby = Standby { channel: Channel::new(ours), process, naming };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
             Ok(Ok(())) => Ok(standby),
-            Ok(Err(error)) => Err(LaunchError::Failed(format!("wait for a new interpreter: {}", standby.process.obituary(&error).await))),
-            Err(_) => Err(LaunchError::Failed(format!("a new interpreter did not answer in {} s", WARM_PATIENCE.as_secs()))),
+            Ok(Err(error)) => Err(LaunchError::Failed(format!(
+                "wait for a new interpreter: {}",
+                standby.process.obituary(&error).await
+            ))),
+            Err(_) => Err(LaunchError::Failed(format!(
+                "a new interpreter did not answer in {} s",
+                WARM_PATIENCE.as_secs()
+            ))),
         }
     }
 
@@ -294,7 +301,11 @@ impl Launcher {
             None => return Err(LaunchError::Failed("the standby has no init".into())),
         };
         naming.assign(program.name.clone());
-        self.inner.mounter.attach_code(init, &program.directory).await.map_err(failed("mount the function's code"))?;
+        self.inner
+            .mounter
+            .attach_code(init, &program.directory)
+            .await
+            .map_err(failed("mount the function's code"))?;
         let load = Load {
             protocol: PROTOCOL,
             name: program.name.as_str(),
@@ -306,7 +317,9 @@ impl Launcher {
         };
         let load = serde_json::to_vec(&load).map_err(|error| LaunchError::Failed(error.to_string()))?;
         match tokio::time::timeout(program.load_patience, exchange(&mut channel, Kind::Load, &load)).await {
-            Ok(Ok(Answer::Ready(ready))) => Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false }),
+            Ok(Ok(Answer::Ready(ready))) => {
+                Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
+            }
             Ok(Ok(Answer::LoadFailed(text))) => Err(LaunchError::Load(text)),
             Ok(Err(error)) => {
                 let cause = process.obituary(&error).await;
@@ -350,7 +363,8 @@ impl Inner {
             return Ok(Arc::clone(family));
         }
         let number = self.next_family.fetch_add(1, Ordering::Relaxed);
-        let cgroup = self.cgroups.create(&format!("zygote-{number}"), FAMILY_LIMITS).map_err(io::Error::other)?;
+        let cgroup =
+            self.cgroups.create(&format!("zygote-{number}"), FAMILY_LIMITS).map_err(io::Error::other)?;
         let spec = ShimSpec {
             base: self.spec.base.clone(),
             mount_point: self.spec.scratch.clone(),
@@ -361,7 +375,8 @@ impl Inner {
             packages: self.spec.packages.clone(),
             n_cgroups: 0,
         };
-        let family = Family::start(&self.forker, &spec, SANDBOX_FILES_MAX, &self.filter, Arc::new(cgroup), &self.log)?;
+        let family =
+            Family::start(&self.forker, &spec, SANDBOX_FILES_MAX, &self.filter, Arc::new(cgroup), &self.log)?;
         let family = Arc::new(family);
         *guard = Some(Arc::clone(&family));
         Ok(family)
@@ -400,7 +415,10 @@ impl Process {
         if let Some(group) = group
             && group.n_oom_kills() > 0
         {
-            return format!("out of memory: it used more than its limit of {} MB", group.limits().memory_bytes >> 20);
+            return format!(
+                "out of memory: it used more than its limit of {} MB",
+                group.limits().memory_bytes >> 20
+            );
         }
         match status {
             Some(status) => format!("its interpreter ended: {}", super::family::describe_status(status)),
@@ -419,7 +437,9 @@ impl Standby {
     async fn warm(&mut self) -> Result<(), ChannelError> {
         match exchange(&mut self.channel, Kind::Warm, &[]).await? {
             Answer::Ready(_) => Ok(()),
-            Answer::LoadFailed(_) => Err(crate::frame::BrokenFrame("it cannot load what it was not given").into()),
+            Answer::LoadFailed(_) => {
+                Err(crate::frame::BrokenFrame("it cannot load what it was not given").into())
+            }
         }
     }
 }
@@ -434,8 +454,8 @@ async fn exchange(channel: &mut Channel, kind: Kind, body: &[u8]) -> Result<Answ
     let answer = channel.receive().await?;
     match answer.header.kind {
         Kind::Ready => {
-            let ready: Ready =
-                serde_json::from_slice(&answer.body).map_err(|_| crate::frame::BrokenFrame("READY is not what it should be"))?;
+            let ready: Ready = serde_json::from_slice(&answer.body)
+                .map_err(|_| crate::frame::BrokenFrame("READY is not what it should be"))?;
             if ready.protocol != PROTOCOL {
                 return Err(crate::frame::BrokenFrame("another version of the protocol").into());
             }

@@ -163,7 +163,8 @@ impl Lines {
     fn record<'a>(&self, line: &'a [u8]) -> Option<(String, char, &'a [u8])> {
         let rest = line.strip_prefix(&[RECORD])?;
         let mut parts = rest.splitn(3, |&byte| byte == b' ');
-        let number = parts.next().filter(|digits| digits.len() <= 10 && digits.iter().all(u8::is_ascii_digit))?;
+        let number =
+            parts.next().filter(|digits| digits.len() <= 10 && digits.iter().all(u8::is_ascii_digit))?;
         let stream = match parts.next()? {
             b"o" => 'o',
             b"e" => 'e',
@@ -199,7 +200,11 @@ impl Files {
             return file;
         }
         open.retain(|_, file| file.strong_count() > 0);
-        let file = Rc::new(RefCell::new(LogFile { path: self.directory.join(format!("{name}.log")), file: None, n_bytes: 0 }));
+        let file = Rc::new(RefCell::new(LogFile {
+            path: self.directory.join(format!("{name}.log")),
+            file: None,
+            n_bytes: 0,
+        }));
         open.insert(name.clone(), Rc::downgrade(&file));
         file
     }
@@ -288,7 +293,10 @@ mod tests {
         for _ in 0..10 {
             file.try_write(&[b'x'; 40], 100).unwrap();
         }
-        let total: u64 = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        let total: u64 = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .sum();
         assert!(total <= 200, "{total}");
     }
 }

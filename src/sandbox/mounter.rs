@@ -40,7 +40,10 @@ impl Mounter {
         let (jobs, queue) = bounded::<Job>(QUEUE_LENGTH);
         let (started, outcome) = bounded(1);
         thread::Builder::new().name("mounter".into()).spawn(move || {
-            let home = match unshare(CloneFlags::CLONE_FS).map_err(io::Error::from).and_then(|()| File::open("/proc/thread-self/ns/mnt")) {
+            let home = match unshare(CloneFlags::CLONE_FS)
+                .map_err(io::Error::from)
+                .and_then(|()| File::open("/proc/thread-self/ns/mnt"))
+            {
                 Ok(home) => {
                     let _ = started.send(Ok(()));
                     home
@@ -53,7 +56,8 @@ impl Mounter {
             for Job { init, tree, reply } in queue {
                 let result = attach(&init, &tree);
                 // Never left where a function could have changed what a path means.
-                setns(&home, CloneFlags::CLONE_NEWNS).expect("the worker's own mount namespace can be entered");
+                setns(&home, CloneFlags::CLONE_NEWNS)
+                    .expect("the worker's own mount namespace can be entered");
                 // Whoever asked may have given up; the sandbox goes then, and the mount with it.
                 let _ = reply.send(result);
             }

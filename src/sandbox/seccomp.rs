@@ -19,11 +19,22 @@ enum Rule {
     Allow,
     Errno(i32),
     /// Allowed when no bit of `mask` is set in the low half of the argument; else `EPERM`.
-    NoBits { argument: u8, mask: u32 },
+    NoBits {
+        argument: u8,
+        mask: u32,
+    },
     /// Allowed when the low half of the argument, masked, is one of the values; else the error.
-    OneOf { argument: u8, mask: u32, values: &'static [u32], errno: i32 },
+    OneOf {
+        argument: u8,
+        mask: u32,
+        values: &'static [u32],
+        errno: i32,
+    },
     /// Allowed unless the low half of the argument is one of the values; those fail with `EPERM`.
-    NoneOf { argument: u8, values: &'static [u32] },
+    NoneOf {
+        argument: u8,
+        values: &'static [u32],
+    },
 }
 
 /// Highest number in the tables that this file was written against (Linux 6.12, `mseal`).
@@ -105,16 +116,26 @@ const FILE_KINDS: &[u32] = &[0, S_IFREG, S_IFIFO, S_IFSOCK];
 const TERMINAL_INJECTION: &[u32] = &[0x5412, 0x541c];
 
 fn rules() -> Vec<(u32, Rule)> {
-    let mut rules: Vec<(u32, Rule)> = ALLOWED.iter().chain(ALLOWED_HERE).map(|&number| (number as u32, Rule::Allow)).collect();
+    let mut rules: Vec<(u32, Rule)> =
+        ALLOWED.iter().chain(ALLOWED_HERE).map(|&number| (number as u32, Rule::Allow)).collect();
     let mut add = |number: c_long, rule| rules.push((number as u32, rule));
     add(SYS_clone, Rule::NoBits { argument: 0, mask: CLONE_NAMESPACES });
     // Its flags are in memory, where a filter cannot look; C libraries then use `clone`.
     add(SYS_clone3, Rule::Errno(ENOSYS));
-    add(SYS_socket, Rule::OneOf { argument: 0, mask: u32::MAX, values: SOCKET_FAMILIES, errno: EAFNOSUPPORT });
-    add(SYS_socketpair, Rule::OneOf { argument: 0, mask: u32::MAX, values: &[AF_UNIX as u32], errno: EAFNOSUPPORT });
+    add(
+        SYS_socket,
+        Rule::OneOf { argument: 0, mask: u32::MAX, values: SOCKET_FAMILIES, errno: EAFNOSUPPORT },
+    );
+    add(
+        SYS_socketpair,
+        Rule::OneOf { argument: 0, mask: u32::MAX, values: &[AF_UNIX as u32], errno: EAFNOSUPPORT },
+    );
     add(SYS_ioctl, Rule::NoneOf { argument: 1, values: TERMINAL_INJECTION });
     // What a program that starts up asks (which personality?) and what sets none of the odd ones.
-    add(SYS_personality, Rule::OneOf { argument: 0, mask: u32::MAX, values: &[0, 8, 0xffff_ffff], errno: EPERM });
+    add(
+        SYS_personality,
+        Rule::OneOf { argument: 0, mask: u32::MAX, values: &[0, 8, 0xffff_ffff], errno: EPERM },
+    );
     add(SYS_mknodat, Rule::OneOf { argument: 2, mask: S_IFMT, values: FILE_KINDS, errno: EPERM });
     #[cfg(target_arch = "x86_64")]
     add(SYS_mknod, Rule::OneOf { argument: 1, mask: S_IFMT, values: FILE_KINDS, errno: EPERM });
@@ -347,7 +368,15 @@ mod tests {
     #[test]
     fn arguments_decide_where_they_must() {
         assert_eq!(verdict(SYS_clone, [SIGCHLD as u32, 0, 0]), RETURN_ALLOW);
-        for flag in [CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP] {
+        for flag in [
+            CLONE_NEWUSER,
+            CLONE_NEWNS,
+            CLONE_NEWPID,
+            CLONE_NEWNET,
+            CLONE_NEWIPC,
+            CLONE_NEWUTS,
+            CLONE_NEWCGROUP,
+        ] {
             assert_eq!(verdict(SYS_clone, [flag as u32 | SIGCHLD as u32, 0, 0]), errno(EPERM), "{flag:#x}");
         }
         assert_eq!(verdict(SYS_clone3, [0; 3]), errno(ENOSYS));

@@ -87,7 +87,9 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
         flags |= CloneFlags::CLONE_NEWNET;
     }
     unshare(flags).map_err(said("make namespaces"))?;
-    match sys::clone_process(proof, libc::CLONE_NEWPID as u64 | sys::CLONE_PARENT, None).map_err(said("make a pid namespace"))? {
+    match sys::clone_process(proof, libc::CLONE_NEWPID as u64 | sys::CLONE_PARENT, None)
+        .map_err(said("make a pid namespace"))?
+    {
         Fork::Parent { pid, .. } => {
             send(control.as_fd(), &FromShim::Started { pid }, &[]).map_err(said("report"))?;
             sys::exit_now(0)
@@ -124,24 +126,36 @@ impl<'a> Shim<'a> {
     /// As pid 1.
     fn start(control: &'a OwnedFd, spec: &'a ShimSpec, proof: SingleThreaded) -> Result<Self, String> {
         // Changing the user has cleared it, so it is set now; and who died before that is seen on the socket.
-        set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(said("ask for the parent-death signal"))?;
+        set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .map_err(said("ask for the parent-death signal"))?;
         let _ = rustix::thread::set_name(c"ol-shim");
         // The change of user has made us undumpable, and so the zygote could not enter what we make.
         nix::sys::prctl::set_dumpable(true).map_err(said("become dumpable"))?;
-        let flags = nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NODEV | nix::mount::MsFlags::MS_NOEXEC;
-        nix::mount::mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>).map_err(said("mount /proc"))?;
+        let flags =
+            nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NODEV | nix::mount::MsFlags::MS_NOEXEC;
+        nix::mount::mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+            .map_err(said("mount /proc"))?;
         let mut child_signal = SigSet::empty();
         child_signal.add(Signal::SIGCHLD);
         child_signal.thread_block().map_err(said("block SIGCHLD"))?;
         let signals = SignalFd::with_flags(&child_signal, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(said("open a signal descriptor"))?;
-        Ok(Self { control, own_network: spec.own_network, python: &spec.python, signals, zygotes: Vec::new(), proof })
+        Ok(Self {
+            control,
+            own_network: spec.own_network,
+            python: &spec.python,
+            signals,
+            zygotes: Vec::new(),
+            proof,
+        })
     }
 
     fn serve(mut self) -> Result<Infallible, String> {
         loop {
-            let mut fds =
-                [PollFd::new(self.control.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [
+                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(format!("wait for work: {error}")),
@@ -159,7 +173,10 @@ impl<'a> Shim<'a> {
                 Some((ToShim::StartZygote, fds)) => self.start_zygote(fds)?,
                 Some((ToShim::MakeShell { id, tmp_mb, into_cgroup, n_cgroups }, fds)) => {
                     if fds.len() != n_cgroups {
-                        self.tell(&FromShim::ShellFailed { id, error: "descriptors are missing".into() }, &[])?;
+                        self.tell(
+                            &FromShim::ShellFailed { id, error: "descriptors are missing".into() },
+                            &[],
+                        )?;
                         continue;
                     }
                     match self.make_shell(tmp_mb, into_cgroup, fds) {
@@ -195,7 +212,9 @@ impl<'a> Shim<'a> {
 
     fn start_zygote(&mut self, mut fds: Vec<OwnedFd>) -> Step {
         let control = fds.pop().ok_or("start the zygote: its control socket is missing")?;
-        match sys::clone_process(self.proof, libc::CLONE_NEWNS as u64, None).map_err(said("fork the zygote"))? {
+        match sys::clone_process(self.proof, libc::CLONE_NEWNS as u64, None)
+            .map_err(said("fork the zygote"))?
+        {
             Fork::Parent { pid, .. } => {
                 self.zygotes.push(pid);
                 self.tell(&FromShim::ZygoteStarted { pid }, &[])
@@ -234,7 +253,9 @@ impl<'a> Shim<'a> {
         let directory = if into_cgroup { fds.pop() } else { None };
         let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups: fds };
         let writer = OwnedFd::from(writer);
-        match sys::clone_process(self.proof, flags as u64, directory.as_ref().map(AsFd::as_fd)).map_err(said("clone"))? {
+        match sys::clone_process(self.proof, flags as u64, directory.as_ref().map(AsFd::as_fd))
+            .map_err(said("clone"))?
+        {
             Fork::Child => init::run(&spec, &writer),
             Fork::Parent { pidfd, .. } => {
                 drop(writer);

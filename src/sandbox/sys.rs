@@ -27,7 +27,11 @@ impl SingleThreaded {
     /// Counts the threads. Nothing that is called afterwards may start one.
     pub(crate) fn prove() -> io::Result<Self> {
         let n_threads = fs::read_dir("/proc/self/task")?.count();
-        if n_threads == 1 { Ok(Self(())) } else { Err(io::Error::other(format!("{n_threads} threads where one is allowed"))) }
+        if n_threads == 1 {
+            Ok(Self(()))
+        } else {
+            Err(io::Error::other(format!("{n_threads} threads where one is allowed")))
+        }
     }
 }
 
@@ -39,7 +43,11 @@ pub(crate) enum Fork {
 }
 
 /// `clone3` of this process, as `fork` but with namespaces (`CLONE_NEW*`) and a cgroup to be born into.
-pub(crate) fn clone_process(_proof: SingleThreaded, flags: u64, into_cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+pub(crate) fn clone_process(
+    _proof: SingleThreaded,
+    flags: u64,
+    into_cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Fork> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain numbers, for all of which 0 is valid.
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
@@ -117,7 +125,10 @@ impl OwnsFd for OwnedFd {}
 ///
 /// # Errors
 /// When the kernel's table of watched descriptors is full.
-pub fn register<T: OwnsFd>(owner: T, interest: tokio::io::Interest) -> io::Result<tokio::io::unix::AsyncFd<T>> {
+pub fn register<T: OwnsFd>(
+    owner: T,
+    interest: tokio::io::Interest,
+) -> io::Result<tokio::io::unix::AsyncFd<T>> {
     // SAFETY: the owner keeps its descriptor open, and the same, until it is dropped or taken out, which both
     // deregister it first.
     unsafe { tokio::io::unix::AsyncFd::register_with_interest(owner, interest) }.map_err(Into::into)

@@ -31,7 +31,11 @@ impl Slot {
     fn take_in(directory: &Path, uid_base: u32) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         for number in 0..SLOTS {
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(format!("slot-{number}")))?;
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(directory.join(format!("slot-{number}")))?;
             match file.try_lock() {
                 Ok(()) => return Ok(Self { number, uid_base: uid_base + number * SLOT_UIDS, _lock: file }),
                 Err(TryLockError::WouldBlock) => {}

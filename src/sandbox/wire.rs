@@ -90,7 +90,8 @@ pub(crate) struct ForkRequest {
 
 /// The first message to a zygote: the filter of its children.
 pub(crate) fn zygote_setup(filter: &[super::seccomp::Instruction]) -> Vec<u8> {
-    let mut message = zygote_head(SETUP, &ForkRequest { id: 0, uid: 0, namespaces: 0, nofile: 0 }, filter.len() as u32);
+    let mut message =
+        zygote_head(SETUP, &ForkRequest { id: 0, uid: 0, namespaces: 0, nofile: 0 }, filter.len() as u32);
     for instruction in filter {
         message.extend(instruction.to_bytes());
     }
@@ -168,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_fork_request_is_laid_out_as_the_native_module_reads_it() {
-        let bytes = zygote_fork(&ForkRequest { id: 0x0102_0304_0506_0708, uid: 9, namespaces: 10, nofile: 11 });
+        let bytes =
+            zygote_fork(&ForkRequest { id: 0x0102_0304_0506_0708, uid: 9, namespaces: 10, nofile: 11 });
         assert_eq!(bytes.len(), 32);
         assert_eq!(&bytes[8..16], &0x0102_0304_0506_0708u64.to_ne_bytes());
         assert_eq!(&bytes[16..20], &9u32.to_ne_bytes());

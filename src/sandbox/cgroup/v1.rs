@@ -4,7 +4,9 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::{CgroupError, Limits, Mounts, Result, create_directory, open_procs, read_key, read_number, write};
+use super::{
+    CgroupError, Limits, Mounts, Result, create_directory, open_procs, read_key, read_number, write,
+};
 
 /// The period of the processor quota, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -42,7 +44,10 @@ impl Root {
             cpu: mounts.v1_with("cpu").map(|point| point.join(name)),
             unified: mounts.unified.as_ref().map(|point| point.join(name)),
         };
-        for path in [Some(&root.memory), Some(&root.pids), root.cpu.as_ref(), root.unified.as_ref()].into_iter().flatten() {
+        for path in [Some(&root.memory), Some(&root.pids), root.cpu.as_ref(), root.unified.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             create_directory(path)?;
         }
         Ok(root)

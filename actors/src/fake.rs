@@ -1,0 +1,360 @@
+//! A world for tests: sandboxes are numbers, and everything that happens to them is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use slog::{Discard, Logger, o};
+use tokio::time::sleep;
+
+use crate::name::FunctionName;
+use crate::pool::{Lease, Refusal};
+use crate::router::{Resolve, ResolveError, Route};
+use crate::stats::LambdaStatus;
+use crate::supervisor::{Config, Parts, Statuses, Tree, start};
+use crate::world::{
+    Class, Code, Gauge, LaunchError, Launcher, LocalFuture, MemoryReading, Network, PoolLimits, Registry,
+    RegistryError, Sandbox, Standby, World,
+};
+use crate::zygotes::ZygotesConfig;
+
+pub(crate) const CLASS: Class = Class { network: Network::None, tmp_mb: 16 };
+pub(crate) const MB: u64 = 1 << 20;
+
+pub(crate) fn limits() -> PoolLimits {
+    PoolLimits {
+        max_instances: 4,
+        min_warm: 0,
+        queue_length_max: 8,
+        queue_wait_max: Duration::from_secs(2),
+        freeze_after: Duration::from_secs(10),
+        release_after: Some(Duration::from_secs(60)),
+    }
+}
+
+pub(crate) fn name(text: &str) -> FunctionName {
+    text.parse().unwrap()
+}
+
+pub(crate) fn log() -> Logger {
+    Logger::root(Discard, o!())
+}
+
+pub(crate) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FakeCode {
+    pub(crate) version: String,
+    pub(crate) limits: PoolLimits,
+    pub(crate) packages: Vec<String>,
+    pub(crate) reuse: bool,
+}
+
+pub(crate) fn code(version: &str) -> FakeCode {
+    FakeCode { version: version.into(), limits: limits(), packages: Vec::new(), reuse: true }
+}
+
+impl Code for FakeCode {
+    fn version(&self) -> &str {
+        &self.version
+    }
+    fn limits(&self) -> PoolLimits {
+        self.limits
+    }
+    fn class(&self) -> Class {
+        CLASS
+    }
+    fn packages(&self) -> &[String] {
+        &self.packages
+    }
+    fn reuse(&self) -> bool {
+        self.reuse
+    }
+}
+
+/// The state of the fake world, for tests to set and to look at.
+pub(crate) struct State {
+    next_id: u64,
+    /// Sandboxes that exist, with the version of their code.
+    pub(crate) live: BTreeMap<u64, String>,
+    pub(crate) frozen: BTreeSet<u64>,
+    pub(crate) dead: BTreeSet<u64>,
+    /// Ids of sandboxes in the order in which they were dropped.
+    pub(crate) dropped: Vec<u64>,
+    pub(crate) standbys: BTreeSet<u64>,
+    pub(crate) n_prepared: usize,
+    pub(crate) n_preparing: usize,
+    pub(crate) n_preparing_max: usize,
+    pub(crate) n_installs: usize,
+    pub(crate) prepare_time: Duration,
+    pub(crate) install_time: Duration,
+    pub(crate) prepare_error: Option<LaunchError>,
+    pub(crate) install_error: Option<LaunchError>,
+    pub(crate) registry: BTreeMap<String, Result<FakeCode, RegistryError>>,
+    pub(crate) registry_error: Option<RegistryError>,
+    pub(crate) load_time: Duration,
+    pub(crate) n_loads: usize,
+    pub(crate) n_loading: usize,
+    pub(crate) n_loading_max: usize,
+    pub(crate) base: MemoryReading,
+    pub(crate) sandbox_bytes: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            next_id: 1,
+            live: BTreeMap::new(),
+            frozen: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            dropped: Vec::new(),
+            standbys: BTreeSet::new(),
+            n_prepared: 0,
+            n_preparing: 0,
+            n_preparing_max: 0,
+            n_installs: 0,
+            prepare_time: ms(2),
+            install_time: ms(1),
+            prepare_error: None,
+            install_error: None,
+            registry: BTreeMap::new(),
+            registry_error: None,
+            load_time: ms(1),
+            n_loads: 0,
+            n_loading: 0,
+            n_loading_max: 0,
+            base: MemoryReading { used_bytes: 0, pool_bytes: 1024 * MB, available_bytes: 8192 * MB },
+            sandbox_bytes: 2 * MB,
+        })))
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn put(&self, name: &str, code: FakeCode) {
+        self.state().registry.insert(name.into(), Ok(code));
+    }
+
+    pub(crate) fn sandbox(&self, version: &str) -> FakeSandbox {
+        let mut state = self.state();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.live.insert(id, version.into());
+        FakeSandbox { id, world: self.clone() }
+    }
+
+    pub(crate) fn start(&self) -> Tree<FakeWorld> {
+        let parts = Parts { launcher: self.clone(), registry: self.clone(), gauge: self.clone() };
+        let zygotes = ZygotesConfig { default_class: CLASS, standbys: 4, standbys_max: 32 };
+        start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB }, log())
+    }
+}
+
+pub(crate) struct FakeWorld;
+
+impl World for FakeWorld {
+    type Code = FakeCode;
+    type Standby = FakeStandby;
+    type Sandbox = FakeSandbox;
+    type Launcher = Fake;
+    type Registry = Fake;
+    type Gauge = Fake;
+}
+
+pub(crate) struct FakeStandby {
+    pub(crate) id: u64,
+    world: Fake,
+}
+
+impl Standby for FakeStandby {
+    fn is_alive(&self) -> bool {
+        !self.world.state().dead.contains(&self.id)
+    }
+}
+
+impl Drop for FakeStandby {
+    fn drop(&mut self) {
+        self.world.state().standbys.remove(&self.id);
+    }
+}
+
+pub(crate) struct FakeSandbox {
+    pub(crate) id: u64,
+    world: Fake,
+}
+
+impl FakeSandbox {
+    pub(crate) fn version(&self) -> String {
+        self.world.state().live[&self.id].clone()
+    }
+}
+
+impl Sandbox for FakeSandbox {
+    fn id(&self) -> u64 {
+        self.id
+    }
+    fn is_alive(&self) -> bool {
+        !self.world.state().dead.contains(&self.id)
+    }
+    fn freeze(&mut self) {
+        self.world.state().frozen.insert(self.id);
+    }
+    fn thaw(&mut self) {
+        self.world.state().frozen.remove(&self.id);
+    }
+    fn memory_bytes(&self) -> u64 {
+        self.world.state().sandbox_bytes
+    }
+}
+
+impl Drop for FakeSandbox {
+    fn drop(&mut self) {
+        let mut state = self.world.state();
+        state.live.remove(&self.id);
+        state.frozen.remove(&self.id);
+        state.dropped.push(self.id);
+    }
+}
+
+/// Counts down when the work ends, or is dropped half-way.
+struct Working(Fake, fn(&mut State));
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        (self.1)(&mut self.0.state());
+    }
+}
+
+impl Launcher<FakeWorld> for Fake {
+    fn prepare(&self, _class: Class) -> LocalFuture<Result<FakeStandby, LaunchError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = {
+                let mut state = world.state();
+                state.n_preparing += 1;
+                state.n_preparing_max = state.n_preparing_max.max(state.n_preparing);
+                state.prepare_time
+            };
+            let _working = Working(world.clone(), |state| state.n_preparing -= 1);
+            sleep(time).await;
+            let id = {
+                let mut state = world.state();
+                if let Some(error) = &state.prepare_error {
+                    return Err(error.clone());
+                }
+                let id = state.next_id;
+                state.next_id += 1;
+                state.n_prepared += 1;
+                state.standbys.insert(id);
+                id
+            };
+            Ok(FakeStandby { id, world: world.clone() })
+        })
+    }
+
+    fn install(
+        &self,
+        _name: FunctionName,
+        _standby: FakeStandby,
+        code: FakeCode,
+    ) -> LocalFuture<Result<FakeSandbox, LaunchError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = {
+                let mut state = world.state();
+                state.n_installs += 1;
+                state.install_time
+            };
+            sleep(time).await;
+            if let Some(error) = world.state().install_error.clone() {
+                return Err(error);
+            }
+            Ok(world.sandbox(&code.version))
+        })
+    }
+}
+
+impl Registry<FakeWorld> for Fake {
+    fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, RegistryError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(world.state().load_time).await;
+            let state = world.state();
+            match &state.registry_error {
+                Some(error) => Err(error.clone()),
+                None => Ok(state.registry.keys().map(|text| name(text)).collect()),
+            }
+        })
+    }
+
+    fn load(
+        &self,
+        name: FunctionName,
+        last: Option<FakeCode>,
+    ) -> LocalFuture<Result<Option<FakeCode>, RegistryError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = {
+                let mut state = world.state();
+                state.n_loads += 1;
+                state.n_loading += 1;
+                state.n_loading_max = state.n_loading_max.max(state.n_loading);
+                state.load_time
+            };
+            let _working = Working(world.clone(), |state| state.n_loading -= 1);
+            sleep(time).await;
+            let state = world.state();
+            if let Some(error) = &state.registry_error {
+                return Err(error.clone());
+            }
+            match state.registry.get(name.as_str()) {
+                None => Ok(None),
+                Some(Err(error)) => Err(error.clone()),
+                Some(Ok(code)) => {
+                    Ok(Some(last.filter(|last| last.version == code.version).unwrap_or(code.clone())))
+                }
+            }
+        })
+    }
+}
+
+impl Gauge for Fake {
+    fn read(&self) -> MemoryReading {
+        let state = self.state();
+        let used = state.base.used_bytes + state.live.len() as u64 * state.sandbox_bytes;
+        MemoryReading { used_bytes: used, ..state.base }
+    }
+}
+
+/// Find a function as an HTTP thread does.
+pub(crate) async fn route(tree: &Tree<FakeWorld>, text: &str) -> Result<Arc<Route<FakeWorld>>, ResolveError> {
+    match tree.routes.get(text) {
+        Some(route) => Ok(route),
+        None => tree.router.ask(Resolve::new(name(text))).await.expect("the router lives"),
+    }
+}
+
+/// Lease a sandbox as an HTTP thread does.
+pub(crate) async fn lease(tree: &Tree<FakeWorld>, text: &str) -> Result<Lease<FakeSandbox>, Refusal> {
+    route(tree, text).await.expect("the function is there").pool.lease_or_wait().await
+}
+
+/// One invocation from start to end.
+pub(crate) async fn call(tree: &Tree<FakeWorld>, text: &str, takes: Duration) -> Result<String, Refusal> {
+    let lease = lease(tree, text).await?;
+    sleep(takes).await;
+    let version = lease.version();
+    lease.finish(takes);
+    Ok(version)
+}
+
+pub(crate) async fn status(tree: &Tree<FakeWorld>, text: &str) -> LambdaStatus {
+    let rows = tree.supervisor.send(Statuses).await.unwrap();
+    rows.into_iter().find(|row| row.name.as_str() == text).expect("the function has a row")
+}
