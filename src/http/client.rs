@@ -5,19 +5,65 @@
 //! call has been running for a while, because most are over before a watch would be set up.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::pending;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
 use actix_web::rt::net::{TcpStream, UnixStream};
 use tokio::io::Interest;
+use tokio::sync::Notify;
 
 use crate::sandbox::watch_fd;
 
-/// Calls shorter than this are not watched: what they would save is less than what watching costs.
-const WATCHED_AFTER: Duration = Duration::from_millis(20);
+/// Calls are watched from their second tick on: what a watch would save of shorter ones is less than what it costs.
+const TICK: Duration = Duration::from_millis(20);
+
+/// One clock for all calls of a thread. A timer for each would, being the soonest of all, make the event loop wake
+/// itself on every call: two system calls of some ten that a warm call has.
+#[derive(Default)]
+struct Ticker {
+    tick: Notify,
+    n_waiting: Cell<usize>,
+    runs: Cell<bool>,
+}
+
+thread_local! {
+    static TICKER: Rc<Ticker> = Rc::default();
+}
+
+/// Counts a waiting call, on every way out.
+struct Waiting(Rc<Ticker>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.n_waiting.set(self.0.n_waiting.get() - 1);
+    }
+}
+
+/// Ends one to two ticks from now.
+async fn a_while() {
+    let ticker = TICKER.with(Rc::clone);
+    ticker.n_waiting.set(ticker.n_waiting.get() + 1);
+    let waiting = Waiting(Rc::clone(&ticker));
+    if !ticker.runs.replace(true) {
+        actix_web::rt::spawn(run(Rc::clone(&ticker)));
+    }
+    waiting.0.tick.notified().await;
+    waiting.0.tick.notified().await;
+}
+
+/// Ticks until there was a tick that nobody waited for.
+async fn run(ticker: Rc<Ticker>) {
+    while ticker.n_waiting.get() > 0 {
+        tokio::time::sleep(TICK).await;
+        ticker.tick.notify_waiters();
+    }
+    ticker.runs.set(false);
+}
 
 /// A second descriptor of the connection.
 struct Connection(OwnedFd);
@@ -40,7 +86,7 @@ pub(crate) fn remember(connection: &dyn Any, extensions: &mut Extensions) {
 /// Ends when the client has closed its side. A client that only stops sending is taken for gone as well, as most
 /// servers do.
 pub(super) async fn gone(request: &HttpRequest) {
-    tokio::time::sleep(WATCHED_AFTER).await;
+    a_while().await;
     let Some(Ok(fd)) = request.conn_data::<Connection>().map(|connection| connection.0.try_clone()) else {
         return pending().await;
     };
