@@ -133,6 +133,8 @@ struct Process {
     exit: Option<Arc<Exit>>,
     remains: Option<Remains>,
     reaper: Reaper,
+    /// A family whose zygote has ended is replaced, but its shim holds up the sandboxes that there are.
+    _family: Arc<Family>,
 }
 
 impl Drop for Process {
@@ -237,6 +239,7 @@ impl Launcher {
             exit: None,
             remains: Some(Remains { id, init: None, cgroup: None, link: None, uid: Some(uid) }),
             reaper: inner.reaper.clone(),
+            _family: Arc::clone(&family),
         };
         let cgroups = inner.cgroups.clone();
         let limits = inner.spec.limits;
@@ -387,8 +390,15 @@ impl Inner {
             packages: self.spec.packages.clone(),
             n_cgroups: 0,
         };
-        let family =
-            Family::start(&self.forker, &spec, SANDBOX_FILES_MAX, &self.filter, Arc::new(cgroup), &self.log)?;
+        let family = Family::start(
+            &self.forker,
+            &spec,
+            SANDBOX_FILES_MAX,
+            &self.filter,
+            cgroup,
+            &self.reaper,
+            &self.log,
+        )?;
         let family = Arc::new(family);
         *guard = Some(Arc::clone(&family));
         Ok(family)
