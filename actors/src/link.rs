@@ -33,7 +33,6 @@ impl<A: Actor> Link<A> {
 
     /// Send, and await the answer. An error means that the actor has just died; its successor is not there yet,
     /// or has not got this message.
-    #[must_use]
     pub fn ask<M>(&self, message: M) -> Request<A, M>
     where
         M: Message + Send + 'static,
