@@ -429,6 +429,20 @@ fn while_sandboxes_keep_coming_home_age_alone_starts_none() {
     assert_eq!(pool.plan_growth(1, now + ms(14)).n_start, 3);
 }
 
+#[test]
+fn a_reload_while_a_sandbox_is_being_frozen_drops_that_one() {
+    let now = Instant::now();
+    let mut pool = Pool::<u32, ()>::new(1, limits(), true);
+    pool.starting = 1;
+    pool.arrive(1, now);
+    assert!(matches!(pool.check_in(7, 1, false, now), Onward::Kept));
+    let (idle, generation) = pool.take_to_freeze(true, now).unwrap();
+    assert!(pool.set_code(2, limits(), true).is_empty());
+    assert_eq!(pool.servers(), 0, "it will not serve the new code");
+    assert!(matches!(pool.after_freeze(idle, generation), Onward::Drop(7)));
+    assert_eq!((pool.total(), pool.draining), (0, 0));
+}
+
 /// Threads that lease, leave and come home all at once, and one that makes sandboxes. No clock is waited for.
 #[test]
 fn threads_that_share_a_pool_lose_nothing() {
