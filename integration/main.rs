@@ -1,1 +1,17 @@
-//! x
+//! The programs as a person runs them: each test starts a worker of its own in a directory of its own,
+//! and ends it, and then nothing may be left of it on the machine.
+//!
+//! ```text
+//! make test-integration                              all of it, as root, one test at a time
+//! integration smoke isolation leaks                  some modules
+//! REQUIRE_ALL=1          what cannot run here fails instead of being passed over
+//! OL_TEST_PATIENCE=30    deadlines are so many times as long: for emulated machines
+//! OL_TEST_BIN_DIR=DIR    where `ol` and `admin` are, if not where cargo has put them
+//! ```
+
+mod support;
+
+mod invoke;
+mod leaks;
+mod registry;
+mod smoke;

@@ -1,0 +1,9 @@
+//! Calls: what a function gets, what the caller gets, and everything that can go wrong between the two.
+
+mod bodies;
+mod failures;
+mod load;
+mod logs;
+mod names;
+mod overload;
+mod values;

@@ -1,0 +1,98 @@
+//! What is not a function: it is said, and the last good one is served on.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::support::{Expect, Worker, requires, until, write_folder};
+
+const GOOD: &[(&str, &str)] = &[("f.py", "def f(event): return 'good'")];
+
+/// The function was good, and is now broken in the folder by `breaks`.
+#[track_caller]
+fn stays_served(worker: &Worker, name: &str, reason: &str, breaks: impl Fn(&Path)) {
+    worker.drop_in(name, GOOD);
+    assert_eq!(worker.call(name, "").ok(), json!("good"));
+    breaks(&worker.registry().join(name));
+    let said = worker.lambda_until("it says so", name, |lambda| lambda["state"] == "rejected");
+    let message = said["message"].as_str().unwrap();
+    assert!(message.contains(reason), "{message}");
+    assert_eq!(said["generation"], 1);
+    assert_eq!(worker.call(name, "").ok(), json!("good"));
+    assert!(worker.ol("worker status").succeed().contains(&format!("\n{name}: {message}")));
+    until("the log says so", || worker.log().contains(reason));
+    // Mended, it is served anew.
+    fs::remove_dir_all(worker.registry().join(name)).unwrap();
+    worker.drop_in(name, &[("f.py", "def f(event): return 'mended'")]);
+    until("it is well again", || worker.call(name, "").text() == "\"mended\"");
+    assert_eq!(worker.lambda_until("it says so", name, |lambda| lambda["state"] == "ready")["message"], "");
+}
+
+#[test]
+fn a_folder_that_breaks_keeps_its_last_good_code() {
+    requires!(Root);
+    let worker = Worker::start();
+    stays_served(&worker, "yaml", "ol.yaml: ", |folder| {
+        fs::write(folder.join("ol.yaml"), "a: b: c\n").unwrap()
+    });
+    stays_served(&worker, "field", "memory_mb", |folder| {
+        fs::write(folder.join("ol.yaml"), "limits: {memory_mb: 5}\n").unwrap();
+    });
+    stays_served(&worker, "entry", "no f.py or lambda_func.py", |folder| {
+        fs::rename(folder.join("f.py"), folder.join("g.py")).unwrap();
+    });
+    stays_served(&worker, "link", "symbolic link", |folder| {
+        std::os::unix::fs::symlink("/etc/passwd", folder.join("passwd")).unwrap();
+    });
+}
+
+#[test]
+fn an_archive_that_breaks_keeps_its_last_good_code() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install("packed", GOOD);
+    assert_eq!(worker.call("packed", "").ok(), json!("good"));
+    let path = worker.registry().join("packed.tar.gz");
+    fs::write(&path, "this is no archive").unwrap();
+    let said = worker.lambda_until("it says so", "packed", |lambda| lambda["state"] == "rejected");
+    assert!(said["message"].as_str().unwrap().contains("is not a gzip file"), "{said}");
+    assert_eq!(worker.call("packed", "").ok(), json!("good"));
+    worker.install("packed", &[("f.py", "def f(event): return 'mended'")]);
+    assert_eq!(worker.call("packed", "").ok(), json!("mended"));
+    assert_eq!(worker.lambda("packed")["state"], "ready");
+}
+
+#[test]
+fn a_function_that_never_was_good_says_what_to_mend() {
+    requires!(Root);
+    let worker =
+        Worker::with("bad", &[("ol.yaml", "reuse-sandbox: maybe"), ("f.py", "def f(event): return 1")])
+            .start();
+    let text = worker.call("bad", "").expect(500);
+    assert!(text.contains("ol.yaml: ") && text.contains("line 1"), "{text}");
+    let said = worker.lambda_until("it is listed", "bad", |lambda| !lambda.is_null());
+    assert_eq!((&said["state"], &said["generation"]), (&json!("rejected"), &json!(0)));
+    write_folder(&worker.registry().join("bad"), &[("ol.yaml", "reuse-sandbox: true")]);
+    until("it is served", || worker.call("bad", "").status.as_u16() == 200);
+}
+
+#[test]
+fn what_is_no_function_beside_functions_disturbs_nobody() {
+    requires!(Root);
+    let worker = Worker::with("good", GOOD).start();
+    let registry = worker.registry();
+    fs::write(registry.join("README"), "text").unwrap();
+    fs::create_dir(registry.join(".git")).unwrap();
+    fs::create_dir(registry.join("not a name")).unwrap();
+    std::os::unix::fs::symlink("/etc", registry.join("link")).unwrap();
+    nix::unistd::mkfifo(&registry.join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    assert_eq!(worker.call("good", "").ok(), json!("good"));
+    worker.call("README", "").expect(404);
+    assert!(worker.call("link", "").expect(500).contains("symbolic link"));
+    assert!(
+        worker.call("pipe", "").status.is_client_error() || worker.call("pipe", "").status.is_server_error()
+    );
+    until("the log says so", || worker.log().contains("not a name"));
+    assert_eq!(worker.call("good", "").ok(), json!("good"));
+}

@@ -1,0 +1,141 @@
+//! A function is a folder, or a `.tar.gz`; who can copy files can install one.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{Archive, Expect, Program, Worker, eventually, replace_file, requires, until};
+
+const V1: &[(&str, &str)] = &[("f.py", "def f(event): return 'one'")];
+
+#[test]
+fn a_folder_that_is_copied_in_is_a_function() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.call("new", "").expect(404);
+    let elsewhere = worker.place().join("elsewhere");
+    crate::support::write_folder(
+        &elsewhere,
+        &[("f.py", "import part.x\ndef f(event): return part.x.X"), ("part/x.py", "X = 42")],
+    );
+    Program::at("cp").arg("-r").arg(&elsewhere).arg(worker.registry().join("new")).succeed();
+    // At the next request: whoever asks is not told 404 because of a moment.
+    assert_eq!(worker.call("new", "").ok(), json!(42));
+    assert_eq!(worker.get("/registry/").ok(), json!(["new"]));
+}
+
+#[test]
+fn an_archive_that_is_dropped_in_is_a_function() {
+    requires!(Root);
+    let worker = Worker::start();
+    fs::write(worker.registry().join("packed.tar.gz"), Archive::of(V1)).unwrap();
+    assert_eq!(worker.call("packed", "").ok(), json!("one"));
+    fs::write(
+        worker.registry().join("packed.tar.gz"),
+        Archive::of(&[("f.py", "def f(event): return 'two'")]),
+    )
+    .unwrap();
+    until("the new one is served", || worker.call("packed", "").ok() == json!("two"));
+    fs::remove_file(worker.registry().join("packed.tar.gz")).unwrap();
+    until("it is gone", || worker.call("packed", "").status.as_u16() == 404);
+}
+
+#[test]
+fn a_change_is_live_without_a_restart_and_the_generation_counts_up() {
+    requires!(Root);
+    let worker = Worker::with("hot", V1).start();
+    assert_eq!(worker.call("hot", "").ok(), json!("one"));
+    assert_eq!(worker.lambda("hot")["generation"], 1);
+    let folder = worker.registry().join("hot");
+    // As an editor that writes in place, and as one that renames.
+    fs::write(folder.join("f.py"), "def f(event): return 'two'").unwrap();
+    until("the second is served", || worker.call("hot", "").ok() == json!("two"));
+    replace_file(&folder.join("f.py"), "def f(event): return 'three'");
+    until("the third is served", || worker.call("hot", "").ok() == json!("three"));
+    // Another file of the folder.
+    let generation = worker.lambda("hot")["generation"].clone();
+    fs::write(folder.join("ol.yaml"), "environment: {A: b}").unwrap();
+    let status = worker.lambda_until("it is another one", "hot", |lambda| lambda["generation"] != generation);
+    assert_eq!(status["state"], "ready");
+    // The same content once more is no change.
+    fs::write(folder.join("f.py"), "def f(event): return 'three'").unwrap();
+    fs::create_dir(worker.registry().join("other")).unwrap();
+    fs::write(worker.registry().join("other/f.py"), "def f(event): return 1").unwrap();
+    until("what came later is served", || worker.call("other", "").status.as_u16() == 200);
+    assert_eq!(worker.lambda("hot")["generation"], status["generation"]);
+}
+
+#[test]
+fn a_running_call_finishes_on_the_code_that_it_started_with() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = "
+import os, time
+def f(event):
+    if event == 'wait':
+        print('waiting', flush=True)
+        while not os.path.exists('/tmp/go'):
+            time.sleep(0.01)
+        import late
+        return late.NAME
+    if event == 'go':
+        open('/tmp/go', 'w').close()
+    return 'old'
+";
+    // `late` is imported after the folder has changed, and must be the old one.
+    worker.drop_in("hot", &[("f.py", code), ("late.py", "NAME = 'old'")]);
+    worker.call("hot", "1").ok();
+    let call = worker.call_aside("hot", r#""wait""#);
+    let sandbox = worker.sandbox_that_said("hot", "waiting");
+    replace_file(&worker.registry().join("hot/late.py"), "NAME = 'new'");
+    replace_file(&worker.registry().join("hot/f.py"), "def f(event):\n    import late\n    return late.NAME");
+    until("new calls get the new code", || worker.call("hot", "1").ok() == json!("new"));
+    assert_eq!(worker.lambda("hot")["state"], "reloading");
+    // Nobody but its own processes reaches the old sandbox's /tmp; this goes in from the machine.
+    let go = worker
+        .sandbox_processes(sandbox)
+        .into_iter()
+        .any(|process| fs::write(format!("/proc/{}/root/tmp/go", process.pid), "").is_ok());
+    assert!(go, "the sandbox's /tmp can be written to from outside");
+    assert_eq!(call.join().unwrap().unwrap().ok(), json!("old"));
+    worker.lambda_until("the old one is gone", "hot", |lambda| lambda["state"] == "ready");
+    until("its processes too", || worker.sandbox_processes(sandbox).is_empty());
+}
+
+#[test]
+fn a_folder_that_is_deleted_is_no_function_any_more() {
+    requires!(Root);
+    let worker = Worker::with("gone", V1).start();
+    let sandbox = worker.call("gone", "").sandbox();
+    assert!(!worker.sandbox_processes(sandbox).is_empty());
+    fs::remove_dir_all(worker.registry().join("gone")).unwrap();
+    until("it is unknown", || worker.call("gone", "").status.as_u16() == 404);
+    until("it is not listed", || worker.lambda("gone").is_null());
+    until("its processes are gone", || worker.sandbox_processes(sandbox).is_empty());
+    worker.drop_in("gone", &[("f.py", "def f(event): return 'back'")]);
+    assert_eq!(worker.call("gone", "").ok(), json!("back"));
+}
+
+#[test]
+fn two_hundred_functions_are_found_at_the_start_and_each_answers() {
+    requires!(Root);
+    let mut setup = Worker::with("f0", &[("f.py", "def f(event): return 0")]);
+    for n in 1..200 {
+        setup = setup.with(&format!("f{n}"), &[("f.py", &format!("def f(event): return {n}"))]);
+    }
+    let worker = setup.with_config(json!({"release_after_s": 1})).start();
+    let status = eventually("all are known", || {
+        let status = worker.status_json();
+        (status["lambdas"].as_array().unwrap().len() == 200).then_some(status)
+    });
+    assert!(
+        status["lambdas"].as_array().unwrap().iter().all(|lambda| lambda["state"] == "ready"),
+        "{status}"
+    );
+    for n in (0..200).step_by(20) {
+        assert_eq!(worker.call(&format!("f{n}"), "").ok(), json!(n));
+    }
+    let shown = worker.ol("worker status").succeed();
+    assert_eq!(shown.lines().count(), 203, "{shown}");
+    assert_eq!(worker.get("/registry/").ok().as_array().unwrap().len(), 200);
+}

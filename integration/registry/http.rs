@@ -1,0 +1,96 @@
+//! The registry over HTTP: the answers that OpenLambda's tools read.
+
+use flate2::read::GzDecoder;
+use serde_json::json;
+
+use crate::support::{Archive, Expect, Worker, requires};
+
+const CODE: &str = "def f(event): return 'here'";
+
+#[test]
+fn a_function_is_uploaded_listed_downloaded_and_deleted() {
+    requires!(Root);
+    let worker = Worker::start();
+    assert_eq!(worker.get("/registry/").expect(200), "[]");
+    let archive = Archive::of(&[("f.py", CODE)]);
+    let reply = worker.upload("one", archive.clone());
+    assert_eq!(reply.expect(201), "Lambda one uploaded successfully");
+    // Served when the upload is answered, not some time later.
+    assert_eq!(worker.call("one", "").ok(), json!("here"));
+    worker.drop_in("two", &[("f.py", CODE)]);
+    assert_eq!(worker.call("two", "").ok(), json!("here"));
+    assert_eq!(worker.get("/registry/").ok(), json!(["one", "two"]));
+    assert_eq!(worker.get("/registry").ok(), json!(["one", "two"]));
+
+    let down = worker.get("/registry/one");
+    assert_eq!(down.header("content-type"), Some("application/gzip"));
+    assert_eq!(down.body, archive);
+    assert_eq!(names_in(&worker.get("/registry/two").body), ["f.py"]);
+    worker.get("/registry/nobody").expect(404);
+
+    for name in ["one", "two"] {
+        let reply = worker.request("DELETE", &format!("/registry/{name}"), &[], "");
+        assert_eq!(reply.expect(200), format!("Lambda {name} deleted successfully"));
+        worker.call(name, "").expect(404);
+        worker.request("DELETE", &format!("/registry/{name}"), &[], "").expect(404);
+    }
+    assert_eq!(worker.get("/registry/").expect(200), "[]");
+    assert_eq!(std::fs::read_dir(worker.registry()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_configuration_has_the_shape_that_tools_read() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install_f("plain", CODE);
+    assert_eq!(
+        worker.get("/registry/plain/config").ok(),
+        json!({"Triggers": {"HTTP": [{"Method": "*"}], "Cron": null, "Kafka": null}, "Environment": {}, "ReuseSandbox": true})
+    );
+    let yaml = "
+triggers:
+  http:
+    - method: POST
+  cron:
+    - schedule: '*/5 * * * *'
+environment:
+  NAME: value
+reuse-sandbox: false
+";
+    worker.install("full", &[("f.py", CODE), ("ol.yaml", yaml)]);
+    assert_eq!(
+        worker.get("/registry/full/config").ok(),
+        json!({
+            "Triggers": {"HTTP": [{"Method": "POST"}], "Cron": [{"Schedule": "*/5 * * * *"}], "Kafka": null},
+            "Environment": {"NAME": "value"},
+            "ReuseSandbox": false
+        })
+    );
+    worker.get("/registry/nobody/config").expect(404);
+}
+
+#[test]
+fn what_is_installed_can_be_looked_at_called_and_removed_by_command() {
+    requires!(Root);
+    let worker = Worker::start();
+    let folder = worker.place().join("greet");
+    crate::support::write_folder(&folder, &[("f.py", "def f(event): return 'hi ' + event['name']")]);
+    worker.ol("admin install -n greeter").arg(&folder).succeed();
+    assert_eq!(worker.ol("admin list").succeed(), "greeter\n");
+    assert_eq!(worker.ol("admin invoke").arg("greeter").arg(r#"{"name": "Ann"}"#).succeed(), "\"hi Ann\"\n");
+    assert!(worker.ol("admin show").arg("greeter").succeed().contains("\"ReuseSandbox\": true"));
+    assert_eq!(worker.ol("admin remove").arg("greeter").succeed(), "Removed greeter\n");
+    assert_eq!(worker.ol("admin list").succeed(), "");
+    let refused = worker.ol("admin invoke").arg("greeter").fail();
+    assert!(refused.stderr.contains("404"), "{}", refused.stderr);
+    let refused = worker.ol("admin install -n a/b").arg(&folder).fail();
+    assert_eq!(refused.code, Some(64), "{}", refused.stderr);
+}
+
+fn names_in(archive: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(GzDecoder::new(archive));
+    let entries = archive.entries().expect("it is an archive").map(|entry| entry.expect("it is whole"));
+    let files = entries.filter(|entry| entry.header().entry_type().is_file());
+    let paths = files.map(|entry| entry.path().expect("it has a path").display().to_string());
+    paths.map(|path| path.trim_start_matches("./").to_owned()).collect()
+}
