@@ -35,7 +35,7 @@ fn evil() -> Vec<(&'static str, Vec<u8>)> {
         ("below a file", with_code().file("f.py/x", 0o644, "x").packed()),
         ("cut off", truncated(good.clone(), good.len() / 2)),
         ("cut off", Vec::new()),
-        ("after its end", [good.clone(), b"more".to_vec()].concat()),
+        ("after its end", [good.clone(), b"more than the header of a gzip file".to_vec()].concat()),
         ("gzip", b"PK\x03\x04 a zip file".to_vec()),
         ("no f.py", Archive::of(&[("main.py", CODE)])),
         ("ol.yaml", Archive::of(&[("f.py", CODE), ("ol.yaml", "a: b: c")])),

@@ -61,8 +61,8 @@ impl Setup {
         self.place.join(&format!("{}-ol", self.place.token()))
     }
 
-    fn new() -> Self {
-        let setup = Self { place: Place::new(), config: json!({ "worker_port": 0 }), prelude: None };
+    fn at(place: Place) -> Self {
+        let setup = Self { place, config: json!({ "worker_port": 0 }), prelude: None };
         Program::ol().words("worker init -p").arg(setup.ol_dir()).env("TMPDIR", setup.place.tmp()).succeed();
         setup
     }
@@ -97,17 +97,22 @@ impl Worker {
     /// One with the ordinary configuration, on a port that the kernel chooses.
     #[track_caller]
     pub(crate) fn start() -> Self {
-        Setup::new().start()
+        Setup::at(Place::new()).start()
     }
 
     /// One with other settings: `Worker::with_config(json!({…})).start()`.
     pub(crate) fn with_config(over: Value) -> Setup {
-        Setup::new().with_config(over)
+        Setup::at(Place::new()).with_config(over)
     }
 
     /// One that has functions from the beginning: `Worker::with("name", &[("f.py", "…")]).start()`.
     pub(crate) fn with(name: &str, files: Files<'_>) -> Setup {
-        Setup::new().with(name, files)
+        Setup::at(Place::new()).with(name, files)
+    }
+
+    /// One that has room for so many MiB only.
+    pub(crate) fn on_small_disk(mb: u32) -> Setup {
+        Setup::at(Place::on_small_disk(mb))
     }
 
     /// One that a command has started in the background, in a directory below `place`.
