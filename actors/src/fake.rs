@@ -284,7 +284,8 @@ impl Registry<FakeWorld> for Fake {
     fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, RegistryError>> {
         let world = self.clone();
         Box::pin(async move {
-            sleep(world.state().load_time).await;
+            let time = world.state().load_time;
+            sleep(time).await;
             let state = world.state();
             match &state.registry_error {
                 Some(error) => Err(error.clone()),

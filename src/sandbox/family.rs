@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use super::cgroup::{Cgroup, Entrance};
 use super::forker::Forker;
 use super::packets::{receive, receive_bytes, send, send_bytes};
+use super::reaper::{Reaper, Remains};
 use super::seccomp::Instruction;
 use super::uids::SLOT_UIDS;
 use super::wire::{self, ForkRequest, FromShim, FromZygote, MESSAGE_BYTES_MAX, ShimSpec, ToShim};
@@ -74,8 +75,21 @@ pub(super) struct Family {
     own_network: bool,
     nofile: u32,
     shared: Arc<Shared>,
-    /// Its own group, for accounts and for the sweep.
-    _cgroup: Arc<Cgroup>,
+    /// Its own group goes when it goes.
+    _grave: Grave,
+}
+
+#[derive(Debug)]
+struct Grave {
+    cgroup: Option<Cgroup>,
+    reaper: Reaper,
+}
+
+impl Drop for Grave {
+    fn drop(&mut self) {
+        // The processes end because their sockets are closed.
+        self.reaper.bury(Remains { id: 0, init: None, cgroup: self.cgroup.take(), link: None, uid: None });
+    }
 }
 
 #[derive(Debug, Default)]
@@ -105,13 +119,15 @@ impl Family {
         spec: &ShimSpec,
         nofile: u32,
         filter: &[Instruction],
-        cgroup: Arc<Cgroup>,
+        cgroup: Cgroup,
+        reaper: &Reaper,
         log: &Logger,
     ) -> io::Result<Self> {
         let (shim, theirs) = pair()?;
         forker.spawn(theirs)?;
         set_patience(&shim, Some(START_PATIENCE))?;
         let procs = cgroup.procs().map_err(io::Error::other)?;
+        let grave = Grave { cgroup: Some(cgroup), reaper: reaper.clone() };
         let fds: Vec<_> = procs.iter().map(AsFd::as_fd).collect();
         send(shim.as_fd(), &ShimSpec { n_cgroups: fds.len(), ..spec.clone() }, &fds)?;
         let (zygote, zygote_theirs) = pair()?;
@@ -154,7 +170,7 @@ impl Family {
         listen_to_shim(shim.try_clone()?, Arc::clone(&shared), forker, shim_pid, log.clone())?;
         listen_to_zygote(zygote.try_clone()?, Arc::clone(&shared), log.clone())?;
         info!(log, "started a zygote"; "own_network" => spec.own_network, "shim_pid" => shim_pid);
-        Ok(Self { shim, zygote, own_network: spec.own_network, nofile, shared, _cgroup: cgroup })
+        Ok(Self { shim, zygote, own_network: spec.own_network, nofile, shared, _grave: grave })
     }
 
     /// Whether it can still be asked for anything.

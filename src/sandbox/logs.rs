@@ -22,7 +22,8 @@ use super::sys;
 
 /// Longest line that is kept; the rest of a longer one becomes the next line.
 const LINE_BYTES_MAX: usize = 16 << 10;
-/// What one sandbox may print in a second before its pipe is left to fill up: far more than a person reads, and
+/// What one sandbox may print in a second, counted as it is written to the file, before its pipe is left to fill
+/// up: far more than a person reads, and
 /// with all of its cost (reading, cleaning, writing) about 5 % of a core.
 const BYTES_PER_SECOND: usize = 4 << 20;
 /// The kernel's default size of a pipe.
@@ -100,7 +101,8 @@ async fn follow(feed: Feed, files: Rc<Files>) {
         let mut out = Vec::new();
         lines.take(&buffer[..n], &mut out);
         file.borrow_mut().write(&out, &files);
-        n_read += n;
+        // An empty line is one byte to the function and forty to us.
+        n_read += n.max(out.len());
         if n_read >= BYTES_PER_SECOND {
             tokio::time::sleep_until(second + Duration::from_secs(1)).await;
             n_read = 0;

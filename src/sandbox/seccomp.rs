@@ -12,6 +12,8 @@ use libc::{c_long, *};
 
 /// Flags of `clone` that make a namespace.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000 | 0x80;
+/// A child of one's own parent: which is the zygote, and would have to bury it.
+const CLONE_SIBLING: u32 = CLONE_PARENT as u32;
 
 /// What happens to a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,20 +49,22 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 
 /// Allowed without a look at the arguments: what Python, its standard library, numpy and a compiled
 /// program use. Everything that reaches beyond the sandbox's own memory, files, processes and sockets
-/// is missing on purpose: mounts, namespaces, tracing, keys, modules, clocks, eBPF, io_uring, quotas.
+/// is missing on purpose: mounts, namespaces, tracing, keys, modules, clocks, eBPF, io_uring, quotas. So is
+/// inotify: the files of the base are everybody's, and who may watch them sees what all others read and run; and the
+/// kernel takes its instances off those of the machine's root.
 #[rustfmt::skip]
 const ALLOWED: &[c_long] = &[
     // files
     SYS_read, SYS_write, SYS_close, SYS_fstat, SYS_lseek, SYS_pread64, SYS_pwrite64, SYS_readv, SYS_writev,
     SYS_preadv, SYS_pwritev, SYS_preadv2, SYS_pwritev2, SYS_openat, SYS_openat2, SYS_faccessat, SYS_faccessat2,
-    SYS_fcntl, SYS_flock, SYS_fsync, SYS_fdatasync, SYS_truncate, SYS_ftruncate, SYS_fallocate, SYS_getdents64,
+    SYS_flock, SYS_fsync, SYS_fdatasync, SYS_truncate, SYS_ftruncate, SYS_fallocate, SYS_getdents64,
     SYS_getcwd, SYS_chdir, SYS_fchdir, SYS_renameat, SYS_renameat2, SYS_mkdirat, SYS_unlinkat, SYS_linkat,
     SYS_symlinkat, SYS_readlinkat, SYS_fchmod, SYS_fchmodat, SYS_fchown, SYS_fchownat, SYS_umask, SYS_utimensat,
-    SYS_statfs, SYS_fstatfs, SYS_statx, SYS_newfstatat, SYS_sync, SYS_syncfs, SYS_sync_file_range, SYS_readahead, SYS_fadvise64,
+    SYS_statfs, SYS_fstatfs, SYS_statx, SYS_newfstatat, SYS_sync_file_range, SYS_readahead, SYS_fadvise64,
     SYS_copy_file_range, SYS_sendfile, SYS_splice, SYS_tee, SYS_dup, SYS_dup3, SYS_pipe2, SYS_close_range,
     SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr, SYS_listxattr, SYS_llistxattr, SYS_flistxattr,
     SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr,
-    SYS_inotify_init1, SYS_inotify_add_watch, SYS_inotify_rm_watch, SYS_memfd_create,
+    SYS_memfd_create,
     SYS_landlock_create_ruleset, SYS_landlock_add_rule, SYS_landlock_restrict_self,
     // memory
     SYS_mmap, SYS_mprotect, SYS_munmap, SYS_brk, SYS_mremap, SYS_msync, SYS_mincore, SYS_madvise, SYS_mlock,
@@ -74,8 +78,7 @@ const ALLOWED: &[c_long] = &[
     SYS_getpgid, SYS_setpgid, SYS_getsid, SYS_setsid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid,
     SYS_getresuid, SYS_getresgid, SYS_getgroups, SYS_setuid, SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid,
     SYS_setresgid, SYS_setfsuid, SYS_setfsgid, SYS_setgroups, SYS_capget, SYS_set_tid_address, SYS_set_robust_list,
-    SYS_get_robust_list, SYS_rseq, SYS_futex, SYS_futex_waitv, SYS_prctl, SYS_getrlimit, SYS_setrlimit,
-    SYS_prlimit64, SYS_getrusage, SYS_times, SYS_getpriority, SYS_setpriority, SYS_ioprio_get, SYS_ioprio_set,
+    SYS_get_robust_list, SYS_rseq, SYS_futex, SYS_futex_waitv, SYS_prctl, SYS_getrlimit, SYS_getrusage, SYS_times, SYS_getpriority, SYS_setpriority, SYS_ioprio_get, SYS_ioprio_set,
     SYS_sched_yield, SYS_sched_getaffinity, SYS_sched_setaffinity, SYS_sched_getparam, SYS_sched_setparam,
     SYS_sched_getscheduler, SYS_sched_setscheduler, SYS_sched_get_priority_max, SYS_sched_get_priority_min,
     SYS_sched_rr_get_interval, SYS_sched_getattr, SYS_sched_setattr, SYS_getcpu, SYS_pidfd_open, SYS_pidfd_send_signal, SYS_restart_syscall,
@@ -102,7 +105,7 @@ const ALLOWED_HERE: &[c_long] = &[
     SYS_open, SYS_creat, SYS_stat, SYS_lstat, SYS_access, SYS_poll, SYS_select, SYS_pipe, SYS_dup2, SYS_alarm, SYS_pause,
     SYS_fork, SYS_vfork, SYS_rename, SYS_mkdir, SYS_rmdir, SYS_link, SYS_unlink, SYS_symlink, SYS_readlink, SYS_chmod,
     SYS_chown, SYS_lchown, SYS_utime, SYS_utimes, SYS_futimesat, SYS_getdents, SYS_getpgrp, SYS_time, SYS_arch_prctl,
-    SYS_epoll_create, SYS_epoll_wait, SYS_inotify_init, SYS_signalfd, SYS_eventfd,
+    SYS_epoll_create, SYS_epoll_wait, SYS_signalfd, SYS_eventfd,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[c_long] = &[];
@@ -115,11 +118,14 @@ const FILE_KINDS: &[u32] = &[0, S_IFREG, S_IFIFO, S_IFSOCK];
 /// Pushing characters into a terminal (CVE-2017-5226), pasting into a console.
 const TERMINAL_INJECTION: &[u32] = &[0x5412, 0x541c];
 
+/// `F_NOTIFY`: what inotify does, in an older way.
+const WATCHING: &[u32] = &[1026];
+
 fn rules() -> Vec<(u32, Rule)> {
     let mut rules: Vec<(u32, Rule)> =
         ALLOWED.iter().chain(ALLOWED_HERE).map(|&number| (number as u32, Rule::Allow)).collect();
     let mut add = |number: c_long, rule| rules.push((number as u32, rule));
-    add(SYS_clone, Rule::NoBits { argument: 0, mask: CLONE_NAMESPACES });
+    add(SYS_clone, Rule::NoBits { argument: 0, mask: CLONE_NAMESPACES | CLONE_SIBLING });
     // Its flags are in memory, where a filter cannot look; C libraries then use `clone`.
     add(SYS_clone3, Rule::Errno(ENOSYS));
     add(
@@ -130,6 +136,12 @@ fn rules() -> Vec<(u32, Rule)> {
         SYS_socketpair,
         Rule::OneOf { argument: 0, mask: u32::MAX, values: &[AF_UNIX as u32], errno: EAFNOSUPPORT },
     );
+    // Nothing here outlives the sandbox, and it would be the machine's other files that are written to the disk.
+    add(SYS_sync, Rule::Errno(0));
+    add(SYS_syncfs, Rule::Errno(0));
+    add(SYS_fcntl, Rule::NoneOf { argument: 1, values: WATCHING });
+    add(SYS_setrlimit, Rule::NoneOf { argument: 0, values: &[RLIMIT_CORE as u32] });
+    add(SYS_prlimit64, Rule::NoneOf { argument: 1, values: &[RLIMIT_CORE as u32] });
     add(SYS_ioctl, Rule::NoneOf { argument: 1, values: TERMINAL_INJECTION });
     // What a program that starts up asks (which personality?) and what sets none of the odd ones.
     add(
@@ -358,7 +370,7 @@ mod tests {
             SYS_finit_module, SYS_delete_module, SYS_swapon, SYS_quotactl, SYS_acct, SYS_settimeofday, SYS_clock_settime,
             SYS_adjtimex, SYS_sethostname, SYS_setdomainname, SYS_syslog, SYS_fanotify_init, SYS_open_by_handle_at,
             SYS_name_to_handle_at, SYS_open_tree, SYS_move_mount, SYS_fsopen, SYS_fsmount, SYS_fsconfig, SYS_fspick,
-            SYS_mount_setattr, SYS_capset, SYS_reboot, SYS_vmsplice, SYS_lookup_dcookie, SYS_move_pages, SYS_migrate_pages,
+            SYS_mount_setattr, SYS_inotify_init1, SYS_inotify_add_watch, SYS_capset, SYS_reboot, SYS_vmsplice, SYS_lookup_dcookie, SYS_move_pages, SYS_migrate_pages,
         ];
         for number in refused {
             assert_eq!(verdict(number, [0; 3]), errno(EPERM), "system call {number}");
@@ -379,6 +391,11 @@ mod tests {
         ] {
             assert_eq!(verdict(SYS_clone, [flag as u32 | SIGCHLD as u32, 0, 0]), errno(EPERM), "{flag:#x}");
         }
+        assert_eq!(verdict(SYS_clone, [CLONE_PARENT as u32 | SIGCHLD as u32, 0, 0]), errno(EPERM));
+        assert_eq!(verdict(SYS_fcntl, [3, F_SETFD as u32, 1]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_fcntl, [3, 1026, 0x8000_0001]), errno(EPERM));
+        assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_NOFILE as u32, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_CORE as u32, 0]), errno(EPERM));
         assert_eq!(verdict(SYS_clone3, [0; 3]), errno(ENOSYS));
         assert_eq!(verdict(SYS_socket, [AF_INET as u32, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_socket, [AF_UNIX as u32, 0, 0]), RETURN_ALLOW);

@@ -28,8 +28,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid, write};
+use nix::unistd::{Gid, Pid, Uid, seteuid, setgroups, setresgid, setresuid, setsid, write};
 use rustix::process::set_parent_process_death_signal;
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
 use super::init::{self, ShellSpec};
 use super::packets::{receive, send};
@@ -79,7 +80,7 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
     drop(fds);
     unshare(CloneFlags::CLONE_NEWNS).map_err(said("make a mount namespace"))?;
     base::enter(&spec).map_err(|error| error.to_string())?;
-    become_user(control)?;
+    become_user(control, spec.uid_base)?;
     // The pid namespace is for children only; what is forked next is its pid 1. Its parent is the worker, so
     // that the parent-death signal is about the worker.
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
@@ -99,7 +100,13 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
 }
 
 /// From root of the machine to root of a user namespace.
-fn become_user(control: &OwnedFd) -> Step {
+fn become_user(control: &OwnedFd, uid_base: u32) -> Step {
+    // The kernel counts some of what goes on in a user namespace (pending signals, message queues, locked memory)
+    // to who has made it as well: that must not be the machine's root, who would run out of it. Capabilities stay
+    // over the change of user, because some machines let nobody else make a user namespace.
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+        .map_err(said("keep the capabilities"))?;
+    seteuid(Uid::from_raw(uid_base)).map_err(said("become the owner of the user namespace"))?;
     unshare(CloneFlags::CLONE_NEWUSER).map_err(said("make a user namespace"))?;
     let pid = std::process::id() as i32;
     send(control.as_fd(), &FromShim::IdMapWanted { pid }, &[]).map_err(said("report"))?;

@@ -8,6 +8,11 @@ use super::{
     CgroupError, Limits, Mounts, Result, create_directory, open_procs, read_key, read_number, write,
 };
 
+/// Buffers of internet sockets are counted apart by version 1, and are not limited unless one says so: this part of
+/// the memory limit comes on top of it for them. Without it, a sandbox of 50 MB has taken 2 GB (measured), which are
+/// missing to the whole machine's connections.
+const SOCKET_BUFFERS_PART: u64 = 4;
+
 /// The period of the processor quota, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -107,6 +112,10 @@ impl Group {
         }
         if limits.swap_bytes == 0 {
             write(self.memory.join("memory.swappiness"), "0")?;
+        }
+        let socket_buffers = self.memory.join("memory.kmem.tcp.limit_in_bytes");
+        if socket_buffers.exists() {
+            write(socket_buffers, &(limits.memory_bytes / SOCKET_BUFFERS_PART).to_string())?;
         }
         write(self.pids.join("pids.max"), &limits.n_processes.to_string())?;
         if let Some(cpu) = &self.cpu {

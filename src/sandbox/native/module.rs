@@ -160,6 +160,7 @@ unsafe extern "C" {
     fn setgroups(count: usize, groups: *const c_uint) -> c_int;
     fn setresgid(real: c_uint, effective: c_uint, saved: c_uint) -> c_int;
     fn setresuid(real: c_uint, effective: c_uint, saved: c_uint) -> c_int;
+    fn getrlimit(resource: c_int, limit: *mut rlimit) -> c_int;
     fn setrlimit(resource: c_int, limit: *const rlimit) -> c_int;
     fn sigprocmask(how: c_int, set: *const sigset, old: *mut sigset) -> c_int;
     fn signalfd(fd: c_int, mask: *const sigset, flags: c_int) -> c_int;
@@ -204,6 +205,22 @@ const EINVAL: c_int = 22;
 const EPIPE: c_int = 32;
 const RLIMIT_CORE: c_int = 4;
 const RLIMIT_NOFILE: c_int = 7;
+const RLIMIT_MEMLOCK: c_int = 8;
+const RLIMIT_SIGPENDING: c_int = 11;
+const RLIMIT_MSGQUEUE: c_int = 12;
+const RLIMIT_NICE: c_int = 13;
+const RLIMIT_RTPRIO: c_int = 14;
+/// What the kernel gives to users and not to cgroups. It is taken off what all sandboxes of a worker have together,
+/// so none may have all of it; and the worker may have been started with more than is good for a function.
+const SHARED_LIMITS: [(c_int, u64); 5] = [
+    (RLIMIT_MEMLOCK, 64 << 10),
+    // A timer of the kernel is a pending signal.
+    (RLIMIT_SIGPENDING, 256),
+    // One queue of the ordinary size takes 83,360 bytes.
+    (RLIMIT_MSGQUEUE, 100_000),
+    (RLIMIT_NICE, 0),
+    (RLIMIT_RTPRIO, 0),
+];
 const PR_SET_DUMPABLE: c_int = 4;
 const PR_SET_SECCOMP: c_int = 22;
 const PR_CAPBSET_DROP: c_int = 24;
@@ -479,11 +496,20 @@ fn descriptors(received: &Received) -> Result<(), Failure> {
 
 fn limits(request: &Request) -> Result<(), Failure> {
     let files = rlimit { soft: request.nofile.into(), hard: request.nofile.into() };
-    let none = rlimit { soft: 0, hard: 0 };
+    // Not 0: where `core_pattern` is a program, the kernel would start it all the same, as root of the machine, and
+    // feed it with what a function has prepared. 1 is how such programs themselves are kept from it (core(5)).
+    let no_core = rlimit { soft: 1, hard: 1 };
     // SAFETY: live structures of the right layout.
     unsafe {
         check(setrlimit(RLIMIT_NOFILE, &raw const files), STEP_LIMITS)?;
-        check(setrlimit(RLIMIT_CORE, &raw const none), STEP_LIMITS)?;
+        check(setrlimit(RLIMIT_CORE, &raw const no_core), STEP_LIMITS)?;
+        for (resource, most) in SHARED_LIMITS {
+            let mut limit = rlimit { soft: 0, hard: 0 };
+            check(getrlimit(resource, &raw mut limit), STEP_LIMITS)?;
+            limit.hard = limit.hard.min(most);
+            limit.soft = limit.soft.min(most);
+            check(setrlimit(resource, &raw const limit), STEP_LIMITS)?;
+        }
         // A session of its own: no terminal to push characters into (CVE-2017-5226).
         check(setsid(), STEP_LIMITS)?;
         umask(0o022);
