@@ -117,11 +117,11 @@ impl Worker {
 
     /// One that a command has started in the background, in a directory below `place`.
     #[track_caller]
-    pub(crate) fn in_background(place: Place, ol_dir: PathBuf, pid: i32) -> Self {
+    pub(crate) fn in_background(place: Place, ol_dir: impl Into<PathBuf>, pid: i32) -> Self {
         let process = Process::of(pid).expect("the worker that was just started runs");
         let mounts = mounts(&place.token());
         let mut worker =
-            Self { place, ol_dir, child: None, process, port: 0, footprint: Mutex::default(), mounts };
+            Self { place, ol_dir: ol_dir.into(), child: None, process, port: 0, footprint: Mutex::default(), mounts };
         worker.port = worker.process.listening_ports().first().copied().expect("it listens");
         worker.footprint();
         worker
