@@ -34,15 +34,24 @@ fn the_classic_transcript_works_word_for_word() {
     let mut shell = Shell::in_own_network(place.path());
 
     let said = shell.types("./bin/admin new -cluster my-cluster");
-    assert!(said.starts_with(&format!("Cluster Directory: {here}/my-cluster\n\nWorker Defaults:\n")), "{said}");
+    assert!(
+        said.starts_with(&format!("Cluster Directory: {here}/my-cluster\n\nWorker Defaults:\n")),
+        "{said}"
+    );
 
     let said = shell.types("./bin/admin workers -cluster=my-cluster");
     let pid = pid_in(&said);
-    assert_eq!(said, format!("Started worker: pid {pid}, port 8080, log at {here}/my-cluster/logs/worker-0.out\n"));
+    assert_eq!(
+        said,
+        format!("Started worker: pid {pid}, port 8080, log at {here}/my-cluster/logs/worker-0.out\n")
+    );
     let worker = Worker::in_background(place, here.clone() + "/my-cluster/workers/worker-0", pid);
 
     let said = shell.types("./bin/admin status -cluster=my-cluster");
-    assert_eq!(said, "Worker Pings:\n  http://localhost:8080/status => ready [200 OK]\n\nCluster containers:\n\n");
+    assert_eq!(
+        said,
+        "Worker Pings:\n  http://localhost:8080/status => ready [200 OK]\n\nCluster containers:\n\n"
+    );
 
     shell.types("cp -r ./quickstart/handlers/hello ./my-cluster/registry/hello");
     let call = r#"curl -sS -X POST localhost:8080/runLambda/hello -d '{"name": "Alice"}'"#;
@@ -57,7 +66,10 @@ fn the_classic_transcript_works_word_for_word() {
     shell.types("echo 'def handler(event): return event * 2' >my-cluster/registry/twice/lambda_func.py");
     assert_eq!(shell.types("curl -sS -X POST localhost:8080/runLambda/twice -d '21'"), "42");
 
-    assert_eq!(shell.types("./bin/admin kill -cluster=my-cluster"), format!("Kill worker process with PID {pid}\n"));
+    assert_eq!(
+        shell.types("./bin/admin kill -cluster=my-cluster"),
+        format!("Kill worker process with PID {pid}\n")
+    );
     let (_, code) = shell.tries("curl -sS -X POST localhost:8080/runLambda/hello");
     assert_eq!(code, 7, "curl: nobody listens there any more");
     worker.check_machine();
@@ -78,7 +90,10 @@ fn a_cluster_may_have_several_workers_that_share_their_functions() {
     let first = Worker::in_background(place, here.clone() + "/c/workers/worker-0", pid_in(lines[0]));
     let second = Worker::in_background(Place::new(), here + "/c/workers/worker-1", pid_in(lines[1]));
 
-    assert_eq!(shell.types("./bin/admin upload -cluster=c -handler hello -file quickstart/handlers/hello"), "Uploaded hello\n");
+    assert_eq!(
+        shell.types("./bin/admin upload -cluster=c -handler hello -file quickstart/handlers/hello"),
+        "Uploaded hello\n"
+    );
     for port in [9000, 9001] {
         let call = format!("curl -sS -X POST localhost:{port}/run/hello -d '{{\"name\": \"Bob\"}}'");
         assert_eq!(shell.types(&call), r#""Hello, Bob!""#);
@@ -127,9 +142,14 @@ fn a_worker_may_be_run_in_the_foreground_with_a_configuration_of_ones_own() {
     let here = place.path().canonicalize().unwrap().display().to_string();
     let mut shell = Shell::in_own_network(place.path());
     let dir = format!("{here}/{}", place.token());
-    let config = serde_json::json!({"worker_dir": dir, "worker_port": "8080", "registry": format!("{here}/reg")});
+    let config =
+        serde_json::json!({"worker_dir": dir, "worker_port": "8080", "registry": format!("{here}/reg")});
     fs::write(place.join("config.json"), config.to_string()).unwrap();
-    let pid = shell.types("./bin/admin worker-exec -c config.json >exec.out 2>&1 & echo $!").trim().parse().unwrap();
+    let pid = shell
+        .types("./bin/admin worker-exec -c config.json >exec.out 2>&1 & echo $!")
+        .trim()
+        .parse()
+        .unwrap();
     crate::support::until("it is ready", || Path::new(&dir).join("worker.pid").exists());
     let worker = Worker::in_background(place, dir, pid);
     shell.types("mkdir reg/one; echo 'def f(event): return 1' >reg/one/f.py");

@@ -45,7 +45,9 @@ fn a_body_that_nobody_wants_is_not_read_to_its_end() {
     let worker = Worker::start();
     for path in ["/run/nobody", "/run/..", "/registry/..", "/registry/evil"] {
         let mut connection = worker.connect();
-        connection.send(format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
+        connection.send(
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes(),
+        );
         let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; MB], b"\r\n"].concat();
         until("the worker ends the connection", || connection.send_what_is_taken(&chunk).is_err());
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
-/// What all names begin with, so that one test's mounts are not taken for another's.
-pub(crate) const PREFIX: &str = "ol-test-";
+/// What all names begin with.
+const PREFIX: &str = "ol-test-";
 
 /// Removed when it is dropped.
 #[derive(Debug)]

@@ -120,8 +120,15 @@ impl Worker {
     pub(crate) fn in_background(place: Place, ol_dir: impl Into<PathBuf>, pid: i32) -> Self {
         let process = Process::of(pid).expect("the worker that was just started runs");
         let mounts = mounts(&place.token());
-        let mut worker =
-            Self { place, ol_dir: ol_dir.into(), child: None, process, port: 0, footprint: Mutex::default(), mounts };
+        let mut worker = Self {
+            place,
+            ol_dir: ol_dir.into(),
+            child: None,
+            process,
+            port: 0,
+            footprint: Mutex::default(),
+            mounts,
+        };
         worker.port = worker.process.listening_ports().first().copied().expect("it listens");
         worker.footprint();
         worker
