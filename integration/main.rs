@@ -11,7 +11,9 @@
 
 mod support;
 
+mod actors;
 mod invoke;
 mod leaks;
+mod quickstart;
 mod registry;
 mod smoke;
