@@ -11,7 +11,11 @@
 
 mod support;
 
+mod crash;
 mod invoke;
+mod isolation;
 mod leaks;
+mod limits;
+mod probes;
 mod registry;
 mod smoke;
