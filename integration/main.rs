@@ -12,8 +12,12 @@
 mod support;
 
 mod actors;
+mod crash;
 mod invoke;
+mod isolation;
 mod leaks;
 mod quickstart;
+mod limits;
+mod probes;
 mod registry;
 mod smoke;

@@ -1,0 +1,219 @@
+//! Whatever of a worker dies, by whatever hand, what is left of it serves on, or the next one does.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::probes::{APPETITE, SUSPECT, Stage};
+use crate::support::{Expect, Footprint, Process, Worker, requires, until};
+
+const ECHO: &str = "def f(event):\n    return event\n";
+
+#[test]
+fn a_call_whose_interpreter_is_killed_is_told_so_and_the_next_one_is_served() {
+    requires!(Root);
+    victim_of_a_running_call("its interpreter ended: killed by signal 9", |sandbox| {
+        sandbox.iter().copied().find(|process| depth(*process) == (3, 2))
+    });
+}
+
+#[test]
+fn a_sandbox_whose_init_is_killed_is_replaced() {
+    requires!(Root);
+    victim_of_a_running_call("the function's sandbox died", |sandbox| {
+        sandbox.iter().copied().find(|process| depth(*process) == (3, 1))
+    });
+}
+
+#[test]
+fn idle_sandboxes_that_are_killed_cost_no_call() {
+    requires!(Root);
+    let stage = Stage::of(APPETITE);
+    let worker = stage.worker();
+    for _ in 0..3 {
+        let reply = stage.provoke(json!({"of": "memory", "mb": 1}));
+        let old = reply.sandbox();
+        reply.ok();
+        let processes = worker.sandbox_processes(old);
+        processes.iter().for_each(|process| process.signal(Signal::SIGKILL));
+        until("they are dead", || processes.iter().all(|process| !process.is_alive()));
+        let reply = stage.provoke(json!({"of": "memory", "mb": 1}));
+        assert_ne!(reply.sandbox(), old);
+        reply.ok();
+    }
+    stage.finish();
+}
+
+#[test]
+fn a_zygote_that_is_killed_takes_no_running_call_with_it() {
+    requires!(Root);
+    let stage = Stage::of(APPETITE);
+    let worker = stage.worker();
+    let running = worker.call_aside(SUSPECT, json!({"of": "sleep", "seconds": 3}));
+    worker.logged(SUSPECT, "asleep");
+    let zygote = helper(worker, (2, 2)).expect("a zygote");
+    zygote.signal(Signal::SIGKILL);
+    until("it is dead", || !zygote.is_alive());
+    // More functions than there are standbys: some of them need a new zygote.
+    serves_new_functions(worker, "after-zygote", 8);
+    let new = helper(worker, (2, 2)).expect("another zygote");
+    assert_ne!(new, zygote);
+    assert_eq!(running.join().unwrap().unwrap().ok(), "rested");
+    one_family_is_left(worker);
+    stage.finish();
+}
+
+#[test]
+fn a_shim_that_is_killed_is_replaced_with_all_that_it_held() {
+    requires!(Root);
+    let stage = Stage::of(APPETITE);
+    let worker = stage.worker();
+    let running = worker.call_aside(SUSPECT, json!({"of": "sleep", "seconds": 1000}));
+    worker.logged(SUSPECT, "asleep");
+    let old = worker.process().descendants();
+    let shim = helper(worker, (2, 1)).expect("a shim");
+    shim.signal(Signal::SIGKILL);
+    running.join().unwrap().unwrap().expect(502);
+    until("it is dead, and all that it held", || old.iter().all(|process| !process.is_alive()));
+    serves_new_functions(worker, "after-shim", 8);
+    assert_eq!(stage.ask(json!({"of": "memory", "mb": 1})), 1);
+    one_family_is_left(worker);
+    stage.finish();
+}
+
+#[test]
+fn a_worker_that_is_killed_twenty_times_under_load_comes_back_clean_each_time() {
+    requires!(Root);
+    let seed = match std::env::var("OL_TEST_SEED") {
+        Ok(text) => text.parse().expect("OL_TEST_SEED is a number"),
+        Err(_) => u64::from(std::process::id()),
+    };
+    eprintln!("OL_TEST_SEED={seed}");
+    let mut random = Random(seed | 1);
+    let mut worker =
+        Worker::with_config(json!({"limits": {"max_instances": 4}, "freeze_after_ms": 1})).start();
+    for name in ["a", "b"] {
+        worker.install_f(name, ECHO);
+    }
+    for round in 0..20 {
+        let n_answers = random.below(60);
+        under_load(&worker, n_answers, &mut random, |worker| {
+            worker.footprint();
+            worker.signal(Signal::SIGKILL);
+        });
+        let old = worker.kill();
+        worker.start_again();
+        for name in ["a", "b"] {
+            assert_eq!(worker.call(name, "1").ok(), json!(1), "round {round} of seed {seed}");
+        }
+        until_gone(&old, &worker);
+    }
+    worker.finish();
+}
+
+/// Kills a process of a sandbox amid a call.
+#[track_caller]
+fn victim_of_a_running_call(words: &str, choose: impl Fn(&[Process]) -> Option<Process>) {
+    let stage = Stage::of(APPETITE);
+    let worker = stage.worker();
+    let running = worker.call_aside(SUSPECT, json!({"of": "sleep", "seconds": 1000}));
+    let sandbox = worker.sandbox_that_said(SUSPECT, "asleep");
+    let processes = worker.sandbox_processes(sandbox);
+    assert_eq!(processes.len(), 2, "init and interpreter: {processes:?}");
+    choose(&processes).expect("one of them is it").signal(Signal::SIGKILL);
+    let said = running.join().unwrap().unwrap().expect(502);
+    assert!(said.contains(words), "{said}");
+    let reply = stage.provoke(json!({"of": "memory", "mb": 1}));
+    assert_ne!(reply.sandbox(), sandbox);
+    reply.ok();
+    until("the other one is gone as well", || processes.iter().all(|process| !process.is_alive()));
+    stage.finish();
+}
+
+/// In how many pid namespaces a process is, and its number in the innermost: 1 of 2 is a shim, 2 of 2 its zygote,
+/// 1 of 3 the init of a sandbox, 2 of 3 its interpreter. For a test that itself runs in the machine's.
+fn depth(process: Process) -> (usize, i32) {
+    let of = |pid: i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("NSpid:").map(str::to_owned)).unwrap_or_default();
+        line.split_whitespace().map(|word| word.parse().expect("a pid")).collect::<Vec<i32>>()
+    };
+    let (mine, theirs) = (of(std::process::id().cast_signed()), of(process.pid));
+    (theirs.len() + 1 - mine.len(), theirs.last().copied().unwrap_or(0))
+}
+
+fn helper(worker: &Worker, which: (usize, i32)) -> Option<Process> {
+    worker.process().descendants().into_iter().find(|process| depth(*process) == which)
+}
+
+#[track_caller]
+fn serves_new_functions(worker: &Worker, prefix: &str, n: usize) {
+    for number in 0..n {
+        let name = format!("{prefix}-{number}");
+        worker.install_f(&name, ECHO);
+        assert_eq!(worker.call(&name, "1").ok(), json!(1), "{name}");
+    }
+}
+
+/// The old one goes with its last sandbox, and its cgroup with it.
+#[track_caller]
+fn one_family_is_left(worker: &Worker) {
+    let shims =
+        || worker.process().descendants().into_iter().filter(|process| depth(*process) == (2, 1)).count();
+    for name in worker.status_json()["lambdas"].as_array().expect("a list") {
+        let name = name["name"].as_str().expect("a name");
+        worker.request("DELETE", &format!("/registry/{name}"), &[], "").expect(200);
+    }
+    until("one shim is left", || shims() == 1);
+    until("one cgroup for one family", || {
+        worker.footprint().cgroups().all(|root| {
+            let entries = fs::read_dir(root).into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("zygote-")).count() <= 1
+        })
+    });
+    worker.install_f("neighbour", ECHO);
+}
+
+/// Calls two functions from several threads, until `at_last` was done, which is when so many were answered.
+fn under_load(worker: &Worker, n_answers: u64, random: &mut Random, at_last: impl FnOnce(&Worker)) {
+    let (n, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    // Turns of a loop, of some nanoseconds each: so that it is not always just after an answer.
+    let spin = random.below(2_000_000);
+    thread::scope(|scope| {
+        for number in 0..6 {
+            let (n, is_over) = (&n, &is_over);
+            scope.spawn(move || {
+                let path = if number % 2 == 0 { "/run/a" } else { "/run/b" };
+                while !is_over.load(Ordering::Relaxed) && worker.try_request("POST", path, &[], "1").is_ok() {
+                    n.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        until("calls are answered", || n.load(Ordering::Relaxed) >= n_answers);
+        (0..spin).for_each(|_| std::hint::spin_loop());
+        at_last(worker);
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Nothing that a killed worker had is there beside its successor's things.
+#[track_caller]
+fn until_gone(old: &Footprint, successor: &Worker) {
+    until("the old worker's things are gone", || old.remains_beside(successor.process()).is_empty());
+}
+
+/// Marsaglia's xorshift: the same numbers for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}

@@ -1,0 +1,77 @@
+//! The two ways out of a sandbox, its data socket and its log: nonsense on them harms who says it.
+
+use serde_json::json;
+
+use crate::probes::{PRINTER, SOCKET_ABUSE, SUSPECT, Stage};
+use crate::support::{patience, requires, until};
+
+#[test]
+fn nonsense_on_the_data_socket_ends_the_sandbox_that_says_it() {
+    requires!(Root);
+    let stage = Stage::of(SOCKET_ABUSE);
+    let honest = |stage: &Stage| {
+        let reply = stage.provoke(json!({"way": "none"}));
+        (reply.status.as_u16(), reply.text()) == (200, r#""an honest answer""#.to_owned())
+    };
+    assert!(honest(&stage));
+    let ways = [
+        "garbage",
+        "text",
+        "too_long",
+        "head_beyond_payload",
+        "head_without_end",
+        "head_with_half_a_header",
+        "status_is_none",
+        "line_break_in_header",
+        "unknown_flags",
+        "unknown_kind",
+        "request",
+        "ready",
+        "load_failed",
+        "body_first",
+        "anothers_number",
+        "descriptors",
+        "dumb",
+        "gone",
+    ];
+    for way in ways {
+        let reply = stage.provoke(json!({"way": way}));
+        assert_eq!(reply.status.as_u16(), 502, "{way}: {}", reply.text());
+        assert!(honest(&stage), "after {way}");
+    }
+    // These are no nonsense yet when the answer comes; the sandbox is found out at the next call at the latest.
+    for way in ["urgent", "deaf"] {
+        let reply = stage.provoke(json!({"way": way}));
+        assert!(matches!(reply.status.as_u16(), 200 | 502), "{way}: {}", reply.text());
+        until("it answers again", || honest(&stage));
+    }
+    stage.finish();
+}
+
+#[test]
+fn an_answer_that_is_promised_and_does_not_come_costs_its_caller_only_the_time() {
+    requires!(Root);
+    let stage = Stage::with_limits(SOCKET_ABUSE, json!({"runtime_sec": patience(2).as_secs()}));
+    let reply = stage.provoke(json!({"way": "long_and_silent"}));
+    assert_eq!(reply.status.as_u16(), 504, "{}", reply.text());
+    stage.finish();
+}
+
+#[test]
+fn nothing_in_a_log_can_steer_a_terminal_or_forge_another_sandboxs_lines() {
+    requires!(Root);
+    let stage = Stage::of(PRINTER);
+    for way in ["binary", "forged", "streams"] {
+        stage.ask(json!({"way": way}));
+        stage.worker().logged(SUSPECT, &format!("the last word of {way}"));
+    }
+    let log = stage.worker().function_log(SUSPECT);
+    let strange = log.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+    assert_eq!(strange, None);
+    assert!(log.contains("\\x1b[2J") && log.contains(" e an error stream"), "{log}");
+    // Time, sandbox and invocation stand in front of every line, whatever the function makes of it.
+    let mut sandboxes: Vec<_> = log.lines().map(|line| line.split(['-', ' ']).nth(3).unwrap()).collect();
+    sandboxes.dedup();
+    assert_eq!(sandboxes.len(), 1, "{sandboxes:?}");
+    stage.finish();
+}
