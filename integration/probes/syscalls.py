@@ -30,7 +30,7 @@ CALLS = {
     "listmount": (458, NULL, NULL, 0, 0),
     "setns": (308, -1, 0),
     "unshare": (272, 0),
-    "ptrace": (101, 0, 0, 0, 0),
+    "ptrace": (101, 16, 1, 0, 0),
     "process_vm_readv": (310, 1, NULL, 0, NULL, 0, 0),
     "process_vm_writev": (311, 1, NULL, 0, NULL, 0, 0),
     "process_madvise": (440, -1, NULL, 0, 0, 0),
