@@ -11,11 +11,13 @@
 
 mod support;
 
+mod actors;
 mod crash;
 mod invoke;
 mod isolation;
 mod leaks;
 mod limits;
 mod probes;
+mod quickstart;
 mod registry;
 mod smoke;

@@ -16,7 +16,7 @@ mod worker;
 pub(crate) use archive::Archive;
 pub(crate) use folder::{Files, replace_file, write_folder};
 pub(crate) use footprint::{Footprint, mounts};
-pub(crate) use http::{Expect, Payload, RawConnection};
+pub(crate) use http::{Expect, RawConnection};
 pub(crate) use place::Place;
 pub(crate) use ports::free_port;
 pub(crate) use process::Process;

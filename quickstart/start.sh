@@ -83,7 +83,7 @@ cat <<END
 
 == It works. What to try next:
 
-Change the greeting and call it again; there is nothing to restart:
+Change the greeting, and call it again a moment later; there is nothing to restart:
     ${sudo_}sed -i 's/Hello/Good morning/' $cluster/registry/hello/lambda_func.py
     curl -X POST localhost:$port/runLambda/hello -d '{"name": "Alice"}'
 

@@ -2,6 +2,8 @@
 //!
 //! Arrows go one way: `cli → serve → {http, registry, sandbox} → actors`, never back.
 
+#[cfg(test)]
+mod architecture;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,7 +1,7 @@
 //! A world for tests: sandboxes are numbers, and everything that happens to them is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use slog::{Discard, Logger, o};
@@ -134,7 +134,17 @@ impl Fake {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        // A test that holds one state while it asks for another would hang; threads that share a world wait at most
+        // for a moment.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.0.try_lock() {
+                Ok(state) => return state,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => assert!(std::time::Instant::now() < deadline, "held twice"),
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn put(&self, name: &str, code: FakeCode) {
@@ -284,7 +294,8 @@ impl Registry<FakeWorld> for Fake {
     fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, RegistryError>> {
         let world = self.clone();
         Box::pin(async move {
-            sleep(world.state().load_time).await;
+            let time = world.state().load_time;
+            sleep(time).await;
             let state = world.state();
             match &state.registry_error {
                 Some(error) => Err(error.clone()),

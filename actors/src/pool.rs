@@ -8,7 +8,7 @@
 //!                      (nothing)      frozen ──▶ (dropped): release_after, memory pressure
 //! ```
 //!
-//! [`Pool`] is plain data and decides; [`SharedPool`] puts it behind a mutex, so that HTTP threads lease
+//! `Pool` is plain data and decides; [`SharedPool`] puts it behind a mutex, so that HTTP threads lease
 //! and check in without asking the lambda's actor, whose part is growth, freezing, release and
 //! generations. Sandboxes are frozen, thawed, measured and dropped outside of the mutex.
 //!

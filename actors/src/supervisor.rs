@@ -658,3 +658,6 @@ impl<W: World> Handler<Shutdown> for Supervisor<W> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -360,3 +360,128 @@ impl<W: World> Handler<Crash> for Zygotes<W> {
         panic!("crashed on request");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::fake::{CLASS, Fake, FakeStandby, FakeWorld, log, ms};
+    use crate::monitor::{Child, Down};
+    use crate::world::Network;
+
+    struct Ear;
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+    impl Handler<Down> for Ear {
+        type Result = ();
+        fn handle(&mut self, _: Down, _: &mut Context<Self>) {}
+    }
+
+    type Zygotes = super::Zygotes<FakeWorld>;
+
+    async fn zygotes(world: &Fake) -> actix::Addr<Zygotes> {
+        let monitor = Monitor::new(Child::Zygotes, 1, Ear.start().recipient());
+        let config = ZygotesConfig { default_class: CLASS, standbys: 4, standbys_max: 16 };
+        let zygotes = Zygotes::new(world.clone(), config, Arc::default(), log(), monitor).start();
+        sleep(ms(50)).await;
+        zygotes
+    }
+
+    async fn acquire(zygotes: &actix::Addr<Zygotes>, class: Class) -> Result<FakeStandby, LaunchError> {
+        zygotes.send(Acquire::new(class)).await.unwrap()
+    }
+
+    #[actix::test]
+    async fn standbys_of_the_default_class_wait_and_cost_no_wait() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let zygotes = zygotes(&world).await;
+        assert_eq!(world.state().standbys.len(), 4);
+        assert_eq!(world.state().n_preparing_max, 1, "one after the other");
+        let began = Instant::now();
+        let _standby = acquire(&zygotes, CLASS).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        sleep(ms(50)).await;
+        assert_eq!(world.state().standbys.len(), 5, "four wait again");
+    }
+
+    #[actix::test]
+    async fn a_dead_standby_is_never_handed_out() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let zygotes = zygotes(&world).await;
+        let dead: Vec<u64> = world.state().standbys.iter().copied().collect();
+        world.state().dead.extend(&dead);
+        let standby = acquire(&zygotes, CLASS).await.unwrap();
+        assert!(!dead.contains(&standby.id));
+    }
+
+    #[actix::test]
+    async fn few_are_prepared_at_once_and_all_are_served() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let zygotes = zygotes(&world).await;
+        let standbys = join_all((0..100).map(|_| acquire(&zygotes, CLASS))).await;
+        assert!(standbys.iter().all(Result::is_ok));
+        assert!(world.state().n_preparing_max <= ON_DEMAND_MAX + 1);
+    }
+
+    #[actix::test]
+    async fn demand_raises_the_target_and_quiet_lowers_it() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let zygotes = zygotes(&world).await;
+        let other = Class { network: Network::Host, ..CLASS };
+        assert_eq!(zygotes.send(Waiting).await.unwrap(), [(CLASS, 4)], "others only on demand");
+        drop(acquire(&zygotes, other).await.unwrap());
+        drop(join_all((0..20).map(|_| acquire(&zygotes, CLASS))).await);
+        sleep(ms(500)).await;
+        let waiting = zygotes.send(Waiting).await.unwrap();
+        assert!(waiting.contains(&(other, 1)) && waiting.contains(&(CLASS, 16)), "{waiting:?}");
+        sleep(ms(200_000)).await;
+        assert_eq!(zygotes.send(Waiting).await.unwrap(), [(CLASS, 4)]);
+    }
+
+    #[actix::test]
+    async fn failures_are_told_to_those_who_ask_and_slow_the_refilling_down() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let error = LaunchError::Failed("no fork".into());
+        world.state().prepare_error = Some(error.clone());
+        let zygotes = zygotes(&world).await;
+        assert_eq!(acquire(&zygotes, CLASS).await.err(), Some(error));
+        world.state().prepare_time = Duration::ZERO;
+        sleep(ms(60_000)).await;
+        world.state().prepare_error = None;
+        sleep(REFILL_PAUSE_MAX + ms(100)).await;
+        assert!(world.state().standbys.len() >= 4, "it recovers by itself");
+    }
+
+    #[actix::test]
+    async fn under_pressure_standbys_are_given_up_and_come_back_later() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let zygotes = zygotes(&world).await;
+        assert_eq!(zygotes.send(ReleaseIdle).await.unwrap(), 4);
+        sleep(ms(1_000)).await;
+        assert!(world.state().standbys.is_empty());
+        sleep(PRESSURE_PAUSE).await;
+        assert_eq!(world.state().standbys.len(), 4);
+    }
+
+    #[actix::test]
+    async fn a_standby_for_someone_who_has_gone_is_not_leaked() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let zygotes = zygotes(&world).await;
+        zygotes.send(ReleaseIdle).await.unwrap();
+        let gone = tokio::time::timeout(ms(1), zygotes.send(Acquire::<FakeWorld>::new(CLASS))).await;
+        assert!(gone.is_err());
+        sleep(ms(5)).await;
+        assert_eq!(world.state().n_prepared, 5);
+        assert!(world.state().standbys.is_empty());
+    }
+}

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Expect, Worker, requires};
+use crate::support::{Expect, Worker, requires, until};
 
 const LENGTH: &str = "def f(event): return len(event)";
 const MB: usize = 1 << 20;
@@ -31,13 +31,26 @@ fn a_body_that_turns_out_too_long_is_cut_off() {
     worker.install_f("length", LENGTH);
     let mut connection = worker.connect();
     connection.send(b"POST /run/length HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
-    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
-    // 1 GB, if the worker read on.
-    let sent = (0..16 << 10).try_for_each(|_| connection.send_what_is_taken(&chunk));
-    assert!(sent.is_err(), "the worker has taken everything");
+    let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; MB], b"\r\n"].concat();
+    // There is no end to what this client would send.
+    until("the worker ends the connection", || connection.send_what_is_taken(&chunk).is_err());
     worker.lambda_until("nothing runs", "length", |lambda| lambda["busy"] == 0 && lambda["queue"] == 0);
     assert_eq!(worker.call("length", "[1, 2]").ok(), json!(2));
     assert_eq!(worker.get("/status").expect(200), "ready\n");
+}
+
+#[test]
+fn a_body_that_nobody_wants_is_not_read_to_its_end() {
+    requires!(Root);
+    let worker = Worker::start();
+    for path in ["/run/nobody", "/run/..", "/registry/..", "/registry/evil"] {
+        let mut connection = worker.connect();
+        connection.send(
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes(),
+        );
+        let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; MB], b"\r\n"].concat();
+        until("the worker ends the connection", || connection.send_what_is_taken(&chunk).is_err());
+    }
 }
 
 #[test]

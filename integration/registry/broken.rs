@@ -80,13 +80,12 @@ fn a_function_that_never_was_good_says_what_to_mend() {
 #[test]
 fn what_is_no_function_beside_functions_disturbs_nobody() {
     requires!(Root);
-    let worker = Worker::with("good", GOOD).start();
-    let registry = worker.registry();
+    let setup = Worker::with("good", GOOD).with("not a name", GOOD).with(".git", GOOD);
+    let registry = setup.ol_dir().join("registry");
     fs::write(registry.join("README"), "text").unwrap();
-    fs::create_dir(registry.join(".git")).unwrap();
-    fs::create_dir(registry.join("not a name")).unwrap();
     std::os::unix::fs::symlink("/etc", registry.join("link")).unwrap();
     nix::unistd::mkfifo(&registry.join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let worker = setup.start();
     assert_eq!(worker.call("good", "").ok(), json!("good"));
     worker.call("README", "").expect(404);
     assert!(worker.call("link", "").expect(500).contains("symbolic link"));

@@ -61,8 +61,8 @@ impl Setup {
         self.place.join(&format!("{}-ol", self.place.token()))
     }
 
-    fn new() -> Self {
-        let setup = Self { place: Place::new(), config: json!({ "worker_port": 0 }), prelude: None };
+    fn at(place: Place) -> Self {
+        let setup = Self { place, config: json!({ "worker_port": 0 }), prelude: None };
         Program::ol().words("worker init -p").arg(setup.ol_dir()).env("TMPDIR", setup.place.tmp()).succeed();
         setup
     }
@@ -97,26 +97,38 @@ impl Worker {
     /// One with the ordinary configuration, on a port that the kernel chooses.
     #[track_caller]
     pub(crate) fn start() -> Self {
-        Setup::new().start()
+        Setup::at(Place::new()).start()
     }
 
     /// One with other settings: `Worker::with_config(json!({…})).start()`.
     pub(crate) fn with_config(over: Value) -> Setup {
-        Setup::new().with_config(over)
+        Setup::at(Place::new()).with_config(over)
     }
 
     /// One that has functions from the beginning: `Worker::with("name", &[("f.py", "…")]).start()`.
     pub(crate) fn with(name: &str, files: Files<'_>) -> Setup {
-        Setup::new().with(name, files)
+        Setup::at(Place::new()).with(name, files)
+    }
+
+    /// One that has room for so many MiB only.
+    pub(crate) fn on_small_disk(mb: u32) -> Setup {
+        Setup::at(Place::on_small_disk(mb))
     }
 
     /// One that a command has started in the background, in a directory below `place`.
     #[track_caller]
-    pub(crate) fn in_background(place: Place, ol_dir: PathBuf, pid: i32) -> Self {
+    pub(crate) fn in_background(place: Place, ol_dir: impl Into<PathBuf>, pid: i32) -> Self {
         let process = Process::of(pid).expect("the worker that was just started runs");
         let mounts = mounts(&place.token());
-        let mut worker =
-            Self { place, ol_dir, child: None, process, port: 0, footprint: Mutex::default(), mounts };
+        let mut worker = Self {
+            place,
+            ol_dir: ol_dir.into(),
+            child: None,
+            process,
+            port: 0,
+            footprint: Mutex::default(),
+            mounts,
+        };
         worker.port = worker.process.listening_ports().first().copied().expect("it listens");
         worker.footprint();
         worker

@@ -259,3 +259,24 @@ fn every_field_is_documented() {
         assert!(is_there, "{name} is missing in docs/CONFIG.md");
     }
 }
+
+/// And every field of `config.json` that is in the reference exists.
+#[test]
+fn every_documented_field_exists() {
+    let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIG.md")).unwrap();
+    let (_, tables) = reference.split_once("\n## config.json\n").unwrap();
+    let (tables, _) = tables.split_once("\n### Fields of OpenLambda").unwrap();
+    let json = serde_json::to_value(RawConfig::default()).unwrap();
+    let rows: Vec<_> = tables.lines().filter(|line| line.starts_with("| `")).collect();
+    assert!(!rows.is_empty(), "the tables have rows that begin with a field's name");
+    for row in rows {
+        let names: Vec<_> = row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
+        // `.memory` behind `trace.cgroups` is short for `trace.memory`.
+        let group = names[0].split('.').next().unwrap();
+        for name in names {
+            let name = if name.starts_with('.') { format!("{group}{name}") } else { name.to_owned() };
+            let pointer = format!("/{}", name.replace('.', "/"));
+            assert!(json.pointer(&pointer).is_some(), "docs/CONFIG.md has {name}, which does not exist");
+        }
+    }
+}

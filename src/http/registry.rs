@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use actix_web::error::PayloadError;
 use actix_web::web::{self, Payload};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
@@ -13,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use super::Shared;
 use super::error::HttpError;
 use super::run::find;
+use super::upload::{Unread, answered};
 use crate::registry::{Upload, UploadError};
 
 /// Piece in which an archive is sent.
@@ -54,19 +56,21 @@ pub(super) async fn list(app: Shared) -> HttpResponse {
 
 /// `POST /registry/<name>` with a `.tar.gz`.
 pub(super) async fn upload(app: Shared, name: web::Path<String>, payload: Payload) -> HttpResponse {
-    match take_in(&app, &name, payload).await {
+    let mut unread = Some(payload);
+    let response = match take_in(&app, &name, &mut unread).await {
         Ok(name) => text(HttpResponse::Created(), format!("Lambda {name} uploaded successfully")),
         Err(error) => error.response(),
-    }
+    };
+    answered(response, unread)
 }
 
-async fn take_in(app: &Shared, name: &str, mut payload: Payload) -> Result<FunctionName, HttpError> {
+async fn take_in(app: &Shared, name: &str, unread: &mut Unread) -> Result<FunctionName, HttpError> {
     let began = Instant::now();
     let name: FunctionName = name.parse()?;
     let registry = app.registry.clone();
     let for_upload = name.clone();
     let mut upload = blocking(move || Upload::begin(&registry, for_upload)).await?;
-    while let Some(chunk) = payload.next().await {
+    while let Some(chunk) = next(unread).await {
         let chunk = chunk.map_err(|error| HttpError::Body(error.to_string()))?;
         upload = blocking(move || {
             upload.write(&chunk)?;
@@ -79,6 +83,14 @@ async fn take_in(app: &Shared, name: &str, mut payload: Payload) -> Result<Funct
     refresh(app, &name).await?;
     app.stats.pull.add(began.elapsed());
     Ok(name)
+}
+
+async fn next(unread: &mut Unread) -> Option<Result<Bytes, PayloadError>> {
+    let chunk = unread.as_mut()?.next().await;
+    if chunk.is_none() {
+        *unread = None;
+    }
+    chunk
 }
 
 /// `GET /registry/<name>`: the code as a `.tar.gz`.

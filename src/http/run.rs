@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::HttpError;
-use super::upload::{Body, Rest};
+use super::upload::{Body, Rest, Unread, answered};
 use super::{App, client};
 use crate::frame::{HeadError, Kind, ResponseHead, push_line};
 use crate::sandbox::channel::{ChannelError, Incoming};
@@ -43,15 +43,18 @@ const INVOCATION_HEADER: &str = "x-ol-invocation";
 
 /// `/run/<name>[/path][?query]`, any method.
 pub(super) async fn run(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
-    invoke(&request, payload, &app, "/run/").await.unwrap_or_else(|error| error.response())
+    let mut unread = Some(payload);
+    let result = invoke(&request, &mut unread, &app, "/run/").await;
+    answered(result.unwrap_or_else(|error| error.response()), unread)
 }
 
 /// `POST /runLambda/<name>`, as OpenLambda had it from 2016 to 2018, for pages of any origin.
 pub(super) async fn run_lambda(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
-    let mut response =
-        invoke(&request, payload, &app, "/runLambda/").await.unwrap_or_else(|error| error.response());
+    let mut unread = Some(payload);
+    let result = invoke(&request, &mut unread, &app, "/runLambda/").await;
+    let mut response = result.unwrap_or_else(|error| error.response());
     allow_all_origins(response.headers_mut());
-    response
+    answered(response, unread)
 }
 
 /// `OPTIONS /runLambda/<name>`.
@@ -89,7 +92,7 @@ fn split_path<'a>(path: &'a str, prefix: &'static str) -> Result<(FunctionName, 
 
 async fn invoke(
     request: &HttpRequest,
-    payload: Payload,
+    unread: &mut Unread,
     app: &App,
     prefix: &'static str,
 ) -> Result<HttpResponse, HttpError> {
@@ -104,7 +107,7 @@ async fn invoke(
     }
     let n_announced =
         request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = Body::begin(payload, n_announced, app.body_bytes_max).await?;
+    let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
     let waited_from = Instant::now();
     let lease = match route.pool.lease() {
         Leasing::Ready(lease) => lease,
@@ -146,7 +149,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn exchange(&self, mut lease: Lease<Sandbox>, body: Body) -> Result<HttpResponse, HttpError> {
+    async fn exchange(&self, mut lease: Lease<Sandbox>, body: Body<'_>) -> Result<HttpResponse, HttpError> {
         let began = Instant::now();
         let answer = tokio::select! {
             biased;
@@ -213,7 +216,7 @@ impl Call<'_> {
     }
 
     /// Sends the request and waits for the answer to begin.
-    async fn converse(&self, sandbox: &mut Sandbox, body: Body) -> Result<Incoming, Trouble> {
+    async fn converse(&self, sandbox: &mut Sandbox, body: Body<'_>) -> Result<Incoming, Trouble> {
         let head = if sandbox.wants_head() { self.head()? } else { Vec::new() };
         sandbox.channel.send_request(&head, &body.first, body.rest.is_some()).await?;
         if let Some(rest) = body.rest {
@@ -248,7 +251,7 @@ impl Call<'_> {
 }
 
 /// A function that answers before it has got everything does not want the rest.
-async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest) -> Result<(), Trouble> {
+async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest<'_>) -> Result<(), Trouble> {
     loop {
         let piece = tokio::select! {
             piece = rest.next() => piece.map_err(Trouble::Request)?,

@@ -1,7 +1,11 @@
 //! A request's body: short ones are read before a sandbox is leased, long ones stream through it.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -15,24 +19,27 @@ pub(super) const BUFFERED_BYTES_MAX: usize = 256 << 10;
 /// How long a client may take for the buffered part; a slow phone sends 256 KiB in 10 s.
 const BUFFERED_PATIENCE: Duration = Duration::from_secs(30);
 
+/// A request's body as it comes; nothing any more when it has been read to its end.
+pub(super) type Unread = Option<Payload>;
+
 /// A body of which the beginning has been read.
-pub(super) struct Body {
+pub(super) struct Body<'a> {
     pub(super) first: Bytes,
     /// What is still to come; `None` when `first` is all of it.
-    pub(super) rest: Option<Rest>,
+    pub(super) rest: Option<Rest<'a>>,
 }
 
 /// The part of a long body that is read while the function already has the beginning.
-pub(super) struct Rest {
-    payload: Payload,
+pub(super) struct Rest<'a> {
+    payload: &'a mut Unread,
     n_read: usize,
     bytes_max: usize,
 }
 
-impl Body {
+impl<'a> Body<'a> {
     /// Reads until the end or until the buffer is full. `n_announced` is the `Content-Length`.
     pub(super) async fn begin(
-        mut payload: Payload,
+        payload: &'a mut Unread,
         n_announced: Option<u64>,
         bytes_max: usize,
     ) -> Result<Self, HttpError> {
@@ -41,18 +48,14 @@ impl Body {
             return Err(too_long());
         }
         if n_announced == Some(0) {
-            return Ok(Self { first: Bytes::new(), rest: None });
+            *payload = None;
         }
         let deadline = Instant::now() + BUFFERED_PATIENCE;
         let mut first = Chunks::None;
         loop {
-            let Ok(chunk) = timeout_at(deadline, payload.next()).await else {
-                return Err(HttpError::BodySlow(BUFFERED_PATIENCE.as_secs()));
-            };
-            match chunk {
+            match next(payload, deadline).await? {
                 None => return Ok(Self { first: first.into_bytes(), rest: None }),
-                Some(Err(error)) => return Err(HttpError::Body(error.to_string())),
-                Some(Ok(chunk)) => first.push(chunk),
+                Some(chunk) => first.push(chunk),
             }
             if first.len() > bytes_max {
                 return Err(too_long());
@@ -68,21 +71,55 @@ impl Body {
     }
 }
 
-impl Rest {
+impl Rest<'_> {
     /// The next piece; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
-        match timeout_at(Instant::now() + BUFFERED_PATIENCE, self.payload.next()).await {
-            Err(_) => Err(HttpError::BodySlow(BUFFERED_PATIENCE.as_secs())),
-            Ok(None) => Ok(None),
-            Ok(Some(Err(error))) => Err(HttpError::Body(error.to_string())),
-            Ok(Some(Ok(piece))) => {
-                self.n_read += piece.len();
-                if self.n_read > self.bytes_max {
-                    return Err(HttpError::BodyTooLong { mb_max: self.bytes_max >> 20 });
-                }
-                Ok(Some(piece))
-            }
+        let Some(piece) = next(self.payload, Instant::now() + BUFFERED_PATIENCE).await? else { return Ok(None) };
+        self.n_read += piece.len();
+        if self.n_read > self.bytes_max {
+            return Err(HttpError::BodyTooLong { mb_max: self.bytes_max >> 20 });
         }
+        Ok(Some(piece))
+    }
+}
+
+async fn next(unread: &mut Unread, deadline: Instant) -> Result<Option<Bytes>, HttpError> {
+    let Some(payload) = unread else { return Ok(None) };
+    match timeout_at(deadline, payload.next()).await {
+        Err(_) => Err(HttpError::BodySlow(BUFFERED_PATIENCE.as_secs())),
+        Ok(Some(Ok(piece))) => Ok(Some(piece)),
+        Ok(end) => {
+            *unread = None;
+            end.transpose().map_err(|error| HttpError::Body(error.to_string()))
+        }
+    }
+}
+
+/// A response to a request of which not everything was read. Left alone, the server would read the rest of a chunked
+/// body for as long as the client sends, to keep the connection. As long as somebody could still read it, the server
+/// does not, and ends the connection after the response.
+pub(super) fn answered(response: HttpResponse, unread: Unread) -> HttpResponse {
+    match unread {
+        None => response,
+        Some(payload) => response.map_body(|_, body| Held { body, _unread: payload }).map_into_boxed_body(),
+    }
+}
+
+/// A response's body that keeps the request's body until it has been sent.
+struct Held {
+    body: BoxBody,
+    _unread: Payload,
+}
+
+impl MessageBody for Held {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use actors::name::FunctionName;
 use actors::world::{Class, LaunchError, Network};
 use serde::Serialize;
-use slog::{Logger, o};
+use slog::{Logger, debug, o};
 
 use super::cgroup::{CgroupRoot, Limits};
 use super::channel::{Channel, ChannelError};
@@ -21,7 +21,7 @@ use super::family::{Birth, Exit, Family};
 use super::forker::Forker;
 use super::logs::{Logs, Naming};
 use super::mounter::{HANDLER, Mounter};
-use super::network::Outbound;
+use super::network::{self, NetworkError, Outbound};
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
 use super::uids::{Slot, Uids};
@@ -180,12 +180,17 @@ impl Launcher {
     /// When the machine lacks something; the text says what.
     pub fn start(spec: LauncherSpec, logs: Logs, log: &Logger) -> io::Result<Self> {
         let log = log.new(o!("part" => "sandbox"));
+        let slot = Slot::take(spec.uid_base)?;
+        // Who wants the network is told when it is started; others need not have a packet filter at all.
+        if let Err(error) = network::sweep(&slot) {
+            debug!(log, "could not look for remains of the outbound network"; "error" => error.to_string());
+        }
         let cgroups = CgroupRoot::open(&spec.cgroup_name).map_err(io::Error::other)?;
         fs::create_dir_all(&spec.scratch)?;
         let filter = if spec.seccomp { seccomp::compile() } else { seccomp::allow_all() };
         let launcher = Self {
             inner: Arc::new(Inner {
-                slot: Slot::take(spec.uid_base)?,
+                slot,
                 cgroups,
                 uids: Uids::new(),
                 forker: Forker::start()?,
@@ -253,10 +258,15 @@ impl Launcher {
         if class.network == Network::Outbound {
             let outbound = inner.outbound().await?;
             let for_link = init.try_clone().map_err(failed("copy a descriptor"))?;
-            let link = tokio::task::spawn_blocking(move || outbound.attach(for_link.as_fd(), uid_number))
+            let link = tokio::task::spawn_blocking(move || outbound.attach(for_link.as_fd()))
                 .await
                 .map_err(|error| LaunchError::Failed(error.to_string()))?
-                .map_err(|error| LaunchError::Failed(format!("connect the sandbox's network: {error}")))?;
+                .map_err(|error| match error {
+                    NetworkError::NoAddress { .. } => {
+                        LaunchError::Resources(format!("connect the sandbox's network: {error}"))
+                    }
+                    _ => LaunchError::Failed(format!("connect the sandbox's network: {error}")),
+                })?;
             process.remains_mut().link = Some(link);
         }
         let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
@@ -338,6 +348,8 @@ impl Launcher {
     /// Waits until every sandbox that was dropped is gone. Blocks: for shutdown.
     pub fn flush(&self) {
         self.inner.reaper.flush();
+        // The last one takes the rules along.
+        drop(self.inner.outbound.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -398,12 +410,16 @@ impl Inner {
             let mut outbound = inner.outbound.lock().unwrap_or_else(PoisonError::into_inner);
             match &*outbound {
                 Some(outbound) => Ok(Arc::clone(outbound)),
-                None => Ok(Arc::clone(outbound.insert(Arc::new(Outbound::start(&inner.slot)?)))),
+                None => Ok(Arc::clone(outbound.insert(Arc::new(Outbound::start(
+                    &inner.slot,
+                    &inner.spec.dns,
+                    &inner.log,
+                )?)))),
             }
         })
         .await
         .map_err(|error| LaunchError::Failed(error.to_string()))?
-        .map_err(|error: io::Error| LaunchError::Unsupported(format!("network 'outbound': {error}")))
+        .map_err(|error: NetworkError| LaunchError::Unsupported(format!("network 'outbound': {error}")))
     }
 }
 

@@ -429,6 +429,102 @@ fn while_sandboxes_keep_coming_home_age_alone_starts_none() {
     assert_eq!(pool.plan_growth(1, now + ms(14)).n_start, 3);
 }
 
+#[test]
+fn a_reload_while_a_sandbox_is_being_frozen_drops_that_one() {
+    let now = Instant::now();
+    let mut pool = Pool::<u32, ()>::new(1, limits(), true);
+    pool.starting = 1;
+    pool.arrive(1, now);
+    assert!(matches!(pool.check_in(7, 1, false, now), Onward::Kept));
+    let (idle, generation) = pool.take_to_freeze(true, now).unwrap();
+    assert!(pool.set_code(2, limits(), true).is_empty());
+    assert_eq!(pool.servers(), 0, "it will not serve the new code");
+    assert!(matches!(pool.after_freeze(idle, generation), Onward::Drop(7)));
+    assert_eq!((pool.total(), pool.draining), (0, 0));
+}
+
+/// Threads that lease, leave and come home all at once, and one that makes sandboxes. No clock is waited for.
+#[test]
+fn threads_that_share_a_pool_lose_nothing() {
+    let bounds =
+        PoolLimits { max_instances: 3, queue_length_max: 100, freeze_after: Duration::ZERO, ..limits() };
+    let (pool, world) = pool(bounds);
+    let running = AtomicBool::new(true);
+    let user = |seed: u64| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (pool, mut n_served) = (pool.clone(), 0);
+        runtime.block_on(async {
+            for i in 0..2_000 {
+                match (pool.lease(), (i * 7 + seed) % 5) {
+                    (Leasing::Queued(ticket), 0) => drop(ticket),
+                    (Leasing::Queued(mut ticket), 1) => drop(poll(&mut ticket)),
+                    (Leasing::Queued(ticket), _) => {
+                        ticket.await.unwrap().finish(ms(1));
+                        n_served += 1;
+                    }
+                    (Leasing::Ready(lease), 4) => drop(lease),
+                    (Leasing::Ready(lease), _) => {
+                        lease.finish(ms(1));
+                        n_served += 1;
+                    }
+                    (Leasing::Refused(refusal), _) => panic!("{refusal}"),
+                }
+            }
+        });
+        n_served
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while running.load(Ordering::Relaxed) {
+                grow(&pool, &world);
+                pool.freeze_idle(1);
+                assert!(world.state().live.len() <= 3);
+                std::thread::yield_now();
+            }
+        });
+        let users: Vec<_> = (0..4).map(|seed| scope.spawn(move || user(seed))).collect();
+        let n_served: usize = users.into_iter().map(|user| user.join().unwrap()).sum();
+        running.store(false, Ordering::Relaxed);
+        assert!(n_served > 4_000, "{n_served}");
+    });
+    let figures = pool.figures();
+    assert_eq!((figures.busy, figures.starting, figures.queue), (0, 0, 0));
+    assert_eq!(figures.live(), world.state().live.len());
+}
+
+/// Not a promise but a number: `cargo test --release -p actors warm_path -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints a measurement"]
+fn what_the_warm_path_costs() {
+    struct Nothing;
+    impl Sandbox for Nothing {
+        fn id(&self) -> u64 {
+            0
+        }
+        fn is_alive(&self) -> bool {
+            true
+        }
+        fn freeze(&mut self) {}
+        fn thaw(&mut self) {}
+        fn memory_bytes(&self) -> u64 {
+            0
+        }
+    }
+    let pool = SharedPool::new(1, PoolLimits { min_warm: 1, ..limits() }, true);
+    for place in pool.reserve_growth(1).0 {
+        place.fill(Nothing);
+    }
+    let n = 1_000_000;
+    let began = std::time::Instant::now();
+    for _ in 0..n {
+        match pool.lease() {
+            Leasing::Ready(lease) => lease.finish(Duration::from_micros(20)),
+            other => panic!("{other:?}"),
+        }
+    }
+    println!("lease and finish: {} ns", began.elapsed().as_nanos() / n);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Lease,

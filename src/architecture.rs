@@ -1,0 +1,285 @@
+//! The rules of `docs/ARCHITECTURE.md` that can be read off the sources. A rule that is to change is changed there,
+//! here, and argued in `docs/decisions/`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which module of this crate may use which. Whatever is not listed uses none.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("cli", &["client", "config", "image", "sandbox", "serve"]),
+    ("serve", &["config", "http", "image", "logging", "registry", "sandbox", "stats", "world"]),
+    ("http", &["frame", "registry", "sandbox", "stats", "world"]),
+    ("world", &["config", "registry", "sandbox", "stats"]),
+    ("image", &["registry"]),
+    ("registry", &["config"]),
+    ("sandbox", &["frame"]),
+];
+
+/// Where unsafe code may be.
+const UNSAFE: [&str; 2] = ["src/sandbox/sys.rs", "src/sandbox/native/"];
+
+/// Crates by which `actors` could reach the world, and ways of the standard library and of tokio to do so.
+const WORLDLY_CRATES: [&str; 8] =
+    ["nix", "libc", "rustix", "actix-web", "hyper", "notify", "tar", "tempfile"];
+const WORLDLY_PATHS: [&str; 8] = [
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::env",
+    "tokio::fs",
+    "tokio::net",
+    "tokio::process",
+    "tokio::signal",
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files below a directory of the repository whose names end so, by their path in the repository.
+fn files(directory: &str, suffix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut directories = vec![root().join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        {
+            let path = entry.expect("a directory of the repository can be read").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.to_string_lossy().ends_with(suffix) {
+                let path = path.strip_prefix(root()).expect("it lies below");
+                found.push(path.to_str().expect("a path of ours is UTF-8").to_owned());
+            }
+        }
+    }
+    assert!(!found.is_empty(), "nothing in {directory} ends with {suffix}: the rule would hold of anything");
+    found.sort();
+    found
+}
+
+/// The text of Rust code with comments and literals blanked out.
+fn code(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
+    let mut code = String::with_capacity(text.len());
+    let mut i = 0;
+    while i < chars.len() {
+        let start = i;
+        let in_word = start > 0 && (at(start - 1).is_alphanumeric() || at(start - 1) == '_');
+        match at(i) {
+            '/' if at(i + 1) == '/' => {
+                while i < chars.len() && at(i) != '\n' {
+                    i += 1;
+                }
+            }
+            '/' if at(i + 1) == '*' => {
+                i += 2;
+                while i < chars.len() && !(at(i) == '*' && at(i + 1) == '/') {
+                    i += 1;
+                }
+                i += 2;
+            }
+            'r' if !in_word && raw_hashes(&chars, i + 1).is_some() => {
+                let n = raw_hashes(&chars, i + 1).unwrap_or_default();
+                i += n + 2;
+                while i < chars.len() && !(at(i) == '"' && (1..=n).all(|j| at(i + j) == '#')) {
+                    i += 1;
+                }
+                i += n + 1;
+            }
+            '"' => {
+                i += 1;
+                while i < chars.len() && at(i) != '"' {
+                    i += if at(i) == '\\' { 2 } else { 1 };
+                }
+                i += 1;
+            }
+            '\'' if at(i + 1) == '\\' => {
+                i += 3;
+                while i < chars.len() && at(i) != '\'' {
+                    i += 1;
+                }
+                i += 1;
+            }
+            '\'' if at(i + 2) == '\'' => i += 3,
+            other => {
+                code.push(other);
+                i += 1;
+                continue;
+            }
+        }
+        // Lines stay where they are.
+        code.extend(chars[start..i.min(chars.len())].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
+    }
+    code
+}
+
+/// The number of `#` if a raw string goes on here.
+fn raw_hashes(chars: &[char], from: usize) -> Option<usize> {
+    let n = chars[from.min(chars.len())..].iter().take_while(|&&c| c == '#').count();
+    (chars.get(from + n) == Some(&'"')).then_some(n)
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Whether the word stands in the code, and not as a part of another one.
+fn has_word(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        !code[..at].chars().next_back().is_some_and(is_word)
+            && !code[at + word.len()..].chars().next().is_some_and(is_word)
+    })
+}
+
+/// The modules that stand behind `crate::`, alone or in braces.
+fn used_modules(code: &str) -> BTreeSet<String> {
+    let first_word =
+        |text: &str| -> String { text.trim_start().chars().take_while(|&c| is_word(c)).collect() };
+    let mut used = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        if code[..at].chars().next_back().is_some_and(|c| is_word(c) || c == '$') {
+            continue;
+        }
+        let rest = code[at + found.len()..].trim_start();
+        let Some(list) = rest.strip_prefix('{') else {
+            used.insert(first_word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut start = 0;
+        for (i, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                ',' if depth == 0 => {
+                    used.insert(first_word(&list[start..i]));
+                    start = i + 1;
+                }
+                '}' if depth == 0 => {
+                    used.insert(first_word(&list[start..i]));
+                    break;
+                }
+                '}' => depth -= 1,
+                _ => {}
+            }
+        }
+    }
+    used.remove("");
+    used
+}
+
+/// `src/http/run.rs` → `http`. The programs' own files have none.
+fn module_of(path: &str) -> Option<&str> {
+    let path = path.strip_prefix("src/")?;
+    let name = path.split('/').next()?.trim_end_matches(".rs");
+    (!matches!(name, "lib" | "main" | "bin")).then_some(name)
+}
+
+#[test]
+fn arrows_between_modules_go_one_way() {
+    let mut wrong = Vec::new();
+    for path in files("src", ".rs") {
+        let Some(module) = module_of(&path) else { continue };
+        let allowed = ARROWS.iter().find(|(from, _)| *from == module).map_or(&[][..], |(_, to)| to);
+        for used in used_modules(&code(&read(&root().join(&path)))) {
+            if used != module && !allowed.contains(&used.as_str()) {
+                wrong.push(format!("{path} uses crate::{used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_allowed_arrows_have_no_cycle() {
+    // Whoever is used by nobody that is left is taken away, until nothing is left, or only a cycle.
+    let mut left: Vec<_> = ARROWS.to_vec();
+    while !left.is_empty() {
+        let before = left.len();
+        let used: BTreeSet<_> = left.iter().flat_map(|(_, to)| to.iter().copied()).collect();
+        left.retain(|(from, _)| used.contains(from));
+        assert!(left.len() < before, "these use each other in a circle: {left:?}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_behind_one_door() {
+    let outside = |path: &String| !UNSAFE.iter().any(|door| path.starts_with(door));
+    let paths = ["src", "actors/src", "integration"].iter().flat_map(|directory| files(directory, ".rs"));
+    for path in paths.filter(outside) {
+        assert!(
+            !has_word(&code(&read(&root().join(&path))), "unsafe"),
+            "{path} has unsafe code; it belongs to {UNSAFE:?}"
+        );
+    }
+    assert!(read(&root().join("actors/src/lib.rs")).contains("#![forbid(unsafe_code)]"));
+}
+
+#[test]
+fn the_actors_cannot_reach_the_world() {
+    let manifest = read(&root().join("actors/Cargo.toml"));
+    for line in manifest.lines() {
+        let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
+        assert!(!WORLDLY_CRATES.contains(&name), "actors depends on {name}");
+    }
+    for path in files("actors/src", ".rs") {
+        let code = code(&read(&root().join(&path)));
+        for way in WORLDLY_PATHS {
+            assert!(
+                !has_word(&code, way),
+                "{path} uses {way}; what the actors need from the world is a trait of actors::world"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_the_documents_point_at_is_there() {
+    let mut documents = files("docs", ".md");
+    documents.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(str::to_owned));
+    let mut wrong = Vec::new();
+    for document in documents {
+        let text = read(&root().join(&document));
+        let here = Path::new(&document).parent().expect("it is a file").to_owned();
+        let links = text
+            .match_indices("](")
+            .map(|(at, _)| text[at + 2..].split([')', '#']).next().unwrap_or_default());
+        for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
+            if !root().join(&here).join(link).exists() {
+                wrong.push(format!("{document} links to {link}"));
+            }
+        }
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_path = ["src/", "actors/", "integration/", "docs/", "quickstart/", ".ci/"]
+                .iter()
+                .any(|top| word.starts_with(top));
+            if is_path && !word.contains([' ', '<', '*', '…', '\n']) && !root().join(word).exists() {
+                wrong.push(format!("{document} names {word}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn comments_and_literals_are_no_code() {
+    let text =
+        "a // unsafe\nb \"unsafe \\\" unsafe\" c r#\"unsafe \" unsafe\"# 'u' '\\'' &'a d /* unsafe\n */ e";
+    let code = code(text);
+    assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "b", "c", "&'a", "d", "e"]);
+    assert_eq!(code.lines().count(), text.lines().count());
+}
+
+#[test]
+fn modules_are_found_alone_and_in_braces() {
+    let used = used_modules(
+        "use crate::http; pub(crate) fn f(x: crate::config::C) {} use crate::{a::{b, c}, d, e as f};",
+    );
+    assert_eq!(used, ["http", "config", "a", "d", "e"].map(str::to_owned).into());
+}
