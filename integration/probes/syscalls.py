@@ -106,6 +106,11 @@ def f(event):
         },
         "terminal": {name: syscall(16, 0, number, HOLDER) for name, number in (("TIOCSTI", 0x5412), ("TIOCLINUX", 0x541C))},
         "watch": watch(),
+        "huge_pages": {
+            "mmap": attempt(lambda: mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)),
+            "memfd_create": syscall(319, NOWHERE, 4),
+            "shmget": syscall(29, 0, 2 << 20, 0o4600),
+        },
         "other_tables": other_tables(),
         "allowed": {"getpid": syscall(39), "memfd_create": syscall(319, NOWHERE, 0), "unknown": syscall(1000)},
         "sockets": {name: family(*words) for name, words in SOCKETS.items()},
