@@ -10,7 +10,7 @@ mod v2;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -97,25 +97,6 @@ pub struct Cgroup {
 enum LayoutGroup {
     V2(v2::Group),
     V1(v1::Group),
-}
-
-/// How a new process gets into the group.
-#[derive(Debug)]
-pub enum Entrance {
-    /// Born into it: this is the group's directory (`CLONE_INTO_CGROUP`).
-    Directory(OwnedFd),
-    /// By writing "0" to each of these open `cgroup.procs` files.
-    Files(Vec<OwnedFd>),
-}
-
-impl Entrance {
-    /// The descriptors to pass on.
-    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        match self {
-            Self::Directory(fd) => vec![fd.as_fd()],
-            Self::Files(fds) => fds.iter().map(AsFd::as_fd).collect(),
-        }
-    }
 }
 
 impl CgroupRoot {
@@ -210,18 +191,8 @@ impl Cgroup {
         }
     }
 
-    /// How the first process gets in.
-    ///
-    /// # Errors
-    /// When a file of the group cannot be opened.
-    pub fn birthplace(&self) -> Result<Entrance> {
-        match &self.layout {
-            LayoutGroup::V2(group) => group.directory().map(Entrance::Directory),
-            LayoutGroup::V1(group) => group.procs().map(Entrance::Files),
-        }
-    }
-
-    /// The open `cgroup.procs` of every hierarchy.
+    /// The open `cgroup.procs` of every hierarchy: a process gets in by writing "0" to each. That needs no right but
+    /// ours, who opened them; to be born into a group (`CLONE_INTO_CGROUP`) the shim itself would have to own it.
     ///
     /// # Errors
     /// When one cannot be opened.
