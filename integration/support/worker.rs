@@ -449,6 +449,7 @@ impl Worker {
         }
         let output = self.ol("worker force-cleanup").run();
         eprintln!("force-cleanup: {}{}", output.stdout, output.stderr);
+        self.footprint().remove_cgroups();
     }
 }
 
