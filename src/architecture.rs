@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("cli", &["client", "config", "image", "sandbox", "serve"]),
+    ("cli", &["bench", "client", "config", "image", "sandbox", "serve"]),
+    ("bench", &["client", "frame", "sandbox"]),
     ("serve", &["config", "http", "image", "logging", "registry", "sandbox", "stats", "world"]),
     ("http", &["frame", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "registry", "sandbox", "stats"]),
@@ -265,6 +266,27 @@ fn what_the_documents_point_at_is_there() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_tests_that_the_documents_name_exist() {
+    let sources: Vec<_> = ["src", "actors/src", "integration"]
+        .iter()
+        .flat_map(|directory| files(directory, ".rs"))
+        .map(|path| read(&root().join(path)))
+        .collect();
+    for document in files("docs", ".md") {
+        let text = read(&root().join(&document));
+        // Nothing but tests has names that are sentences.
+        let is_sentence = |word: &&str| {
+            word.split('_').filter(|part| !part.is_empty()).count() > 4 && word.chars().all(is_word)
+        };
+        for name in text.split('`').filter(is_sentence) {
+            let definition = format!("fn {name}(");
+            let is_there = sources.iter().any(|source| source.contains(&definition));
+            assert!(is_there, "{document} names the test {name}, which is not there");
+        }
+    }
 }
 
 #[test]
