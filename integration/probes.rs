@@ -61,10 +61,6 @@ impl Stage {
         &self.worker
     }
 
-    pub(crate) fn into_worker(self) -> Worker {
-        self.worker
-    }
-
     /// Lets the suspect try; gives what it says.
     #[track_caller]
     pub(crate) fn ask(&self, event: Value) -> Value {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("cli", &["client", "config", "image", "sandbox", "serve"]),
+    ("cli", &["bench", "client", "config", "image", "sandbox", "serve"]),
+    ("bench", &["client", "frame", "sandbox"]),
     ("serve", &["config", "http", "image", "logging", "registry", "sandbox", "stats", "world"]),
     ("http", &["frame", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "registry", "sandbox", "stats"]),

@@ -4,10 +4,12 @@
 //! ```text
 //! ol worker init|up|down|status|force-cleanup     worker/    a worker in a directory
 //! ol admin install|list|show|remove|invoke        admin/     the functions of a running worker
+//! ol bench init|run                               bench      how fast a worker is
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
 //! ```
 
 mod admin;
+mod bench;
 mod classic;
 mod error;
 mod files;
@@ -50,6 +52,7 @@ use error::{CliError, USAGE};
 enum Ol {
     Worker(worker::Worker),
     Admin(admin::Admin),
+    Bench(bench::Bench),
 }
 
 /// `ol` itself. `args` begin with the program's name.
@@ -58,6 +61,7 @@ pub fn ol(args: Vec<OsString>) -> ExitCode {
     answer("ol", Ol::from_iter_safe(args), |command| match command {
         Ol::Worker(command) => command.run(),
         Ol::Admin(command) => command.run(),
+        Ol::Bench(command) => command.run(),
     })
 }
 

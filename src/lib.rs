@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod architecture;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -74,7 +74,6 @@ fn nothing_but_tmp_can_be_changed() {
     let paths = [
         "/dev",
         "/dev/null",
-        "/dev/shm/..",
         "/etc",
         "/etc/passwd",
         "/handler",
@@ -115,7 +114,7 @@ fn nothing_but_tmp_can_be_changed() {
             "ENOTDIR",
         ],
     );
-    for path in paths.iter().filter(|path| **path != "/dev/shm/..") {
+    for path in paths {
         let outcome = said[path].as_str().unwrap();
         assert!(
             ["EROFS", "EACCES", "EPERM"].iter().any(|refusal| outcome.contains(refusal)),

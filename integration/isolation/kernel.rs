@@ -20,6 +20,7 @@ fn system_calls_that_reach_beyond_the_sandbox_are_refused() {
     all_end_in(&said["setns"], &["EPERM"]);
     all_end_in(&said["terminal"], &["EPERM"]);
     assert_eq!((&said["clone3"], &said["clone_parent"]), (&json!("ENOSYS"), &json!("refused")));
+    all_end_in(&said["huge_pages"], &["EPERM"]);
     assert_eq!(said["devices"], json!({"character": "EPERM", "block": "EPERM", "pipe": "ok"}));
     assert_eq!(said["watch"], "EPERM", "what others do with shared files cannot be watched");
     // What programs need goes through, and so do the probe's own ways of asking.

@@ -33,7 +33,8 @@ def tamper(path):
         lambda: os.symlink("/tmp", path + ".link"),
         lambda: os.setxattr(path, "user.x", b"x"),
         lambda: os.chown(path, os.getuid(), os.getgid()),
-        lambda: open_to_change(path),
+        # Writing to a device changes nothing.
+        *([] if is_device(path) else [lambda: os.close(os.open(path, os.O_WRONLY))]),
     ):
         end = attempt(way)
         if end == "ok":
@@ -42,10 +43,8 @@ def tamper(path):
     return " ".join(sorted(ends))
 
 
-def open_to_change(path):
-    # Writing to a device changes nothing.
-    if not stat.S_ISCHR(os.stat(path).st_mode):
-        os.close(os.open(path, os.O_WRONLY))
+def is_device(path):
+    return os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode)
 
 
 def touch(path):

@@ -10,6 +10,7 @@ use super::ol_dir::State;
 use super::package::PackageError;
 use super::ports::PortError;
 use super::stop::StopError;
+use crate::bench::BenchError;
 use crate::client::ClientError;
 use crate::image::ImageError;
 
@@ -62,6 +63,8 @@ pub(super) enum CliError {
     Silent { n_ill: usize, n_members: usize },
     #[error("{} exists already: choose another place for the cluster, or remove it", .0.display())]
     ClusterExists(PathBuf),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]

@@ -84,7 +84,7 @@ impl Settings {
     }
 
     /// A worker that listens everywhere is reached here.
-    fn reachable_host(&self) -> &str {
+    pub(super) fn reachable_host(&self) -> &str {
         match self.host() {
             "" | "0.0.0.0" | "::" => "localhost",
             host => host,

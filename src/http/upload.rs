@@ -74,7 +74,9 @@ impl<'a> Body<'a> {
 impl Rest<'_> {
     /// The next piece; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
-        let Some(piece) = next(self.payload, Instant::now() + BUFFERED_PATIENCE).await? else { return Ok(None) };
+        let Some(piece) = next(self.payload, Instant::now() + BUFFERED_PATIENCE).await? else {
+            return Ok(None);
+        };
         self.n_read += piece.len();
         if self.n_read > self.bytes_max {
             return Err(HttpError::BodyTooLong { mb_max: self.bytes_max >> 20 });

@@ -14,7 +14,7 @@ include!(concat!(env!("OUT_DIR"), "/python_files.rs"));
 pub(super) const ZYGOTE_SCRIPT: &str = "/runtime/zygote.py";
 
 /// Writes them all to an existing directory, readable by everybody.
-pub(super) fn write_to(directory: &Path) -> io::Result<()> {
+pub(crate) fn write_to(directory: &Path) -> io::Result<()> {
     for (name, bytes) in PYTHON_FILES.iter().copied().chain([("_ol.so", NATIVE_MODULE)]) {
         let path = directory.join(name);
         if let Some(parent) = path.parent() {

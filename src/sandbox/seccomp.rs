@@ -49,7 +49,8 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 
 /// Allowed without a look at the arguments: what Python, its standard library, numpy and a compiled
 /// program use. Everything that reaches beyond the sandbox's own memory, files, processes and sockets
-/// is missing on purpose: mounts, namespaces, tracing, keys, modules, clocks, eBPF, io_uring, quotas. So is
+/// is missing on purpose: mounts, namespaces, tracing, keys, modules, clocks, eBPF, io_uring, quotas. Huge pages,
+/// which the machine has set aside for somebody and which no limit of memory counts, are refused below. So is
 /// inotify: the files of the base are everybody's, and who may watch them sees what all others read and run; and the
 /// kernel takes its instances off those of the machine's root.
 #[rustfmt::skip]
@@ -64,13 +65,12 @@ const ALLOWED: &[c_long] = &[
     SYS_copy_file_range, SYS_sendfile, SYS_splice, SYS_tee, SYS_dup, SYS_dup3, SYS_pipe2, SYS_close_range,
     SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr, SYS_listxattr, SYS_llistxattr, SYS_flistxattr,
     SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr,
-    SYS_memfd_create,
     SYS_landlock_create_ruleset, SYS_landlock_add_rule, SYS_landlock_restrict_self,
     // memory
-    SYS_mmap, SYS_mprotect, SYS_munmap, SYS_brk, SYS_mremap, SYS_msync, SYS_mincore, SYS_madvise, SYS_mlock,
+    SYS_mprotect, SYS_munmap, SYS_brk, SYS_mremap, SYS_msync, SYS_mincore, SYS_madvise, SYS_mlock,
     SYS_mlock2, SYS_munlock, SYS_mlockall, SYS_munlockall, SYS_membarrier, SYS_get_mempolicy, SYS_set_mempolicy, SYS_mbind,
     SYS_pkey_alloc, SYS_pkey_free, SYS_pkey_mprotect,
-    SYS_shmget, SYS_shmat, SYS_shmctl, SYS_shmdt, SYS_semget, SYS_semop, SYS_semctl, SYS_semtimedop,
+    SYS_shmat, SYS_shmctl, SYS_shmdt, SYS_semget, SYS_semop, SYS_semctl, SYS_semtimedop,
     SYS_msgget, SYS_msgsnd, SYS_msgrcv, SYS_msgctl,
     SYS_mq_open, SYS_mq_unlink, SYS_mq_timedsend, SYS_mq_timedreceive, SYS_mq_notify, SYS_mq_getsetattr,
     // processes and threads
@@ -139,6 +139,9 @@ fn rules() -> Vec<(u32, Rule)> {
     // Nothing here outlives the sandbox, and it would be the machine's other files that are written to the disk.
     add(SYS_sync, Rule::Errno(0));
     add(SYS_syncfs, Rule::Errno(0));
+    add(SYS_mmap, Rule::NoBits { argument: 3, mask: MAP_HUGETLB as u32 });
+    add(SYS_memfd_create, Rule::NoBits { argument: 1, mask: MFD_HUGETLB });
+    add(SYS_shmget, Rule::NoBits { argument: 2, mask: SHM_HUGETLB as u32 });
     add(SYS_fcntl, Rule::NoneOf { argument: 1, values: WATCHING });
     add(SYS_setrlimit, Rule::NoneOf { argument: 0, values: &[RLIMIT_CORE as u32] });
     add(SYS_prlimit64, Rule::NoneOf { argument: 1, values: &[RLIMIT_CORE as u32] });
@@ -393,6 +396,9 @@ mod tests {
         }
         assert_eq!(verdict(SYS_clone, [CLONE_PARENT as u32 | SIGCHLD as u32, 0, 0]), errno(EPERM));
         assert_eq!(verdict(SYS_fcntl, [3, F_SETFD as u32, 1]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_memfd_create, [0, MFD_CLOEXEC, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_memfd_create, [0, MFD_HUGETLB, 0]), errno(EPERM));
+        assert_eq!(verdict(SYS_shmget, [0, 0, SHM_HUGETLB as u32]), errno(EPERM));
         assert_eq!(verdict(SYS_fcntl, [3, 1026, 0x8000_0001]), errno(EPERM));
         assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_NOFILE as u32, 0]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_CORE as u32, 0]), errno(EPERM));

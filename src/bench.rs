@@ -1,0 +1,240 @@
+//! `ol bench`: how fast a running worker is, beside what the machine could do without it.
+//!
+//! ```text
+//!   ol bench run ──HTTP──▶ the worker ──▶ sandboxes                    slices, in turn, with one
+//!       │                                                              load generator
+//!       ├───────HTTP──▶ ol bench floor ──▶ one bare interpreter        floor: the warm path
+//!       └──────────────────────────────▶ forks of a bare interpreter   floor: the cold path
+//! ```
+//!
+//! Absolute numbers say more about the machine and its neighbours than about the worker. So each scenario is
+//! measured beside its floor in the same run, slice by slice in turn, and what is compared is the median of
+//! the slices' ratios.
+
+mod bare;
+mod call;
+mod cold;
+pub(crate) mod floor;
+mod fork;
+mod fresh;
+mod load;
+mod machine;
+mod memory;
+mod report;
+mod sample;
+mod start;
+mod warm;
+pub(crate) mod workload;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::client::ClientError;
+pub use report::{Report, Style};
+
+/// More wrong answers than this, 0 to 1, and the run has failed: the other numbers mean nothing then.
+const ERROR_SHARE_MAX: f64 = 0.01;
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scenario {
+    /// `up -d` and `init`, in a directory of their own.
+    Start,
+    /// The worker's own memory, and that of idle sandboxes.
+    Memory,
+    /// Functions that were called before.
+    Warm,
+    /// First calls of functions that were never called.
+    Cold,
+    /// A new sandbox for each call.
+    Fresh,
+}
+
+impl Scenario {
+    /// In the order in which they run: a worker that has served much is no longer an idle one.
+    pub const ALL: [Self; 5] = [Self::Start, Self::Memory, Self::Warm, Self::Cold, Self::Fresh];
+
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Memory => "memory",
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+            Self::Fresh => "fresh",
+        }
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|scenario| scenario.name() == text);
+        found.ok_or_else(|| format!("there is no scenario '{text}'; there are {}", names()))
+    }
+}
+
+/// The worker that is measured.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Where it listens.
+    pub host: String,
+    /// Where it listens.
+    pub port: u16,
+    /// Its process.
+    pub pid: i32,
+    /// The name of the cgroup of its sandboxes.
+    pub cgroup_root: String,
+    /// Threads that serve HTTP; the floor gets as many.
+    pub n_http_threads: usize,
+    /// The interpreter that its functions run with, as it is found from here.
+    pub python: PathBuf,
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Whom.
+    pub target: Target,
+    /// What.
+    pub scenarios: Vec<Scenario>,
+    /// For each variant of a scenario that runs for a time, all of its slices together.
+    pub length: Duration,
+    /// Before the first slice of each variant.
+    pub warmup: Duration,
+    /// Connections of the variants with many.
+    pub n_connections: usize,
+    /// Functions of each variant of `cold`.
+    pub n_cold: usize,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// Nobody listens.
+    #[error("cannot connect to {target}: {source}")]
+    Connect {
+        /// Host and port.
+        target: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The functions are not there.
+    #[error("the worker has no function '{0}': run 'ol bench init' with the same -p first")]
+    NoWorkload(String),
+    /// The worker refused what a scenario needs.
+    #[error("{0}")]
+    Refused(String),
+    /// A request to the worker failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The floor did not start or broke.
+    #[error("cannot measure the floor: {what}: {source}")]
+    Floor {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A command of ours did not do what it should.
+    #[error("'ol {command}' failed: {said}")]
+    Command {
+        /// Its arguments.
+        command: String,
+        /// What it wrote.
+        said: String,
+    },
+    /// A file.
+    #[error("cannot {what} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The event loop of this process.
+    #[error("cannot start the load generator: {0}")]
+    Runtime(io::Error),
+    /// Measured, but worth nothing.
+    #[error("{scenario}: {n_errors} of {n_all} answers were wrong; the first: {first}")]
+    Wrong {
+        /// Which row of the table.
+        scenario: String,
+        /// How many.
+        n_errors: u64,
+        /// Of how many.
+        n_all: u64,
+        /// What came instead.
+        first: String,
+    },
+}
+
+/// What the scenarios share.
+struct Run {
+    plan: Plan,
+    address: SocketAddr,
+    progress: ProgressBar,
+    report: Report,
+}
+
+/// Measures, and tells as it goes on when a person watches.
+///
+/// # Errors
+/// When it could not be measured. Wrong answers are in the report: see [`Report::verdict`].
+pub fn run(plan: Plan) -> Result<Report, BenchError> {
+    let address = call::reach(&plan.target.host, plan.target.port)?;
+    let progress = ProgressBar::new(plan.scenarios.len() as u64);
+    let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}");
+    progress.set_style(style.expect("the template is a constant that is right"));
+    let report = Report::new(machine::describe(), &plan);
+    let mut run = Run { plan, address, progress, report };
+    // One thread, as wrk -t1: there must be room left for what is measured.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::Runtime)?;
+    for scenario in run.plan.scenarios.clone() {
+        run.progress.set_message(scenario.name());
+        match scenario {
+            Scenario::Start => start::measure(&mut run)?,
+            Scenario::Memory => runtime.block_on(memory::measure(&mut run))?,
+            Scenario::Warm => runtime.block_on(warm::measure(&mut run))?,
+            Scenario::Cold => runtime.block_on(cold::measure(&mut run))?,
+            Scenario::Fresh => runtime.block_on(fresh::measure(&mut run))?,
+        }
+        run.progress.inc(1);
+    }
+    run.progress.finish_and_clear();
+    run.report.finish();
+    Ok(run.report)
+}
+
+impl Run {
+    /// What happens now, on a terminal.
+    fn tell(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
+        self.progress.set_message(text);
+        self.progress.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_are_found_by_their_names() {
+        for scenario in Scenario::ALL {
+            assert_eq!(scenario.name().parse(), Ok(scenario));
+        }
+        let error = "hot".parse::<Scenario>().unwrap_err();
+        assert_eq!(error, "there is no scenario 'hot'; there are start, memory, warm, cold, fresh");
+    }
+}
