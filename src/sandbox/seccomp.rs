@@ -143,8 +143,8 @@ fn rules() -> Vec<(u32, Rule)> {
     add(SYS_memfd_create, Rule::NoBits { argument: 1, mask: MFD_HUGETLB });
     add(SYS_shmget, Rule::NoBits { argument: 2, mask: SHM_HUGETLB as u32 });
     add(SYS_fcntl, Rule::NoneOf { argument: 1, values: WATCHING });
-    add(SYS_setrlimit, Rule::NoneOf { argument: 0, values: &[RLIMIT_CORE as u32] });
-    add(SYS_prlimit64, Rule::NoneOf { argument: 1, values: &[RLIMIT_CORE as u32] });
+    add(SYS_setrlimit, Rule::NoneOf { argument: 0, values: &[RLIMIT_CORE] });
+    add(SYS_prlimit64, Rule::NoneOf { argument: 1, values: &[RLIMIT_CORE] });
     add(SYS_ioctl, Rule::NoneOf { argument: 1, values: TERMINAL_INJECTION });
     // What a program that starts up asks (which personality?) and what sets none of the odd ones.
     add(
@@ -400,8 +400,8 @@ mod tests {
         assert_eq!(verdict(SYS_memfd_create, [0, MFD_HUGETLB, 0]), errno(EPERM));
         assert_eq!(verdict(SYS_shmget, [0, 0, SHM_HUGETLB as u32]), errno(EPERM));
         assert_eq!(verdict(SYS_fcntl, [3, 1026, 0x8000_0001]), errno(EPERM));
-        assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_NOFILE as u32, 0]), RETURN_ALLOW);
-        assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_CORE as u32, 0]), errno(EPERM));
+        assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_NOFILE, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_prlimit64, [0, RLIMIT_CORE, 0]), errno(EPERM));
         assert_eq!(verdict(SYS_clone3, [0; 3]), errno(ENOSYS));
         assert_eq!(verdict(SYS_socket, [AF_INET as u32, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_socket, [AF_UNIX as u32, 0, 0]), RETURN_ALLOW);
