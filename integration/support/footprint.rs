@@ -79,6 +79,14 @@ impl Footprint {
         found
     }
 
+    /// Removes its groups, after a failed test: its processes are dead.
+    pub(crate) fn remove_cgroups(&self) {
+        for root in self.cgroups() {
+            // Its leaves first, until there is nothing but the root, or one does not go.
+            while leaves(root).iter().all(|group| fs::remove_dir(group).is_ok()) && root.is_dir() {}
+        }
+    }
+
     fn processes_left(&self) -> Vec<String> {
         self.processes.iter().filter(|process| process.is_alive()).map(|process| process.describe()).collect()
     }

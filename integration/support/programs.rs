@@ -24,11 +24,11 @@ pub(crate) struct Output {
 
 impl Program {
     pub(crate) fn ol() -> Self {
-        Self::at(&Self::path("ol", env!("CARGO_BIN_EXE_ol")))
+        Self::at(Self::ol_path())
     }
 
     pub(crate) fn admin() -> Self {
-        Self::at(&Self::path("admin", env!("CARGO_BIN_EXE_admin")))
+        Self::at(Self::admin_path())
     }
 
     /// Any other program.

@@ -436,20 +436,20 @@ impl Worker {
 
     /// After a failed test: no questions, and no assertions on top of the one that failed.
     fn abandon(&mut self) {
-        if !self.process.is_alive() {
-            return;
-        }
         let log = self.log();
         let tail: Vec<&str> = log.lines().rev().take(40).collect();
         eprintln!("the end of the worker's log:");
         tail.iter().rev().for_each(|line| eprintln!("  {line}"));
-        self.footprint();
-        self.signal(Signal::SIGKILL);
+        if self.process.is_alive() {
+            self.footprint();
+            self.signal(Signal::SIGKILL);
+        }
         if let Some(mut child) = self.child.take() {
             drop(child.wait());
         }
         let output = self.ol("worker force-cleanup").run();
         eprintln!("force-cleanup: {}{}", output.stdout, output.stderr);
+        self.footprint().remove_cgroups();
     }
 }
 

@@ -10,7 +10,7 @@ mod v2;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -97,25 +97,6 @@ pub struct Cgroup {
 enum LayoutGroup {
     V2(v2::Group),
     V1(v1::Group),
-}
-
-/// How a new process gets into the group.
-#[derive(Debug)]
-pub enum Entrance {
-    /// Born into it: this is the group's directory (`CLONE_INTO_CGROUP`).
-    Directory(OwnedFd),
-    /// By writing "0" to each of these open `cgroup.procs` files.
-    Files(Vec<OwnedFd>),
-}
-
-impl Entrance {
-    /// The descriptors to pass on.
-    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        match self {
-            Self::Directory(fd) => vec![fd.as_fd()],
-            Self::Files(fds) => fds.iter().map(AsFd::as_fd).collect(),
-        }
-    }
 }
 
 impl CgroupRoot {
@@ -210,18 +191,8 @@ impl Cgroup {
         }
     }
 
-    /// How the first process gets in.
-    ///
-    /// # Errors
-    /// When a file of the group cannot be opened.
-    pub fn birthplace(&self) -> Result<Entrance> {
-        match &self.layout {
-            LayoutGroup::V2(group) => group.directory().map(Entrance::Directory),
-            LayoutGroup::V1(group) => group.procs().map(Entrance::Files),
-        }
-    }
-
-    /// The open `cgroup.procs` of every hierarchy.
+    /// The open `cgroup.procs` of every hierarchy: a process gets in by writing "0" to each. That needs no right but
+    /// ours, who opened them; to be born into a group (`CLONE_INTO_CGROUP`) the shim itself would have to own it.
     ///
     /// # Errors
     /// When one cannot be opened.
@@ -302,17 +273,22 @@ impl Cgroup {
 /// millisecond; one in an uninterruptible wait for a disk may take seconds.
 pub const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Children first: a group with groups in it cannot be removed.
+/// Children first: a group with groups in it cannot be removed. Others may remove groups at the same time (the
+/// reaper, at shutdown), or have made one a moment ago.
 fn sweep_tree(path: &Path) -> Result<usize> {
-    let mut n_found = 1;
-    let entries = fs::read_dir(path).map_err(|source| CgroupError::Read { path: path.into(), source })?;
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            n_found += sweep_tree(&entry.path())?;
-        }
-    }
     let deadline = Instant::now() + SWEEP_PATIENCE;
+    let mut n_found = 1;
     loop {
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(n_found),
+            Err(source) => return Err(CgroupError::Read { path: path.into(), source }),
+        };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                n_found += sweep_tree(&entry.path())?;
+            }
+        }
         kill_all(path);
         match fs::remove_dir(path) {
             Ok(()) => return Ok(n_found),
@@ -435,6 +411,16 @@ mod tests {
         assert_eq!(mounts.v1_with("cpu"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(mounts.v1_with("pids"), None);
         assert_eq!(mounts.unified, Some("/sys/fs/cgroup/unified".into()));
+    }
+
+    #[test]
+    fn a_group_that_goes_away_during_a_sweep_is_as_good_as_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        assert_eq!(sweep_tree(&root).unwrap(), 3);
+        assert!(!root.exists());
+        sweep_tree(&root).unwrap();
     }
 
     #[test]

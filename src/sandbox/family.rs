@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use slog::{Logger, debug, info, warn};
 use tokio::sync::{Notify, oneshot};
 
-use super::cgroup::{Cgroup, Entrance};
+use super::cgroup::Cgroup;
 use super::forker::Forker;
 use super::packets::{receive, receive_bytes, send, send_bytes};
 use super::reaper::{Reaper, Remains};
@@ -179,12 +179,11 @@ impl Family {
     }
 
     /// An empty sandbox: gives the pidfd of its init.
-    pub(super) async fn make_shell(&self, id: u64, tmp_mb: u32, entrance: &Entrance) -> io::Result<OwnedFd> {
+    pub(super) async fn make_shell(&self, id: u64, tmp_mb: u32, procs: &[OwnedFd]) -> io::Result<OwnedFd> {
         let (reply, answer) = oneshot::channel();
         lock(&self.shared.shells).insert(id, reply);
-        let fds = entrance.fds();
-        let into_cgroup = matches!(entrance, Entrance::Directory(_));
-        let message = ToShim::MakeShell { id, tmp_mb, into_cgroup, n_cgroups: fds.len() };
+        let fds: Vec<_> = procs.iter().map(AsFd::as_fd).collect();
+        let message = ToShim::MakeShell { id, tmp_mb, n_cgroups: fds.len() };
         if let Err(error) = send(self.shim.as_fd(), &message, &fds) {
             lock(&self.shared.shells).remove(&id);
             return Err(error);

@@ -245,15 +245,15 @@ impl Launcher {
         let limits = inner.spec.limits;
         let group = tokio::task::spawn_blocking(move || {
             let group = cgroups.create(&format!("sandbox-{id}"), limits)?;
-            let (entrance, procs) = (group.birthplace()?, group.procs()?);
-            Ok::<_, super::cgroup::CgroupError>((group, entrance, procs))
+            let procs = group.procs()?;
+            Ok::<_, super::cgroup::CgroupError>((group, procs))
         });
-        let (group, entrance, procs) = group
+        let (group, procs) = group
             .await
             .map_err(|error| LaunchError::Failed(error.to_string()))?
             .map_err(|error| LaunchError::Resources(error.to_string()))?;
         process.remains_mut().cgroup = Some(group);
-        let init = family.make_shell(id, class.tmp_mb, &entrance).await.map_err(failed("prepare a shell"))?;
+        let init = family.make_shell(id, class.tmp_mb, &procs).await.map_err(failed("prepare a shell"))?;
         process.remains_mut().init = Some(init.try_clone().map_err(failed("copy a descriptor"))?);
         if class.network == Network::Outbound {
             let outbound = inner.outbound().await?;

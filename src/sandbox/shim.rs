@@ -88,7 +88,7 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
         flags |= CloneFlags::CLONE_NEWNET;
     }
     unshare(flags).map_err(said("make namespaces"))?;
-    match sys::clone_process(proof, libc::CLONE_NEWPID as u64 | sys::CLONE_PARENT, None)
+    match sys::clone_process(proof, libc::CLONE_NEWPID as u64 | sys::CLONE_PARENT)
         .map_err(said("make a pid namespace"))?
     {
         Fork::Parent { pid, .. } => {
@@ -178,7 +178,7 @@ impl<'a> Shim<'a> {
                 // The worker has gone: so does everything here.
                 None => sys::exit_now(0),
                 Some((ToShim::StartZygote, fds)) => self.start_zygote(fds)?,
-                Some((ToShim::MakeShell { id, tmp_mb, into_cgroup, n_cgroups }, fds)) => {
+                Some((ToShim::MakeShell { id, tmp_mb, n_cgroups }, fds)) => {
                     if fds.len() != n_cgroups {
                         self.tell(
                             &FromShim::ShellFailed { id, error: "descriptors are missing".into() },
@@ -186,7 +186,7 @@ impl<'a> Shim<'a> {
                         )?;
                         continue;
                     }
-                    match self.make_shell(tmp_mb, into_cgroup, fds) {
+                    match self.make_shell(tmp_mb, fds) {
                         Ok(pidfd) => self.tell(&FromShim::ShellReady { id }, &[pidfd.as_fd()])?,
                         Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[])?,
                     }
@@ -219,9 +219,7 @@ impl<'a> Shim<'a> {
 
     fn start_zygote(&mut self, mut fds: Vec<OwnedFd>) -> Step {
         let control = fds.pop().ok_or("start the zygote: its control socket is missing")?;
-        match sys::clone_process(self.proof, libc::CLONE_NEWNS as u64, None)
-            .map_err(said("fork the zygote"))?
-        {
+        match sys::clone_process(self.proof, libc::CLONE_NEWNS as u64).map_err(said("fork the zygote"))? {
             Fork::Parent { pid, .. } => {
                 self.zygotes.push(pid);
                 self.tell(&FromShim::ZygoteStarted { pid }, &[])
@@ -251,18 +249,15 @@ impl<'a> Shim<'a> {
         command.exec()
     }
 
-    fn make_shell(&self, tmp_mb: u32, into_cgroup: bool, mut fds: Vec<OwnedFd>) -> Result<OwnedFd, String> {
+    fn make_shell(&self, tmp_mb: u32, cgroups: Vec<OwnedFd>) -> Result<OwnedFd, String> {
         let (reader, writer) = io::pipe().map_err(said("make a pipe"))?;
         let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if self.own_network {
             flags |= libc::CLONE_NEWNET;
         }
-        let directory = if into_cgroup { fds.pop() } else { None };
-        let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups: fds };
+        let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups };
         let writer = OwnedFd::from(writer);
-        match sys::clone_process(self.proof, flags as u64, directory.as_ref().map(AsFd::as_fd))
-            .map_err(said("clone"))?
-        {
+        match sys::clone_process(self.proof, flags as u64).map_err(said("clone"))? {
             Fork::Child => init::run(&spec, &writer),
             Fork::Parent { pidfd, .. } => {
                 drop(writer);

@@ -15,10 +15,6 @@ use std::process::Command;
 const CLONE_PIDFD: u64 = 0x1000;
 /// `clone3`: the child's parent is ours.
 pub(crate) const CLONE_PARENT: u64 = 0x8000;
-/// `clone3`: the child is born in the group given. The constant of the `libc` crate is 0 (its type is too
-/// small), which would leave the child in our own group without a word.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
 /// Proof that this process has one thread, without which a fork may copy a lock that nobody will open.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SingleThreaded(());
@@ -42,12 +38,8 @@ pub(crate) enum Fork {
     Parent { pid: i32, pidfd: OwnedFd },
 }
 
-/// `clone3` of this process, as `fork` but with namespaces (`CLONE_NEW*`) and a cgroup to be born into.
-pub(crate) fn clone_process(
-    _proof: SingleThreaded,
-    flags: u64,
-    into_cgroup: Option<BorrowedFd<'_>>,
-) -> io::Result<Fork> {
+/// `clone3` of this process, as `fork` but with namespaces (`CLONE_NEW*`).
+pub(crate) fn clone_process(_proof: SingleThreaded, flags: u64) -> io::Result<Fork> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain numbers, for all of which 0 is valid.
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
@@ -55,10 +47,6 @@ pub(crate) fn clone_process(
     arguments.pidfd = (&raw mut pidfd).addr() as u64;
     // With CLONE_PARENT the kernel refuses an exit signal of our choice and takes the parent's.
     arguments.exit_signal = if flags & CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
-    if let Some(cgroup) = into_cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
     // SAFETY: the arguments live through the call; no stack is given, so the child runs on a copy of ours,
     // as after `fork`; and the proof says that no other thread held a lock.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };

@@ -48,9 +48,8 @@ pub(crate) enum ToShim {
     IdMapWritten,
     /// Start the interpreter that is forked. One descriptor: its control socket.
     StartZygote,
-    /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group, or on a machine where
-    /// processes can be born into a group, that directory.
-    MakeShell { id: u64, tmp_mb: u32, into_cgroup: bool, n_cgroups: usize },
+    /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group.
+    MakeShell { id: u64, tmp_mb: u32, n_cgroups: usize },
 }
 
 /// From the shim to the worker. A step that failed is told in words, with the system's error.
