@@ -364,7 +364,7 @@ mod tests {
         report.add_quantity(Quantity::new("memory", "worker", 12.345, "MB").at_most(30.0));
         let text = report.render(Style::Markdown);
         assert!(
-            text.contains("| 0.071 |") && text.contains("12.35 MB") && text.contains("MB ≤ 30: met"),
+            text.contains(" 0.071 |") && text.contains("12.35 MB") && text.contains("MB ≤ 30: met"),
             "{text}"
         );
         let json = serde_json::to_value(&report).unwrap();

@@ -8,7 +8,7 @@ use structopt::StructOpt;
 
 use super::error::{CliError, must_be_root};
 use super::ol_dir::{OlDir, State};
-use super::{files, say};
+use super::{files, foreground, say};
 use crate::bench::floor::{self, FloorSpec};
 use crate::bench::{self, Plan, Scenario, Style, Target, workload};
 use crate::image::Descriptor;
@@ -139,6 +139,9 @@ impl Run {
 
 impl Floor {
     fn run(self) -> Result<(), CliError> {
+        // As a worker does: the processes of a session share what the scheduler gives to it, and the floor
+        // must not share with the load generator.
+        foreground::leave_session();
         let spec =
             FloorSpec { python: self.python, n_threads: self.threads, n_interpreters: self.interpreters };
         Ok(floor::serve(&spec)?)
