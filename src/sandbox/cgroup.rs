@@ -216,7 +216,9 @@ impl Cgroup {
     /// When a file of the group cannot be opened.
     pub fn birthplace(&self) -> Result<Entrance> {
         match &self.layout {
-            LayoutGroup::V2(group) => group.directory().map(Entrance::Directory),
+            // Not born into it (`CLONE_INTO_CGROUP`): the kernel asks who clones whether they may write there, and the
+            // shim, no root of the machine, may not. A file that the worker has opened is written with its rights.
+            LayoutGroup::V2(group) => group.procs().map(|file| Entrance::Files(vec![file])),
             LayoutGroup::V1(group) => group.procs().map(Entrance::Files),
         }
     }

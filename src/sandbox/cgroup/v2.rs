@@ -72,13 +72,6 @@ impl Group {
         &self.path
     }
 
-    pub(super) fn directory(&self) -> Result<OwnedFd> {
-        match fs::File::open(&self.path) {
-            Ok(file) => Ok(file.into()),
-            Err(source) => Err(CgroupError::Read { path: self.path.clone(), source }),
-        }
-    }
-
     pub(super) fn procs(&self) -> Result<OwnedFd> {
         open_procs(&self.path)
     }
