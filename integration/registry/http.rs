@@ -39,6 +39,20 @@ fn a_function_is_uploaded_listed_downloaded_and_deleted() {
 }
 
 #[test]
+fn a_web_page_cannot_change_the_registry() {
+    requires!(Root);
+    let worker = Worker::start();
+    let archive = Archive::of(&[("f.py", CODE)]);
+    worker.upload("mine", archive.clone()).expect(201);
+    let page = [("origin", "http://example.org")];
+    for (method, name, body) in [("POST", "planted", archive), ("DELETE", "mine", Vec::new())] {
+        let reply = worker.request(method, &format!("/registry/{name}"), &page, body);
+        assert!(reply.expect(403).contains("Origin"));
+    }
+    assert_eq!(worker.get("/registry/").ok(), json!(["mine"]));
+}
+
+#[test]
 fn the_configuration_has_the_shape_that_tools_read() {
     requires!(Root);
     let worker = Worker::start();

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -54,6 +55,7 @@ impl Launch {
         let (log, log_begins) = open_log(&self.log).map_err(failed)?;
         let errors = log.try_clone().map_err(failed)?;
         let child = Command::new(&self.program)
+            .arg0("ol")
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(log)

@@ -53,6 +53,9 @@ pub(super) enum HttpError {
     Registry(String),
     #[error("{0}")]
     BadUpload(String),
+    /// A page in somebody's browser can send requests to `localhost`, and says so.
+    #[error("the registry is not changed by web pages: this request has an Origin header")]
+    FromPage,
     #[error("{0}")]
     Busy(String),
 }
@@ -63,6 +66,7 @@ impl HttpError {
             Self::NoName(_) | Self::Name(_) | Self::Body(_) | Self::BadUpload(_) => StatusCode::BAD_REQUEST,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::FromPage => StatusCode::FORBIDDEN,
             Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodySlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Head(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use actix_web::error::PayloadError;
+use actix_web::http::header::ORIGIN;
 use actix_web::web::{self, Payload};
-use actix_web::{HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
 use actors::watcher::{Refresh, Trouble};
 use bytes::Bytes;
@@ -35,6 +36,12 @@ impl From<UploadError> for HttpError {
     }
 }
 
+/// A browser on this machine reaches `localhost` for every page that it shows. It marks what a page sends with an
+/// `Origin`, which programs do not; which one it names says little, since a page's name can be made to lead here.
+fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
+    if request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
+}
+
 /// Files are slow, and a thread that serves HTTP must not wait for one.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
@@ -55,9 +62,18 @@ pub(super) async fn list(app: Shared) -> HttpResponse {
 }
 
 /// `POST /registry/<name>` with a `.tar.gz`.
-pub(super) async fn upload(app: Shared, name: web::Path<String>, payload: Payload) -> HttpResponse {
+pub(super) async fn upload(
+    request: HttpRequest,
+    app: Shared,
+    name: web::Path<String>,
+    payload: Payload,
+) -> HttpResponse {
     let mut unread = Some(payload);
-    let response = match take_in(&app, &name, &mut unread).await {
+    let taken = match not_from_a_page(&request) {
+        Ok(()) => take_in(&app, &name, &mut unread).await,
+        Err(error) => Err(error),
+    };
+    let response = match taken {
         Ok(name) => text(HttpResponse::Created(), format!("Lambda {name} uploaded successfully")),
         Err(error) => error.response(),
     };
@@ -123,8 +139,12 @@ pub(super) async fn download(app: Shared, name: web::Path<String>) -> HttpRespon
 }
 
 /// `DELETE /registry/<name>`.
-pub(super) async fn delete(app: Shared, name: web::Path<String>) -> HttpResponse {
-    match take_out(&app, &name).await {
+pub(super) async fn delete(request: HttpRequest, app: Shared, name: web::Path<String>) -> HttpResponse {
+    let taken = match not_from_a_page(&request) {
+        Ok(()) => take_out(&app, &name).await,
+        Err(error) => Err(error),
+    };
+    match taken {
         Ok(name) => text(HttpResponse::Ok(), format!("Lambda {name} deleted successfully")),
         Err(error) => error.response(),
     }

@@ -200,7 +200,7 @@ impl Call<'_> {
             }
             return Err(HttpError::Nonsense("a status or a header that HTTP does not allow".into()));
         };
-        response.insert_header((INVOCATION_HEADER, format!("{}-{}", lease.id(), answer.header.invocation)));
+        response.insert_header((INVOCATION_HEADER, invocation_id(&lease, answer.header.invocation)));
         if answer.header.failed() {
             lease.count_error();
         }
@@ -217,7 +217,7 @@ impl Call<'_> {
 
     /// Sends the request and waits for the answer to begin.
     async fn converse(&self, sandbox: &mut Sandbox, body: Body<'_>) -> Result<Incoming, Trouble> {
-        let head = if sandbox.wants_head() { self.head()? } else { Vec::new() };
+        let head = if sandbox.wants_head() { self.head(sandbox)? } else { Vec::new() };
         sandbox.channel.send_request(&head, &body.first, body.rest.is_some()).await?;
         if let Some(rest) = body.rest {
             send_rest(sandbox, rest).await?;
@@ -225,7 +225,7 @@ impl Call<'_> {
         Ok(sandbox.channel.receive().await?)
     }
 
-    fn head(&self) -> Result<Vec<u8>, Trouble> {
+    fn head(&self, sandbox: &Sandbox) -> Result<Vec<u8>, Trouble> {
         let uri = self.request.uri();
         let mut head = Vec::with_capacity(1024);
         push_line(&mut head, self.request.method().as_str().as_bytes())?;
@@ -235,8 +235,12 @@ impl Call<'_> {
         }
         let left = self.deadline.saturating_duration_since(Instant::now());
         push_line(&mut head, left.as_millis().to_string().as_bytes())?;
-        let id = self.request.headers().get("x-request-id").map_or(&b""[..], HeaderValue::as_bytes);
-        push_line(&mut head, id)?;
+        match self.request.headers().get("x-request-id") {
+            Some(id) => push_line(&mut head, id.as_bytes())?,
+            None => {
+                push_line(&mut head, invocation_id(sandbox, sandbox.channel.next_invocation()).as_bytes())?
+            }
+        }
         for (name, value) in self.request.headers() {
             if !HOP_BY_HOP.contains(&name.as_str()) {
                 push_line(&mut head, name.as_str().as_bytes())?;
@@ -265,6 +269,11 @@ async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest<'_>) -> Result<(), Trou
             None => return Ok(sandbox.channel.send_body(&[], false).await?),
         }
     }
+}
+
+/// As it stands in the function's log.
+fn invocation_id(sandbox: &Sandbox, invocation: u32) -> String {
+    format!("{}-{invocation}", sandbox.id())
 }
 
 /// What can end a conversation.

@@ -9,7 +9,7 @@ mod v1;
 mod v2;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -303,7 +303,8 @@ fn sweep_tree(path: &Path) -> Result<usize> {
 
 fn kill_all(path: &Path) {
     // Frozen processes of version 1 do not die before they are thawed; ours are frozen by version 2 only.
-    if fs::write(path.join("cgroup.kill"), "1").is_ok() {
+    let kill = fs::OpenOptions::new().write(true).open(path.join("cgroup.kill"));
+    if kill.is_ok_and(|mut file| file.write_all(b"1").is_ok()) {
         return;
     }
     for line in fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {

@@ -126,6 +126,12 @@ impl Channel {
         }
     }
 
+    /// The number that the next invocation will have: from 1, and 0 never.
+    #[must_use]
+    pub fn next_invocation(&self) -> u32 {
+        self.invocation.wrapping_add(1).max(1)
+    }
+
     /// Sends a frame that belongs to no invocation.
     ///
     /// # Errors
@@ -139,7 +145,7 @@ impl Channel {
     /// # Errors
     /// When the sandbox is gone.
     pub async fn send_request(&mut self, head: &[u8], body: &[u8], more: bool) -> Result<u32, ChannelError> {
-        self.invocation = self.invocation.wrapping_add(1).max(1);
+        self.invocation = self.next_invocation();
         let flags = if more { MORE } else { 0 };
         self.send_frame(Kind::Request, flags, self.invocation, head, body).await?;
         Ok(self.invocation)

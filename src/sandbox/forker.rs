@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -64,7 +65,7 @@ impl Forker {
 fn spawn(control: OwnedFd) -> io::Result<()> {
     // Not a path: the file may have been replaced since we were started.
     let mut command = Command::new("/proc/self/exe");
-    command.arg(shim::COMMAND).env_clear().stdin(Stdio::null());
+    command.arg0("ol").arg(shim::COMMAND).env_clear().stdin(Stdio::null());
     sys::pass_fd(&mut command, control.as_fd(), shim::CONTROL_FD);
     let mut stage_0 = command.spawn()?;
     // It ends as soon as the shim proper, our own child too, runs; or fails, and says so on the socket.

@@ -66,7 +66,7 @@ class Context:
     target      path and query as they were sent: "/items/%C3%A9?x=%20"
     query       "x=%20", as it was sent; "" if there is none
     headers     {"content-type": "application/json"}; names in lower case
-    request_id  the id in the worker's log and in the answer's headers
+    request_id  the client's X-Request-Id; without one, the id in the log and in the answer's X-Ol-Invocation
     deadline    when the worker stops waiting, on the clock of time.monotonic()
     """
 
