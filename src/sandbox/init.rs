@@ -20,7 +20,7 @@ use super::sys;
 pub(super) struct ShellSpec {
     pub(super) tmp_mb: u32,
     pub(super) own_network: bool,
-    /// Open `cgroup.procs` files to enter; empty when the process was born in its group.
+    /// Open `cgroup.procs` files to enter.
     pub(super) cgroups: Vec<OwnedFd>,
 }
 

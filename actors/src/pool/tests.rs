@@ -492,39 +492,6 @@ fn threads_that_share_a_pool_lose_nothing() {
     assert_eq!(figures.live(), world.state().live.len());
 }
 
-/// Not a promise but a number: `cargo test --release -p actors warm_path -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints a measurement"]
-fn what_the_warm_path_costs() {
-    struct Nothing;
-    impl Sandbox for Nothing {
-        fn id(&self) -> u64 {
-            0
-        }
-        fn is_alive(&self) -> bool {
-            true
-        }
-        fn freeze(&mut self) {}
-        fn thaw(&mut self) {}
-        fn memory_bytes(&self) -> u64 {
-            0
-        }
-    }
-    let pool = SharedPool::new(1, PoolLimits { min_warm: 1, ..limits() }, true);
-    for place in pool.reserve_growth(1).0 {
-        place.fill(Nothing);
-    }
-    let n = 1_000_000;
-    let began = std::time::Instant::now();
-    for _ in 0..n {
-        match pool.lease() {
-            Leasing::Ready(lease) => lease.finish(Duration::from_micros(20)),
-            other => panic!("{other:?}"),
-        }
-    }
-    println!("lease and finish: {} ns", began.elapsed().as_nanos() / n);
-}
-
 #[derive(Debug, Clone)]
 enum Op {
     Lease,
