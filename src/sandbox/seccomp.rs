@@ -32,6 +32,8 @@ enum Rule {
         values: &'static [u32],
         errno: i32,
     },
+    /// `socket`: one of our families and of our protocols.
+    Socket,
     /// Allowed unless the low half of the argument is one of the values; those fail with `EPERM`.
     NoneOf {
         argument: u8,
@@ -113,6 +115,10 @@ const ALLOWED_HERE: &[c_long] = &[];
 /// Sockets that are given out: local and internet ones. Not: raw packets, netlink, vsock, the kernel's
 /// crypto, bluetooth and the rest.
 const SOCKET_FAMILIES: &[u32] = &[AF_UNIX as u32, AF_INET as u32, AF_INET6 as u32];
+/// Whatever fits the type, ICMP (which has its own permission), TCP, UDP. To ask for another would be enough to
+/// have the kernel load its module, for the whole machine.
+const SOCKET_PROTOCOLS: &[u32] =
+    &[0, IPPROTO_ICMP as u32, IPPROTO_TCP as u32, IPPROTO_UDP as u32, IPPROTO_ICMPV6 as u32];
 /// What `mknod` may make: files, pipes and sockets, never a device.
 const FILE_KINDS: &[u32] = &[0, S_IFREG, S_IFIFO, S_IFSOCK];
 /// Pushing characters into a terminal (CVE-2017-5226), pasting into a console.
@@ -128,10 +134,7 @@ fn rules() -> Vec<(u32, Rule)> {
     add(SYS_clone, Rule::NoBits { argument: 0, mask: CLONE_NAMESPACES | CLONE_SIBLING });
     // Its flags are in memory, where a filter cannot look; C libraries then use `clone`.
     add(SYS_clone3, Rule::Errno(ENOSYS));
-    add(
-        SYS_socket,
-        Rule::OneOf { argument: 0, mask: u32::MAX, values: SOCKET_FAMILIES, errno: EAFNOSUPPORT },
-    );
+    add(SYS_socket, Rule::Socket);
     add(
         SYS_socketpair,
         Rule::OneOf { argument: 0, mask: u32::MAX, values: &[AF_UNIX as u32], errno: EAFNOSUPPORT },
@@ -275,6 +278,19 @@ fn leaf(rule: Rule) -> Vec<Instruction> {
             plain(RETURN, RETURN_ALLOW),
             plain(RETURN, errno(EPERM)),
         ],
+        Rule::Socket => {
+            let mut code = Vec::new();
+            let checks = [(0, SOCKET_FAMILIES, EAFNOSUPPORT), (2, SOCKET_PROTOCOLS, EPROTONOSUPPORT)];
+            for (argument, values, number) in checks {
+                code.push(low_half(argument));
+                for (index, &value) in values.iter().enumerate() {
+                    code.push(branch(IF_EQUAL, value, (values.len() - index) as u8, 0));
+                }
+                code.push(plain(RETURN, errno(number)));
+            }
+            code.push(plain(RETURN, RETURN_ALLOW));
+            code
+        }
         Rule::OneOf { argument, mask, values, errno: number } => {
             let mut code = vec![low_half(argument), plain(AND, mask)];
             for (index, &value) in values.iter().enumerate() {
@@ -405,6 +421,12 @@ mod tests {
         assert_eq!(verdict(SYS_clone3, [0; 3]), errno(ENOSYS));
         assert_eq!(verdict(SYS_socket, [AF_INET as u32, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_socket, [AF_UNIX as u32, 0, 0]), RETURN_ALLOW);
+        let udp = [AF_INET6 as u32, SOCK_DGRAM as u32, IPPROTO_UDP as u32];
+        assert_eq!(verdict(SYS_socket, udp), RETURN_ALLOW);
+        for protocol in [IPPROTO_SCTP, IPPROTO_DCCP, IPPROTO_MPTCP, IPPROTO_RAW] {
+            let arguments = [AF_INET as u32, SOCK_STREAM as u32, protocol as u32];
+            assert_eq!(verdict(SYS_socket, arguments), errno(EPROTONOSUPPORT), "{protocol}");
+        }
         for family in [AF_PACKET, AF_NETLINK, AF_VSOCK, AF_ALG, AF_BLUETOOTH] {
             assert_eq!(verdict(SYS_socket, [family as u32, 0, 0]), errno(EAFNOSUPPORT));
         }
