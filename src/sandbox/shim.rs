@@ -25,6 +25,7 @@ use std::process::Command;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -72,6 +73,7 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
     let (spec, fds): (ShimSpec, Vec<OwnedFd>) =
         receive(control.as_fd()).map_err(said("read the specification"))?.ok_or("the worker has gone")?;
     setsid().map_err(said("start a session"))?;
+    limit_cores().map_err(said("limit core files"))?;
     fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJUSTMENT).map_err(said("set oom_score_adj"))?;
     // Into the worker's group for its helpers, so that a sweep finds this process and those to come.
     for procs in fds.iter().take(spec.n_cgroups) {
@@ -97,6 +99,14 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
         }
         Fork::Child => Shim::start(control, &spec, proof)?.serve(),
     }
+}
+
+/// For all that comes from this process: no core files. A limit of 1 and not 0: where `core_pattern` is a program, the
+/// kernel starts it for 0 all the same, as root of the machine, and feeds it with what a function has prepared; 1
+/// is how such programs themselves are kept from it (core(5)). Set here, since a limit of 0 that we were started
+/// with (as by `sudo`) takes a right of the machine's root to raise; where even root has it not, 0 stays.
+fn limit_cores() -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 1, 1).or_else(|_| setrlimit(Resource::RLIMIT_CORE, 0, 0))
 }
 
 /// From root of the machine to root of a user namespace.

@@ -203,7 +203,6 @@ const SFD_CLOEXEC_NONBLOCK: c_int = 0o2_000_000 | 0o4000;
 const EINTR: c_int = 4;
 const EINVAL: c_int = 22;
 const EPIPE: c_int = 32;
-const RLIMIT_CORE: c_int = 4;
 const RLIMIT_NOFILE: c_int = 7;
 const RLIMIT_MEMLOCK: c_int = 8;
 const RLIMIT_SIGPENDING: c_int = 11;
@@ -422,12 +421,15 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
         fork()
     };
     if pid == 0 {
-        if let Err(failure) = confine(received, signal_mask) {
-            // The control socket may be closed already; then the exit alone tells.
+        let mut control = control;
+        if let Err(failure) = confine(received, signal_mask, &mut control) {
             report(control, FAILED, id, 0, failure.errno, failure.step);
             // SAFETY: ends this process.
             unsafe { _exit(127) };
         }
+        // Nothing failed, so there is nothing more to tell; and no function may find it.
+        // SAFETY: a descriptor that this function owns.
+        unsafe { close(control) };
         // SAFETY: the counterpart of PyOS_BeforeFork in a child. It runs here, confined, because it calls
         // what packages have registered with os.register_at_fork.
         unsafe { PyOS_AfterFork_Child() };
@@ -446,7 +448,8 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
 }
 
 /// Everything between the fork and the first line of Python. Each step says why it comes now.
-fn confine(received: &Received, signal_mask: &sigset) -> Result<(), Failure> {
+/// `control` is where a failure can be told; its number changes on the way.
+fn confine(received: &Received, signal_mask: &sigset, control: &mut c_int) -> Result<(), Failure> {
     let request = &received.request;
     // First the cgroups: every page touched from here on is charged to the sandbox, not to the zygote.
     for &procs in &received.fds[3..received.n_fds] {
@@ -459,7 +462,7 @@ fn confine(received: &Received, signal_mask: &sigset) -> Result<(), Failure> {
     // Out of any directory of the zygote's, also where the mount namespace did not change.
     // SAFETY: a literal that ends with NUL.
     check(unsafe { chdir(c"/".as_ptr()) }, STEP_NAMESPACES)?;
-    descriptors(received)?;
+    descriptors(received, control)?;
     limits(request)?;
     privileges(request.uid)?;
     // A signal that came for the zygote means nothing here; and SIGCHLD is the function's again.
@@ -469,12 +472,15 @@ fn confine(received: &Received, signal_mask: &sigset) -> Result<(), Failure> {
     filter()
 }
 
-/// 0 is /dev/null, 1 and 2 the log, 3 the data socket, and there is nothing else: not the control
-/// socket, not the descriptors by which the shell was entered.
-fn descriptors(received: &Received) -> Result<(), Failure> {
+/// 0 is /dev/null, 1 and 2 the log, 3 the data socket, 4 for a moment more the control socket, and there is
+/// nothing else: not the descriptors by which the shell was entered.
+fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> {
     let step = STEP_DESCRIPTORS;
     // SAFETY (all of this function): plain system calls on numbers; no memory is involved but literals.
     unsafe {
+        let parked = fcntl(*control, F_DUPFD_CLOEXEC, FD_PARKING);
+        check(parked, step)?;
+        *control = parked;
         let data = fcntl(received.fds[1], F_DUPFD_CLOEXEC, FD_PARKING);
         check(data, step)?;
         let log = fcntl(received.fds[2], F_DUPFD_CLOEXEC, FD_PARKING);
@@ -490,19 +496,18 @@ fn descriptors(received: &Received) -> Result<(), Failure> {
         check(dup2(data, 3), step)?;
         // The data socket is the runtime's, not for a program that the function starts.
         check(fcntl(3, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
-        check(syscall(SYS_CLOSE_RANGE, 4 as c_uint, c_uint::MAX, 0 as c_uint) as c_int, step)
+        check(dup2(parked, 4), step)?;
+        *control = 4;
+        check(fcntl(4, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
+        check(syscall(SYS_CLOSE_RANGE, 5 as c_uint, c_uint::MAX, 0 as c_uint) as c_int, step)
     }
 }
 
 fn limits(request: &Request) -> Result<(), Failure> {
     let files = rlimit { soft: request.nofile.into(), hard: request.nofile.into() };
-    // Not 0: where `core_pattern` is a program, the kernel would start it all the same, as root of the machine, and
-    // feed it with what a function has prepared. 1 is how such programs themselves are kept from it (core(5)).
-    let no_core = rlimit { soft: 1, hard: 1 };
     // SAFETY: live structures of the right layout.
     unsafe {
         check(setrlimit(RLIMIT_NOFILE, &raw const files), STEP_LIMITS)?;
-        check(setrlimit(RLIMIT_CORE, &raw const no_core), STEP_LIMITS)?;
         for (resource, most) in SHARED_LIMITS {
             let mut limit = rlimit { soft: 0, hard: 0 };
             check(getrlimit(resource, &raw mut limit), STEP_LIMITS)?;
