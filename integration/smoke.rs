@@ -20,6 +20,16 @@ fn a_function_answers_with_what_it_was_sent() {
 }
 
 #[test]
+fn a_worker_that_may_not_have_core_files_serves() {
+    requires!(Root);
+    // As `sudo` starts programs.
+    let worker = Worker::with_config(json!({})).after("ulimit -c 0").start();
+    worker.install_f("echo", ECHO);
+    assert_eq!(worker.call("echo", json!(1)).ok(), json!(1));
+    worker.finish();
+}
+
+#[test]
 fn the_examples_work_in_both_ways_of_calling() {
     requires!(Root);
     let worker = Worker::start();
