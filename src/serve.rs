@@ -101,11 +101,8 @@ pub fn run(ol_dir: &Path, config: Config) -> Result<(), ServeError> {
         address: format!("{}:{}", config.host, config.port),
         source,
     })?;
-    let result = actix::System::new().block_on(serve(ol_dir, config, listener, log.clone()));
-    if let Err(error) = &result {
-        error!(log, "the worker could not start"; "error" => %error);
-    }
-    result
+    // Who called says what went wrong.
+    actix::System::new().block_on(serve(ol_dir, config, listener, log))
 }
 
 async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger) -> Result<(), ServeError> {

@@ -242,7 +242,7 @@ impl Launcher {
             _family: Arc::clone(&family),
         };
         let cgroups = inner.cgroups.clone();
-        let limits = inner.spec.limits;
+        let limits = with_init(inner.spec.limits);
         let group = tokio::task::spawn_blocking(move || {
             let group = cgroups.create(&format!("sandbox-{id}"), limits)?;
             let procs = group.procs()?;
@@ -304,10 +304,11 @@ impl Launcher {
     /// [`LaunchError::Load`] with a text for the function's author when the code cannot be loaded.
     pub async fn install(&self, standby: Standby, program: &Program) -> Result<Sandbox, LaunchError> {
         let Standby { mut channel, mut process, naming } = standby;
-        let limits = Limits { n_processes: program.limits.n_processes + 1, ..program.limits };
         let remains = process.remains_mut();
         if let Some(group) = &mut remains.cgroup {
-            group.set_limits(limits).map_err(|error| LaunchError::Resources(error.to_string()))?;
+            group
+                .set_limits(with_init(program.limits))
+                .map_err(|error| LaunchError::Resources(error.to_string()))?;
         }
         let init = match &remains.init {
             Some(init) => init.try_clone().map_err(failed("copy a descriptor"))?,
@@ -541,6 +542,12 @@ impl Sandbox {
     pub async fn obituary(&self, error: &ChannelError) -> String {
         self.process.obituary(error).await
     }
+}
+
+/// What a function may use, and its sandbox's init on top. The same for a standby as for what becomes of it: limits
+/// that do not differ are not written again when a request waits.
+fn with_init(limits: Limits) -> Limits {
+    Limits { n_processes: limits.n_processes + 1, ..limits }
 }
 
 /// Reading must not block the log thread; writing blocks the function that floods it.
