@@ -18,8 +18,9 @@ def f(event):
             "look_into": {str(pid): attempt(os.listdir, f"/proc/{pid}") for pid in event["pids"]},
             "init": {str(number): attempt(os.kill, 1, number) for number in (9, 15, 17, 19)},
             "inside_init": {name: attempt(look, f"/proc/1/{name}") for name in INSIDE},
-            "child": attempt(os.kill, child.pid, signal.SIGTERM),
+            # Looked into first: of a process that has just been ended there may be nothing left to see.
             "inside_child": attempt(look, f"/proc/{child.pid}/root"),
+            "child": attempt(os.kill, child.pid, signal.SIGTERM),
         }
     finally:
         child.kill()
