@@ -243,9 +243,13 @@ impl<'a> Shim<'a> {
     }
 
     fn exec_python(&self, control: &OwnedFd) -> io::Error {
-        // Blocked signals survive exec; Python starts with none.
+        // Blocked and ignored signals survive exec; Python starts with none. (A shell ignores some for what it starts
+        // in the background, and Python then never raises KeyboardInterrupt.)
         if let Err(error) = SigSet::empty().thread_set_mask() {
             return error.into();
+        }
+        if let Err(error) = sys::reset_signals() {
+            return error;
         }
         // When the shim goes so does the kernel's whole pid namespace: no parent-death signal is needed here.
         let mut command = Command::new(self.python);

@@ -58,6 +58,17 @@ pub(crate) fn clone_process(_proof: SingleThreaded, flags: u64) -> io::Result<Fo
     }
 }
 
+/// Gives the signals that a terminal or `nohup` deals in their ordinary meaning again.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTERM] {
+        // SAFETY: no handler of ours is installed, only the default.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// The layout of the kernel's `struct mount_attr`.
 #[repr(C)]
 struct MountAttributes {

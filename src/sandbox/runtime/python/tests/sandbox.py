@@ -49,6 +49,8 @@ class Sandbox:
         if not self.pid:
             status = 1
             try:
+                # As the shim leaves it; who runs the tests in the background may have it ignored.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 self.socket.close()
                 os.close(self.log)
                 os.dup2(log_in, 1)
