@@ -172,7 +172,7 @@ fn one_family_is_left(worker: &Worker) {
     until("one cgroup for one family", || {
         worker.footprint().cgroups().all(|root| {
             let entries = fs::read_dir(root).into_iter().flatten().flatten();
-            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("zygote-")).count() <= 1
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("family-")).count() <= 1
         })
     });
     worker.install_f("neighbour", ECHO);

@@ -21,3 +21,4 @@ mod probes;
 mod quickstart;
 mod registry;
 mod smoke;
+mod zygotes;

@@ -447,8 +447,8 @@ fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
     Ok(path.to_owned())
 }
 
-/// Uids that may be in use from `uid_base` on: 65536 for each of at most 256 workers of a machine.
-const N_UIDS: u32 = 256 * 65_536;
+/// Uids that may be in use from `uid_base` on: 262144 for each of at most 256 workers of a machine.
+const N_UIDS: u32 = 256 * 262_144;
 
 /// None of the uids from here on may be the user of something else on the machine.
 fn uid_base(uid: u32) -> Result<u32, ConfigError> {

@@ -27,7 +27,11 @@ pub enum Kind {
     Cancel = 4,
     /// To the sandbox: touch what a request touches.
     Warm = 5,
-    /// From the sandbox: the answer to `Load` and `Warm`.
+    /// To the sandbox: become a zygote that has this function loaded.
+    Zygote = 6,
+    /// To a fork of such a zygote: serve, as somebody of your own.
+    Renew = 7,
+    /// From the sandbox: the answer to those four.
     Ready = 16,
     /// From the sandbox: an answer.
     Response = 17,

@@ -4,7 +4,8 @@
 //! its reason in the file that takes it.
 //!
 //! ```text
-//! launcher ─┬─ family ── forker ·····(process)····· shim ─┬─ base       the root file system, once
+//! launcher ─┬─ zygote     forks
+//!           ├─ family ── forker ·····(process)····· shim ─┬─ base       the root file system, once
 //!           │                                             ├─ init       the first process of a shell
 //!           │                                             └─ (python)   the zygote: native/, runtime/
 //!           ├─ mounter    puts code into a standby
@@ -27,6 +28,8 @@ pub mod logs;
 mod mounter;
 mod network;
 pub(crate) mod packets;
+mod pidfd;
+mod process;
 mod reaper;
 pub(crate) mod runtime_files;
 pub mod seccomp;
@@ -34,6 +37,7 @@ pub mod shim;
 mod sys;
 mod uids;
 pub mod wire;
+mod zygote;
 
 pub use network::resolvers;
 pub use sys::register as watch_fd;

@@ -8,7 +8,7 @@ use actors::world::{self, Class, LaunchError, LocalFuture, MemoryReading, World}
 
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
-use crate::sandbox::launcher::{Launcher, Program, Sandbox, Standby};
+use crate::sandbox::launcher::{LambdaZygote, Launcher, Program, Sandbox, Standby};
 use crate::stats::Stats;
 
 /// The real one.
@@ -19,6 +19,7 @@ impl World for OlWorld {
     type Code = FunctionCode;
     type Standby = Standby;
     type Sandbox = Sandbox;
+    type Zygote = LambdaZygote;
     type Launcher = OlLauncher;
     type Registry = LocalRegistry;
     type Gauge = OlGauge;
@@ -64,6 +65,30 @@ impl world::Launcher<OlWorld> for OlLauncher {
             Ok(sandbox)
         })
     }
+
+    fn sprout(
+        &self,
+        name: FunctionName,
+        code: FunctionCode,
+    ) -> LocalFuture<Result<LambdaZygote, LaunchError>> {
+        let launcher = self.launcher.clone();
+        Box::pin(async move { launcher.sprout(world::Code::class(&code), &program(name, &code)).await })
+    }
+
+    fn spawn(
+        &self,
+        name: FunctionName,
+        zygote: LambdaZygote,
+        code: FunctionCode,
+    ) -> LocalFuture<Result<Sandbox, LaunchError>> {
+        let (launcher, stats) = (self.launcher.clone(), self.stats);
+        Box::pin(async move {
+            let began = std::time::Instant::now();
+            let sandbox = launcher.spawn(&zygote, world::Code::class(&code), &program(name, &code)).await?;
+            stats.fork.add(began.elapsed());
+            Ok(sandbox)
+        })
+    }
 }
 
 /// Importing counts as running: who sets `runtime_sec` low wants an end, but an import gets this much in any case.
@@ -94,6 +119,12 @@ pub fn sandbox_limits(limits: &crate::config::Limits) -> Limits {
 }
 
 impl world::Standby for Standby {
+    fn is_alive(&self) -> bool {
+        self.is_alive()
+    }
+}
+
+impl world::Zygote for LambdaZygote {
     fn is_alive(&self) -> bool {
         self.is_alive()
     }

@@ -14,7 +14,7 @@ use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
     Class, Code, Gauge, LaunchError, Launcher, LocalFuture, MemoryReading, Network, PoolLimits, Registry,
-    RegistryError, Sandbox, Standby, World,
+    RegistryError, Sandbox, Standby, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -50,10 +50,11 @@ pub(crate) struct FakeCode {
     pub(crate) limits: PoolLimits,
     pub(crate) packages: Vec<String>,
     pub(crate) reuse: bool,
+    pub(crate) class: Class,
 }
 
 pub(crate) fn code(version: &str) -> FakeCode {
-    FakeCode { version: version.into(), limits: limits(), packages: Vec::new(), reuse: true }
+    FakeCode { version: version.into(), limits: limits(), packages: Vec::new(), reuse: true, class: CLASS }
 }
 
 impl Code for FakeCode {
@@ -64,7 +65,7 @@ impl Code for FakeCode {
         self.limits
     }
     fn class(&self) -> Class {
-        CLASS
+        self.class
     }
     fn packages(&self) -> &[String] {
         &self.packages
@@ -90,6 +91,12 @@ pub(crate) struct State {
     pub(crate) n_installs: usize,
     pub(crate) prepare_time: Duration,
     pub(crate) install_time: Duration,
+    /// Functions that have a zygote.
+    pub(crate) zygotes: BTreeSet<String>,
+    pub(crate) n_sprouts: usize,
+    pub(crate) n_spawns: usize,
+    pub(crate) sprout_error: Option<LaunchError>,
+    pub(crate) spawn_error: Option<LaunchError>,
     pub(crate) prepare_error: Option<LaunchError>,
     pub(crate) install_error: Option<LaunchError>,
     pub(crate) registry: BTreeMap<String, Result<FakeCode, RegistryError>>,
@@ -120,6 +127,11 @@ impl Fake {
             n_installs: 0,
             prepare_time: ms(2),
             install_time: ms(1),
+            zygotes: BTreeSet::new(),
+            n_sprouts: 0,
+            n_spawns: 0,
+            sprout_error: None,
+            spawn_error: None,
             prepare_error: None,
             install_error: None,
             registry: BTreeMap::new(),
@@ -172,6 +184,7 @@ impl World for FakeWorld {
     type Code = FakeCode;
     type Standby = FakeStandby;
     type Sandbox = FakeSandbox;
+    type Zygote = FakeZygote;
     type Launcher = Fake;
     type Registry = Fake;
     type Gauge = Fake;
@@ -191,6 +204,27 @@ impl Standby for FakeStandby {
 impl Drop for FakeStandby {
     fn drop(&mut self) {
         self.world.state().standbys.remove(&self.id);
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeZygote(Arc<FakeSprout>);
+
+struct FakeSprout {
+    name: String,
+    version: String,
+    world: Fake,
+}
+
+impl Zygote for FakeZygote {
+    fn is_alive(&self) -> bool {
+        self.0.world.state().zygotes.contains(&self.0.name)
+    }
+}
+
+impl Drop for FakeSprout {
+    fn drop(&mut self) {
+        self.world.state().zygotes.remove(&self.name);
     }
 }
 
@@ -285,6 +319,42 @@ impl Launcher<FakeWorld> for Fake {
             if let Some(error) = world.state().install_error.clone() {
                 return Err(error);
             }
+            Ok(world.sandbox(&code.version))
+        })
+    }
+
+    fn sprout(&self, name: FunctionName, code: FakeCode) -> LocalFuture<Result<FakeZygote, LaunchError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = world.state().install_time;
+            sleep(time).await;
+            let mut state = world.state();
+            if let Some(error) = &state.sprout_error {
+                return Err(error.clone());
+            }
+            state.n_sprouts += 1;
+            state.zygotes.insert(name.to_string());
+            drop(state);
+            let name = name.to_string();
+            Ok(FakeZygote(Arc::new(FakeSprout { name, version: code.version, world: world.clone() })))
+        })
+    }
+
+    fn spawn(
+        &self,
+        _name: FunctionName,
+        zygote: FakeZygote,
+        code: FakeCode,
+    ) -> LocalFuture<Result<FakeSandbox, LaunchError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            assert_eq!(zygote.0.version, code.version, "a fork of other code");
+            let time = world.state().prepare_time;
+            sleep(time).await;
+            if let Some(error) = world.state().spawn_error.clone() {
+                return Err(error);
+            }
+            world.state().n_spawns += 1;
             Ok(world.sandbox(&code.version))
         })
     }

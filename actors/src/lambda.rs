@@ -16,7 +16,7 @@ use actix::{
 };
 use futures_util::stream;
 use slog::{Logger, debug, info, warn};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::evictor::{Evictor, Ledger, NeedRoom, Reservation};
 use crate::link::Link;
@@ -26,7 +26,7 @@ use crate::packages::{Packages, Require};
 use crate::pool::{Closed, Figures, Place, SharedPool};
 use crate::stats::{LambdaStatus, State, WorkerStats};
 use crate::world::{Code, LaunchError, Launcher, World};
-use crate::zygotes::{self, Acquire, Zygotes};
+use crate::zygotes::{self, Acquire, Acquired, Loaded, Zygotes};
 
 /// There is new code. The supervisor has told the pool already.
 #[derive(Debug, Message)]
@@ -137,6 +137,8 @@ pub struct Lambda<W: World> {
     services: Services<W>,
     /// Why the last sandbox could not be made, if that was so.
     last_failure: Option<LaunchError>,
+    /// Why each sandbox has to load the function anew, if that is so.
+    unforkable: Option<String>,
     looking_again: Option<SpawnHandle>,
     tending: Option<SpawnHandle>,
     log: Logger,
@@ -168,6 +170,7 @@ impl<W: World> Lambda<W> {
             pool: Keeper(pool),
             services,
             last_failure: None,
+            unforkable: None,
             looking_again: None,
             tending: None,
             log,
@@ -199,13 +202,16 @@ impl<W: World> Lambda<W> {
     fn launch(&self, place: Place<W::Sandbox>, ctx: &mut Context<Self>) {
         let measured = self.pool.0.idleness().sandbox_bytes;
         let bytes = if measured > 0 { measured } else { self.services.sandbox_bytes };
-        let made = make(self.name.clone(), self.code.clone(), bytes, self.services.clone());
-        ctx.spawn(made.into_actor(self).map(move |made, lambda, _ctx| match made {
-            Ok((sandbox, reservation)) => {
+        let made = make(self.name.clone(), self.generation, self.code.clone(), bytes, self.services.clone());
+        let generation = self.generation;
+        ctx.spawn(made.into_actor(self).map(move |made, lambda, ctx| match made {
+            Ok(Made { sandbox, _reservation, load_time }) => {
                 lambda.services.stats.sandboxes_started.bump();
                 lambda.last_failure = None;
                 place.fill(sandbox);
-                drop(reservation);
+                if let Some(took) = load_time {
+                    lambda.tell_load_time(generation, took, ctx);
+                }
             }
             Err(error) => {
                 lambda.services.stats.launches_failed.bump();
@@ -214,6 +220,21 @@ impl<W: World> Lambda<W> {
                 }
                 place.fail(&error);
                 lambda.last_failure = Some(error);
+            }
+        }));
+    }
+
+    /// The zygotes may make one of this function, so that its next sandboxes need not load it.
+    fn tell_load_time(&self, generation: u64, took: Duration, ctx: &mut Context<Self>) {
+        if generation != self.generation {
+            return;
+        }
+        let loaded = Loaded::<W> { name: self.name.clone(), generation, code: self.code.clone(), took };
+        let told = self.services.zygotes.ask(loaded);
+        ctx.spawn(told.into_actor(self).map(move |unforkable, lambda, _ctx| {
+            // No answer: the zygotes are being restarted. The next sandbox is as good an occasion.
+            if generation == lambda.generation {
+                lambda.unforkable = unforkable.unwrap_or_default();
             }
         }));
     }
@@ -248,7 +269,9 @@ impl<W: World> Lambda<W> {
             State::Ready
         };
         let failure = self.last_failure.as_ref().map(ToString::to_string);
-        let message = self.rejected.clone().or(failure).unwrap_or_default();
+        let unforkable =
+            || self.unforkable.as_ref().map(|reason| format!("loaded anew in each sandbox: {reason}"));
+        let message = self.rejected.clone().or(failure).or_else(unforkable).unwrap_or_default();
         row(self.name.clone(), self.code.version().to_owned(), &figures, state, message)
     }
 }
@@ -284,13 +307,23 @@ pub(crate) fn row(
     }
 }
 
-/// All the steps to a sandbox. The reservation goes when the sandbox shows in the memory that is in use.
+/// A sandbox, and what it took.
+struct Made<S> {
+    sandbox: S,
+    /// Goes when the sandbox shows in the memory that is in use.
+    _reservation: Reservation,
+    /// How long it took to load the function; `None`: it was forked from one that had it loaded.
+    load_time: Option<Duration>,
+}
+
+/// All the steps to a sandbox.
 async fn make<W: World>(
     name: FunctionName,
+    generation: u64,
     code: W::Code,
     bytes: u64,
     services: Services<W>,
-) -> Result<(W::Sandbox, Reservation), LaunchError> {
+) -> Result<Made<W::Sandbox>, LaunchError> {
     let gone = |whom: &str| LaunchError::Failed(format!("the {whom} of the worker is being restarted"));
     let late = |what: &str, limit: Duration| {
         LaunchError::Failed(format!("{what} took more than {} s", limit.as_secs()))
@@ -313,18 +346,23 @@ async fn make<W: World>(
             .map_err(|_| gone("evictor"))?
             .map_err(|no_room| LaunchError::Resources(no_room.to_string()))?,
     };
-    let standby = timeout(ACQUIRE_TIME_MAX, services.zygotes.ask(Acquire::<W>::new(code.class())))
+    let acquire = Acquire::<W> { name: name.clone(), generation, code: code.clone() };
+    let acquired = timeout(ACQUIRE_TIME_MAX, services.zygotes.ask(acquire))
         .await
         .map_err(|_| late("preparing a sandbox", ACQUIRE_TIME_MAX))?
         .map_err(|_| gone("zygotes"))??;
-    let sandbox =
-        timeout(INSTALL_TIME_MAX, services.launcher.install(name, standby, code)).await.map_err(|_| {
-            LaunchError::Load(format!(
-                "importing the function took more than {} s",
-                INSTALL_TIME_MAX.as_secs()
-            ))
-        })??;
-    Ok((sandbox, reservation))
+    let standby = match acquired {
+        Acquired::Sandbox(sandbox) => {
+            return Ok(Made { sandbox, _reservation: reservation, load_time: None });
+        }
+        Acquired::Standby(standby) => standby,
+    };
+    let began = Instant::now();
+    let install = services.launcher.install(name.clone(), standby, code.clone());
+    let sandbox = timeout(INSTALL_TIME_MAX, install).await.map_err(|_| {
+        LaunchError::Load(format!("importing the function took more than {} s", INSTALL_TIME_MAX.as_secs()))
+    })??;
+    Ok(Made { sandbox, _reservation: reservation, load_time: Some(began.elapsed()) })
 }
 
 impl<W: World> Actor for Lambda<W> {
@@ -362,6 +400,7 @@ impl<W: World> Handler<Changed<W>> for Lambda<W> {
         self.code = code;
         self.rejected = None;
         self.last_failure = None;
+        self.unforkable = None;
         self.grow(ctx);
     }
 }

@@ -26,6 +26,7 @@ pub mod evictor;
 #[cfg(test)]
 mod fake;
 pub mod lambda;
+pub mod lambda_zygotes;
 pub mod latency;
 pub mod link;
 pub mod monitor;

@@ -76,6 +76,10 @@ pub struct WorkerStats {
     pub standbys_prepared: Counter,
     /// Standbys that could not be made.
     pub prepares_failed: Counter,
+    /// Zygotes of lambdas made.
+    pub lambda_zygotes_started: Counter,
+    /// Sandboxes forked from such.
+    pub lambda_zygote_forks: Counter,
     /// Times a sandbox was wanted and memory was too tight for it.
     pub room_refused: Counter,
     /// Idle sandboxes given up because memory was tight.
@@ -96,6 +100,8 @@ pub struct WorkerFigures {
     pub launches_failed: u64,
     pub standbys_prepared: u64,
     pub prepares_failed: u64,
+    pub lambda_zygotes_started: u64,
+    pub lambda_zygote_forks: u64,
     pub room_refused: u64,
     pub released_under_pressure: u64,
     pub actors_restarted: u64,
@@ -112,6 +118,8 @@ impl WorkerStats {
             launches_failed: self.launches_failed.get(),
             standbys_prepared: self.standbys_prepared.get(),
             prepares_failed: self.prepares_failed.get(),
+            lambda_zygotes_started: self.lambda_zygotes_started.get(),
+            lambda_zygote_forks: self.lambda_zygote_forks.get(),
             room_refused: self.room_refused.get(),
             released_under_pressure: self.released_under_pressure.get(),
             actors_restarted: self.actors_restarted.get(),

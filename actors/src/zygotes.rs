@@ -13,35 +13,58 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, SpawnHandle, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, SpawnHandle,
+    WrapFuture, fut,
 };
-use slog::{Logger, debug, warn};
+use slog::{Logger, debug, info, warn};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::lambda_zygotes::LambdaZygotes;
 use crate::monitor::{Crash, Monitor};
+use crate::name::FunctionName;
 use crate::stats::WorkerStats;
-use crate::world::{Class, LaunchError, Launcher, Standby, World};
+use crate::world::{Class, Code, LaunchError, Launcher, LocalFuture, Standby, World, Zygote};
 
-/// Hand out a standby of this class.
+/// Hand out what a sandbox of this function can be made of.
 pub struct Acquire<W: World> {
+    /// Of the function.
+    pub name: FunctionName,
+    /// Counts its versions.
+    pub generation: u64,
     /// What it must be like.
-    pub class: Class,
-    world: std::marker::PhantomData<fn() -> W>,
+    pub code: W::Code,
 }
 
-impl<W: World> Acquire<W> {
-    /// Of this class.
-    #[must_use]
-    pub fn new(class: Class) -> Self {
-        Self { class, world: std::marker::PhantomData }
-    }
+/// What a sandbox is made of.
+pub enum Acquired<W: World> {
+    /// An interpreter that has to load the function.
+    Standby(W::Standby),
+    /// A fork of the function's own zygote: the sandbox itself.
+    Sandbox(W::Sandbox),
 }
 
 impl<W: World> Message for Acquire<W> {
-    type Result = Result<W::Standby, LaunchError>;
+    type Result = Result<Acquired<W>, LaunchError>;
+}
+
+/// A sandbox has loaded a function: it may be worth a zygote. The answer, when that is decided, is why the function's
+/// module must not be forked, if that is so.
+pub struct Loaded<W: World> {
+    /// Of the function.
+    pub name: FunctionName,
+    /// Counts its versions.
+    pub generation: u64,
+    /// What was loaded.
+    pub code: W::Code,
+    /// How long that took.
+    pub took: Duration,
+}
+
+impl<W: World> Message for Loaded<W> {
+    type Result = Option<String>;
 }
 
 /// Give up standbys that wait: memory is tight. The answer is how many there were.
@@ -80,6 +103,8 @@ pub const QUEUE_LENGTH_MAX: usize = 5_000;
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long one standby may take; a fork that takes longer than this is stuck.
 pub const PREPARE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a lambda's zygote may take to load its function: as long as a sandbox may.
+pub const SPROUT_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long nothing is asked for before a target shrinks.
 pub const SHRINK_AFTER: Duration = Duration::from_secs(30);
 /// The pause after a failed refill; it doubles up to [`REFILL_PAUSE_MAX`].
@@ -101,6 +126,7 @@ pub struct Zygotes<W: World> {
     not_before: Option<Instant>,
     next_refill: Option<SpawnHandle>,
     closed: bool,
+    lambdas: LambdaZygotes<W::Zygote>,
     stats: Arc<WorkerStats>,
     log: Logger,
     _monitor: Monitor,
@@ -141,6 +167,7 @@ impl<W: World> Zygotes<W> {
             not_before: None,
             next_refill: None,
             closed: false,
+            lambdas: LambdaZygotes::new(),
             stats,
             log,
             _monitor: monitor,
@@ -269,30 +296,15 @@ impl<W: World> Zygotes<W> {
             shelf.ready.truncate(shelf.target);
         }
         self.shelves.retain(|_, shelf| shelf.target > 0 || !shelf.ready.is_empty());
+        self.lambdas.tidy(Zygote::is_alive, now);
         self.refill(ctx);
     }
-}
 
-/// How often targets and standbys are looked at: often enough that one that died is not counted on for long.
-const TIDY_EVERY: Duration = Duration::from_secs(5);
-
-impl<W: World> Actor for Zygotes<W> {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Context<Self>) {
-        self.shelf(self.config.default_class);
-        self.refill(ctx);
-        ctx.run_interval(TIDY_EVERY, Self::tidy);
-    }
-}
-
-impl<W: World> Handler<Acquire<W>> for Zygotes<W> {
-    type Result = ResponseFuture<Result<W::Standby, LaunchError>>;
-
-    fn handle(&mut self, Acquire { class, .. }: Acquire<W>, ctx: &mut Context<Self>) -> Self::Result {
-        if self.closed {
-            return Box::pin(async { Err(LaunchError::Resources("the worker is shutting down".into())) });
-        }
+    fn standby(
+        &mut self,
+        class: Class,
+        ctx: &mut Context<Self>,
+    ) -> LocalFuture<Result<W::Standby, LaunchError>> {
         let standbys_max = self.config.standbys_max;
         let shelf = self.shelf(class);
         shelf.last_asked = Instant::now();
@@ -319,11 +331,108 @@ impl<W: World> Handler<Acquire<W>> for Zygotes<W> {
     }
 }
 
+/// How often targets and standbys are looked at: often enough that one that died is not counted on for long.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+impl<W: World> Actor for Zygotes<W> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.shelf(self.config.default_class);
+        self.refill(ctx);
+        ctx.run_interval(TIDY_EVERY, Self::tidy);
+    }
+}
+
+impl<W: World> Handler<Acquire<W>> for Zygotes<W> {
+    type Result = ResponseActFuture<Self, Result<Acquired<W>, LaunchError>>;
+
+    fn handle(
+        &mut self,
+        Acquire { name, generation, code }: Acquire<W>,
+        ctx: &mut Context<Self>,
+    ) -> Self::Result {
+        if self.closed {
+            return Box::pin(fut::err(LaunchError::Resources("the worker is shutting down".into())));
+        }
+        let class = code.class();
+        let zygote = self.lambdas.find(&name, generation, Instant::now()).filter(Zygote::is_alive);
+        let Some(zygote) = zygote else {
+            let standby = self.standby(class, ctx);
+            return Box::pin(standby.into_actor(self).map(|standby, _, _| standby.map(Acquired::Standby)));
+        };
+        let made = tokio::time::timeout(PREPARE_TIME_MAX, self.launcher.spawn(name.clone(), zygote, code));
+        Box::pin(made.into_actor(self).then(
+            move |made, zygotes: &mut Self, ctx: &mut Context<Self>| -> Self::Result {
+                let error = match made {
+                    Ok(Ok(sandbox)) => {
+                        zygotes.stats.lambda_zygote_forks.bump();
+                        return Box::pin(fut::ok(Acquired::Sandbox(sandbox)));
+                    }
+                    Ok(Err(error)) => error,
+                    Err(_) => LaunchError::Failed(format!("no fork after {} s", PREPARE_TIME_MAX.as_secs())),
+                };
+                // Then as if there were none. What is out of something now will be so for a standby as well.
+                warn!(zygotes.log, "failed to fork a lambda's zygote"; "lambda" => %name, "error" => %error);
+                if !matches!(error, LaunchError::Resources(_)) {
+                    zygotes.lambdas.failed(&name, generation, Instant::now());
+                }
+                let standby = zygotes.standby(class, ctx).into_actor(zygotes);
+                Box::pin(standby.map(|standby, _, _| standby.map(Acquired::Standby)))
+            },
+        ))
+    }
+}
+
+impl<W: World> Handler<Loaded<W>> for Zygotes<W> {
+    type Result = ResponseActFuture<Self, Option<String>>;
+
+    fn handle(
+        &mut self,
+        Loaded { name, generation, code, took }: Loaded<W>,
+        _ctx: &mut Context<Self>,
+    ) -> Self::Result {
+        if self.closed || !self.lambdas.loaded(&name, generation, took, code.reuse(), Instant::now()) {
+            return Box::pin(fut::ready(self.lambdas.barren(&name, generation).map(str::to_owned)));
+        }
+        let made = tokio::time::timeout(SPROUT_TIME_MAX, self.launcher.sprout(name.clone(), code));
+        Box::pin(made.into_actor(self).map(move |made, zygotes: &mut Self, _ctx| {
+            let late = || LaunchError::Failed(format!("not loaded after {} s", SPROUT_TIME_MAX.as_secs()));
+            let made = made.unwrap_or_else(|_| Err(late()));
+            match &made {
+                Ok(_) => {
+                    zygotes.stats.lambda_zygotes_started.bump();
+                    info!(zygotes.log, "started a lambda's zygote"; "lambda" => %name, "load_ms" => took.as_millis());
+                }
+                Err(LaunchError::Unsupported(reason)) => {
+                    info!(zygotes.log, "a lambda gets no zygote"; "lambda" => %name, "reason" => reason);
+                }
+                Err(error) => {
+                    warn!(zygotes.log, "failed to start a lambda's zygote"; "lambda" => %name, "error" => %error);
+                }
+            }
+            // Meanwhile there may have come new code, or the end; then it goes again.
+            let unwanted = zygotes.lambdas.sprouted(&name, generation, made, Instant::now());
+            drop(unwanted);
+            zygotes.lambdas.barren(&name, generation).map(str::to_owned)
+        }))
+    }
+}
+
 impl<W: World> Handler<ReleaseIdle> for Zygotes<W> {
     type Result = usize;
 
     fn handle(&mut self, _: ReleaseIdle, ctx: &mut Context<Self>) -> usize {
         let released: Vec<_> = self.shelves.values_mut().flat_map(|shelf| shelf.ready.drain(..)).collect();
+        // Standbys first: they cost 2 ms to make again, a zygote an import. One at a time, the next one when it has not
+        // been enough.
+        if released.is_empty()
+            && let Some(zygote) = self.lambdas.release_one()
+        {
+            debug!(self.log, "released a lambda's zygote");
+            drop(zygote);
+            return 1;
+        }
         self.not_before = Some(Instant::now() + PRESSURE_PAUSE);
         if !released.is_empty() {
             debug!(self.log, "released standbys"; "n_released" => released.len());
@@ -339,6 +448,7 @@ impl<W: World> Handler<Close> for Zygotes<W> {
     fn handle(&mut self, _: Close, _ctx: &mut Context<Self>) {
         self.closed = true;
         self.shelves.clear();
+        self.lambdas.clear();
         for customer in self.queue.drain(..) {
             let _ = customer.reach.send(Err(LaunchError::Resources("the worker is shutting down".into())));
         }
@@ -367,7 +477,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::fake::{CLASS, Fake, FakeStandby, FakeWorld, log, ms};
+    use crate::fake::{CLASS, Fake, FakeCode, FakeStandby, FakeWorld, code, log, ms, name};
     use crate::monitor::{Child, Down};
     use crate::world::Network;
 
@@ -391,7 +501,11 @@ mod tests {
     }
 
     async fn acquire(zygotes: &actix::Addr<Zygotes>, class: Class) -> Result<FakeStandby, LaunchError> {
-        zygotes.send(Acquire::new(class)).await.unwrap()
+        let code = FakeCode { class, ..code("1") };
+        match zygotes.send(Acquire { name: name("f"), generation: 1, code }).await.unwrap()? {
+            Acquired::Standby(standby) => Ok(standby),
+            Acquired::Sandbox(_) => panic!("nothing was loaded, so there is no zygote of it"),
+        }
     }
 
     #[actix::test]
@@ -478,7 +592,7 @@ mod tests {
         let world = Fake::new();
         let zygotes = zygotes(&world).await;
         zygotes.send(ReleaseIdle).await.unwrap();
-        let gone = tokio::time::timeout(ms(1), zygotes.send(Acquire::<FakeWorld>::new(CLASS))).await;
+        let gone = tokio::time::timeout(ms(1), acquire(&zygotes, CLASS)).await;
         assert!(gone.is_err());
         sleep(ms(5)).await;
         assert_eq!(world.state().n_prepared, 5);

@@ -301,16 +301,32 @@ impl Worker {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Waits until the worker has said these words.
+    #[track_caller]
+    pub(crate) fn log_says(&self, words: &str) {
+        until(&format!("{words:?} in the worker's log"), || self.log().contains(words));
+    }
+
     fn log_path(&self) -> PathBuf {
         self.ol_dir.join("worker.out")
     }
 
     /// The processes of one sandbox.
     pub(crate) fn sandbox_processes(&self, id: u64) -> Vec<Process> {
-        let mut found: Vec<Process> = self
-            .footprint()
-            .cgroups()
-            .flat_map(|root| footprint::pids_below(&root.join(format!("sandbox-{id}"))))
+        self.processes_in(&|group| group == format!("sandbox-{id}"))
+    }
+
+    /// The processes of all zygotes of lambdas.
+    pub(crate) fn zygote_processes(&self) -> Vec<Process> {
+        self.processes_in(&|group| group.starts_with("zygote-"))
+    }
+
+    fn processes_in(&self, is_wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
+        let footprint = self.footprint();
+        let groups = footprint.cgroups().flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
+        let mut found: Vec<Process> = groups
+            .filter(|group| group.file_name().to_str().is_some_and(is_wanted))
+            .flat_map(|group| footprint::pids_below(&group.path()))
             .filter_map(Process::of)
             .collect();
         found.sort_unstable();

@@ -11,10 +11,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, sethostname, write};
+use nix::unistd::{Gid, Pid, Uid, read, sethostname, setresgid, setresuid, write};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::sys;
+use super::wire::IdRange;
 
 /// What the shim was asked to make.
 pub(super) struct ShellSpec {
@@ -22,11 +23,14 @@ pub(super) struct ShellSpec {
     pub(super) own_network: bool,
     /// Open `cgroup.procs` files to enter.
     pub(super) cgroups: Vec<OwnedFd>,
+    /// It gets a user namespace of its own, so that a zygote can live in it.
+    pub(super) users: Option<IdRange>,
 }
 
-/// Runs in the new process, never returns to the shim's code. `ready` gets one byte, or the text of what failed.
-pub(super) fn run(spec: &ShellSpec, ready: &OwnedFd) -> ! {
-    match prepare(spec) {
+/// Runs in the new process, never returns to the shim's code. `ready` gets one byte, or the text of what failed. With a
+/// user namespace of its own, there comes a byte from `mapped` when the id map has been written.
+pub(super) fn run(spec: &ShellSpec, ready: &OwnedFd, mapped: &OwnedFd) -> ! {
+    match prepare(spec, mapped) {
         Ok(()) => {
             let _ = write(ready.as_fd(), b"+");
             // Nothing of the shim's is kept: not its control socket, not the shells that it is making.
@@ -41,11 +45,14 @@ pub(super) fn run(spec: &ShellSpec, ready: &OwnedFd) -> ! {
     sys::exit_now(1)
 }
 
-fn prepare(spec: &ShellSpec) -> Result<(), String> {
+fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     // The groups first: the cgroup namespace has for its root what we are in when it is made.
     for procs in &spec.cgroups {
         write(procs.as_fd(), b"0").map_err(io::Error::from).map_err(step("enter the cgroup"))?;
+    }
+    if spec.users.is_some() {
+        become_root_inside(mapped)?;
     }
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(io::Error::from).map_err(step("make a cgroup namespace"))?;
     sethostname("sandbox").map_err(io::Error::from).map_err(step("set the host name"))?;
@@ -86,6 +93,20 @@ fn prepare(spec: &ShellSpec) -> Result<(), String> {
         .map_err(io::Error::from)
         .map_err(step("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(step("set no_new_privs"))
+}
+
+/// Nobody it was, until the id map came; user 0 of the new user namespace it becomes.
+fn become_root_inside(mapped: &OwnedFd) -> Result<(), String> {
+    let step = |what: &'static str| move |error: nix::errno::Errno| format!("{what}: {error}");
+    let mut byte = [0; 1];
+    if read(mapped, &mut byte).map_err(step("wait for the id map"))? == 0 {
+        return Err("wait for the id map: there is none".into());
+    }
+    let (gid, uid) = (Gid::from_raw(0), Uid::from_raw(0));
+    setresgid(gid, gid, gid).map_err(step("become group 0 of the user namespace"))?;
+    setresuid(uid, uid, uid).map_err(step("become user 0 of the user namespace"))?;
+    // The change of user has made us undumpable, and so nobody could enter what we hold.
+    nix::sys::prctl::set_dumpable(true).map_err(step("become dumpable"))
 }
 
 /// One inode for every 4 KiB, and enough for a small `/tmp` to be of use.

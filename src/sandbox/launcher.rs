@@ -17,21 +17,23 @@ use slog::{Logger, debug, o};
 
 use super::cgroup::{CgroupRoot, Limits};
 use super::channel::{Channel, ChannelError};
-use super::family::{Birth, Exit, Family};
+use super::family::{Family, Filters, Shell, ShellOrder};
 use super::forker::Forker;
 use super::logs::{Logs, Naming};
 use super::mounter::{HANDLER, Mounter};
 use super::network::{self, NetworkError, Outbound};
+use super::process::Process;
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
-use super::uids::{Slot, Uids};
+use super::uids::{RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
+use super::zygote::{Birth, Zygote, control_pair};
 use crate::frame::{Kind, PROTOCOL};
 
 /// How long a fresh interpreter may take until it answers; ordinary are 3 ms.
 const WARM_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the death of an interpreter and the report of it lie apart at most: the report goes through the zygote.
-const EXIT_PATIENCE: Duration = Duration::from_millis(200);
+/// Uids of the user namespace of a lambda's zygote: itself, and so many sandboxes at once.
+const LAMBDA_ZYGOTE_UIDS: u32 = 64;
 /// Open files of one sandbox: the customary soft limit, which programs with `select` rely on.
 const SANDBOX_FILES_MAX: u32 = 1024;
 /// What the shims and zygotes of a worker may use: one interpreter with the standard library is 25 MB.
@@ -89,24 +91,58 @@ struct Inner {
     spec: LauncherSpec,
     slot: Slot,
     cgroups: CgroupRoot,
-    uids: Uids,
     forker: Forker,
     mounter: Mounter,
     reaper: Reaper,
     logs: Logs,
-    filter: Vec<seccomp::Instruction>,
+    filters: Filters,
     next_id: AtomicU64,
     next_family: AtomicU64,
-    isolated: FamilyPlace,
-    on_host: FamilyPlace,
+    isolated: RootPlace,
+    on_host: RootPlace,
     outbound: Mutex<Option<Arc<Outbound>>>,
     log: Logger,
 }
 
-/// Where a family is, once it was asked for. The lock is held while one is started, so that many who miss it
-/// start one; it is only ever taken where blocking is allowed.
+/// Where a family's root zygote is, once it was asked for. The lock is held while one is started, so that many who miss
+/// it start one; it is only ever taken where blocking is allowed.
 #[derive(Debug, Default)]
-struct FamilyPlace(Arc<Mutex<Option<Arc<Family>>>>);
+struct RootPlace(Arc<Mutex<Option<Arc<Zygote>>>>);
+
+/// A confined interpreter that has said nothing yet.
+struct Newborn {
+    channel: Channel,
+    process: Process,
+    naming: Naming,
+    /// Of a zygote: its control socket, and the uids of its user namespace.
+    sprout: Option<(OwnedFd, Uids)>,
+}
+
+/// A zygote that has one function loaded, and that only this function's sandboxes are forked from. Dropping it ends it;
+/// sandboxes that were forked from it go on.
+#[derive(Debug, Clone)]
+pub struct LambdaZygote(Arc<Sprout>);
+
+#[derive(Debug)]
+struct Sprout {
+    zygote: Arc<Zygote>,
+    /// Held open: its end is how the zygote would notice that the worker is gone.
+    _channel: Channel,
+}
+
+impl LambdaZygote {
+    /// Whether it can still be forked.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.0.zygote.is_alive()
+    }
+}
+
+impl Drop for Sprout {
+    fn drop(&mut self) {
+        self.zygote.retire();
+    }
+}
 
 /// A confined interpreter that waits for a function.
 #[derive(Debug)]
@@ -126,28 +162,9 @@ pub struct Sandbox {
     is_frozen: bool,
 }
 
-/// The part that has to be taken down.
-#[derive(Debug)]
-struct Process {
-    id: u64,
-    exit: Option<Arc<Exit>>,
-    remains: Option<Remains>,
-    reaper: Reaper,
-    /// A family whose zygote has ended is replaced, but its shim holds up the sandboxes that there are.
-    _family: Arc<Family>,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(remains) = self.remains.take() {
-            self.reaper.bury(remains);
-        }
-    }
-}
-
-/// `LOAD`, as the protocol has it.
+/// `LOAD` and `ZYGOTE`, as the protocol has them.
 #[derive(Serialize)]
-struct Load<'a> {
+struct Order<'a> {
     protocol: u32,
     name: &'a str,
     directory: &'a str,
@@ -157,11 +174,35 @@ struct Load<'a> {
     random: String,
 }
 
+/// `RENEW`, as the protocol has it.
+#[derive(Serialize)]
+struct Renewal {
+    random: String,
+}
+
 /// `READY`, as far as the worker cares.
 #[derive(serde::Deserialize)]
 struct Ready {
     protocol: u32,
     head: bool,
+    /// In answer to `ZYGOTE`: why it must not be forked.
+    #[serde(default)]
+    unforkable: Option<String>,
+}
+
+impl Program {
+    fn order(&self) -> Result<Vec<u8>, LaunchError> {
+        let order = Order {
+            protocol: PROTOCOL,
+            name: self.name.as_str(),
+            directory: HANDLER,
+            entry: &self.entry,
+            environment: &self.environment,
+            packages: &[],
+            random: random_hex().map_err(failed("read random bytes"))?,
+        };
+        serde_json::to_vec(&order).map_err(|error| LaunchError::Failed(error.to_string()))
+    }
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
@@ -187,27 +228,28 @@ impl Launcher {
         }
         let cgroups = CgroupRoot::open(&spec.cgroup_name).map_err(io::Error::other)?;
         fs::create_dir_all(&spec.scratch)?;
-        let filter = if spec.seccomp { seccomp::compile() } else { seccomp::allow_all() };
+        let filter = |who| if spec.seccomp { seccomp::compile(who) } else { seccomp::allow_all() };
+        let filters =
+            Filters { sandbox: filter(seccomp::Who::Sandbox), zygote: filter(seccomp::Who::Zygote) };
         let launcher = Self {
             inner: Arc::new(Inner {
                 slot,
                 cgroups,
-                uids: Uids::new(),
                 forker: Forker::start()?,
                 mounter: Mounter::start()?,
                 reaper: Reaper::start(log.clone())?,
                 logs,
-                filter,
+                filters,
                 next_id: AtomicU64::new(1),
                 next_family: AtomicU64::new(1),
-                isolated: FamilyPlace::default(),
-                on_host: FamilyPlace::default(),
+                isolated: RootPlace::default(),
+                on_host: RootPlace::default(),
                 outbound: Mutex::new(None),
                 spec,
                 log,
             }),
         };
-        launcher.inner.family_blocking(true)?;
+        launcher.inner.root_zygote_blocking(true)?;
         Ok(launcher)
     }
 
@@ -223,68 +265,15 @@ impl Launcher {
         self.inner.cgroups.memory_bytes()
     }
 
-    /// A confined interpreter of this class.
+    /// A confined interpreter of this class, forked from the root zygote.
     ///
     /// # Errors
     /// [`LaunchError::Resources`] when the machine is out of something, else [`LaunchError::Failed`] with the step.
     pub async fn prepare(&self, class: Class) -> Result<Standby, LaunchError> {
-        let inner = &self.inner;
-        let family = inner.family(class.network != Network::Host).await?;
-        let id = inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let uid = inner.uids.take().ok_or_else(|| LaunchError::Resources("no uid is free".into()))?;
-        let uid_number = uid.uid();
-        // From here on, whatever has been made is taken down when this future ends early.
-        let mut process = Process {
-            id,
-            exit: None,
-            remains: Some(Remains { id, init: None, cgroup: None, link: None, uid: Some(uid) }),
-            reaper: inner.reaper.clone(),
-            _family: Arc::clone(&family),
-        };
-        let cgroups = inner.cgroups.clone();
-        let limits = with_init(inner.spec.limits);
-        let group = tokio::task::spawn_blocking(move || {
-            let group = cgroups.create(&format!("sandbox-{id}"), limits)?;
-            let procs = group.procs()?;
-            Ok::<_, super::cgroup::CgroupError>((group, procs))
-        });
-        let (group, procs) = group
-            .await
-            .map_err(|error| LaunchError::Failed(error.to_string()))?
-            .map_err(|error| LaunchError::Resources(error.to_string()))?;
-        process.remains_mut().cgroup = Some(group);
-        let init = family.make_shell(id, class.tmp_mb, &procs).await.map_err(failed("prepare a shell"))?;
-        process.remains_mut().init = Some(init.try_clone().map_err(failed("copy a descriptor"))?);
-        if class.network == Network::Outbound {
-            let outbound = inner.outbound().await?;
-            let for_link = init.try_clone().map_err(failed("copy a descriptor"))?;
-            let link = tokio::task::spawn_blocking(move || outbound.attach(for_link.as_fd()))
-                .await
-                .map_err(|error| LaunchError::Failed(error.to_string()))?
-                .map_err(|error| match error {
-                    NetworkError::NoAddress { .. } => {
-                        LaunchError::Resources(format!("connect the sandbox's network: {error}"))
-                    }
-                    _ => LaunchError::Failed(format!("connect the sandbox's network: {error}")),
-                })?;
-            process.remains_mut().link = Some(link);
-        }
-        let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
-        ours.set_nonblocking(true).map_err(failed("make a socket pair"))?;
-        let (reader, writer) = log_pipe().map_err(failed("make a pipe"))?;
-        let birth = Birth {
-            id,
-            uid: uid_number,
-            init: init.as_fd(),
-            data: theirs.as_fd(),
-            log: writer.as_fd(),
-            procs: &procs,
-        };
-        process.exit = Some(family.fork(&birth).await.map_err(failed("fork an interpreter"))?);
-        // While we hold these the death of the sandbox would not close them.
-        drop((theirs, writer));
-        let naming = inner.logs.follow(reader, id);
-        let mut standby = Standby { channel: Channel::new(ours), process, naming };
+        let root = self.inner.root_zygote(class.network != Network::Host).await?;
+        let limits = self.inner.spec.limits;
+        let Newborn { channel, process, naming, .. } = self.inner.bear(&root, class, limits, None).await?;
+        let mut standby = Standby { channel, process, naming };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
             Ok(Ok(())) => Ok(standby),
             Ok(Err(error)) => Err(LaunchError::Failed(format!(
@@ -298,52 +287,70 @@ impl Launcher {
         }
     }
 
+    /// A zygote that has the function loaded, and serves nothing.
+    ///
+    /// # Errors
+    /// [`LaunchError::Load`] when the code cannot be loaded, [`LaunchError::Unsupported`] when what it has loaded must
+    /// not be forked; the text says why.
+    pub async fn sprout(&self, class: Class, program: &Program) -> Result<LambdaZygote, LaunchError> {
+        let inner = &self.inner;
+        let root = inner.root_zygote(class.network != Network::Host).await?;
+        let range = root
+            .uids
+            .take_range(LAMBDA_ZYGOTE_UIDS)
+            .ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?;
+        let newborn = inner.bear(&root, class, program.limits, Some(range)).await?;
+        let Newborn { mut channel, process, naming, sprout: Some((control, uids)) } = newborn else {
+            return Err(LaunchError::Failed("the new zygote has no control socket".into()));
+        };
+        naming.assign(program.name.clone());
+        inner.attach_code(&process, program).await?;
+        let order = program.order()?;
+        let ready = load(&mut channel, &process, Kind::Zygote, &order, program.load_patience).await?;
+        if let Some(reason) = ready.unforkable {
+            return Err(LaunchError::Unsupported(reason));
+        }
+        let zygote = Zygote::adopt(control, Arc::clone(&root.family), Some(process), uids, &inner.log)
+            .map_err(failed("listen to a zygote"))?;
+        Ok(LambdaZygote(Arc::new(Sprout { zygote: Arc::new(zygote), _channel: channel })))
+    }
+
+    /// A sandbox forked from a zygote that has its function loaded.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub async fn spawn(
+        &self,
+        zygote: &LambdaZygote,
+        class: Class,
+        program: &Program,
+    ) -> Result<Sandbox, LaunchError> {
+        let newborn = self.inner.bear(&zygote.0.zygote, class, program.limits, None).await?;
+        let Newborn { mut channel, process, naming, .. } = newborn;
+        naming.assign(program.name.clone());
+        self.inner.attach_code(&process, program).await?;
+        let renewal = Renewal { random: random_hex().map_err(failed("read random bytes"))? };
+        let renewal = serde_json::to_vec(&renewal).map_err(|error| LaunchError::Failed(error.to_string()))?;
+        let ready = load(&mut channel, &process, Kind::Renew, &renewal, WARM_PATIENCE).await?;
+        Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
+    }
+
     /// Gives a standby its function.
     ///
     /// # Errors
     /// [`LaunchError::Load`] with a text for the function's author when the code cannot be loaded.
     pub async fn install(&self, standby: Standby, program: &Program) -> Result<Sandbox, LaunchError> {
         let Standby { mut channel, mut process, naming } = standby;
-        let remains = process.remains_mut();
-        if let Some(group) = &mut remains.cgroup {
+        if let Some(group) = &mut process.remains_mut().cgroup {
             group
                 .set_limits(with_init(program.limits))
                 .map_err(|error| LaunchError::Resources(error.to_string()))?;
         }
-        let init = match &remains.init {
-            Some(init) => init.try_clone().map_err(failed("copy a descriptor"))?,
-            None => return Err(LaunchError::Failed("the standby has no init".into())),
-        };
         naming.assign(program.name.clone());
-        self.inner
-            .mounter
-            .attach_code(init, &program.directory)
-            .await
-            .map_err(failed("mount the function's code"))?;
-        let load = Load {
-            protocol: PROTOCOL,
-            name: program.name.as_str(),
-            directory: HANDLER,
-            entry: &program.entry,
-            environment: &program.environment,
-            packages: &[],
-            random: random_hex().map_err(failed("read random bytes"))?,
-        };
-        let load = serde_json::to_vec(&load).map_err(|error| LaunchError::Failed(error.to_string()))?;
-        match tokio::time::timeout(program.load_patience, exchange(&mut channel, Kind::Load, &load)).await {
-            Ok(Ok(Answer::Ready(ready))) => {
-                Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
-            }
-            Ok(Ok(Answer::LoadFailed(text))) => Err(LaunchError::Load(text)),
-            Ok(Err(error)) => {
-                let cause = process.obituary(&error).await;
-                Err(LaunchError::Load(format!("the sandbox died while the function was loaded: {cause}")))
-            }
-            Err(_) => Err(LaunchError::Load(format!(
-                "the function was not loaded within {} s: what it does when it is imported takes too long",
-                program.load_patience.as_secs()
-            ))),
-        }
+        self.inner.attach_code(&process, program).await?;
+        let order = program.order()?;
+        let ready = load(&mut channel, &process, Kind::Load, &order, program.load_patience).await?;
+        Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
     }
 
     /// Waits until every sandbox that was dropped is gone. Blocks: for shutdown.
@@ -355,32 +362,120 @@ impl Launcher {
 }
 
 impl Inner {
-    async fn family(self: &Arc<Self>, own_network: bool) -> Result<Arc<Family>, LaunchError> {
+    /// A confined interpreter in a shell of its own, forked from this zygote: for a sandbox, or, with uids for a user
+    /// namespace, for a zygote.
+    async fn bear(
+        self: &Arc<Self>,
+        zygote: &Arc<Zygote>,
+        class: Class,
+        limits: Limits,
+        range: Option<RangeLease>,
+    ) -> Result<Newborn, LaunchError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let ids = range.as_ref().map(RangeLease::range);
+        let users = ids.map(|ids| Uids::new(ids.len, ids.len - 1));
+        let uid = users.as_ref().unwrap_or(&zygote.uids).take();
+        let uid = uid.ok_or_else(|| LaunchError::Resources("no uid is free".into()))?;
+        let uid_number = uid.uid();
+        // From here on, whatever has been made is taken down when this future ends early.
+        let remains = Remains { id, init: None, cgroup: None, link: None, uid: Some(uid), users: range };
+        let mut process = Process::new(remains, self.reaper.clone(), Arc::clone(zygote));
+        let cgroups = self.cgroups.clone();
+        let limits = with_init(limits);
+        let kind = if users.is_some() { "zygote" } else { "sandbox" };
+        let group = tokio::task::spawn_blocking(move || {
+            let group = cgroups.create(&format!("{kind}-{id}"), limits)?;
+            let procs = group.procs()?;
+            Ok::<_, super::cgroup::CgroupError>((group, procs))
+        });
+        let (group, procs) = group
+            .await
+            .map_err(|error| LaunchError::Failed(error.to_string()))?
+            .map_err(|error| LaunchError::Resources(error.to_string()))?;
+        process.remains_mut().cgroup = Some(group);
+        let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer: zygote.outer(), users: ids };
+        let Shell { init, namespaces } =
+            zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
+        if class.network == Network::Outbound {
+            let for_link = init.try_clone().map_err(failed("copy a descriptor"))?;
+            process.remains_mut().init = Some(init);
+            process.remains_mut().link = Some(self.connect(for_link).await?);
+        } else {
+            process.remains_mut().init = Some(init);
+        }
+        let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
+        ours.set_nonblocking(true).map_err(failed("make a socket pair"))?;
+        let (reader, writer) = log_pipe().map_err(failed("make a pipe"))?;
+        let (sprout, control) = match users {
+            Some(users) => {
+                let (ours, theirs) = control_pair().map_err(failed("make a socket pair"))?;
+                (Some((ours, users)), Some(theirs))
+            }
+            None => (None, None),
+        };
+        let birth = Birth {
+            id,
+            uid: uid_number,
+            nofile: SANDBOX_FILES_MAX,
+            namespaces: &namespaces,
+            data: theirs.as_fd(),
+            log: writer.as_fd(),
+            control: control.as_ref().map(AsFd::as_fd),
+            procs: &procs,
+        };
+        process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
+        // While we hold the other ends the death of the sandbox would not close them.
+        drop((theirs, writer, control));
+        let naming = self.logs.follow(reader, id);
+        Ok(Newborn { channel: Channel::new(ours), process, naming, sprout })
+    }
+
+    async fn connect(self: &Arc<Self>, init: OwnedFd) -> Result<network::Link, LaunchError> {
+        let outbound = self.outbound().await?;
+        tokio::task::spawn_blocking(move || outbound.attach(init.as_fd()))
+            .await
+            .map_err(|error| LaunchError::Failed(error.to_string()))?
+            .map_err(|error| match error {
+                NetworkError::NoAddress { .. } => {
+                    LaunchError::Resources(format!("connect the sandbox's network: {error}"))
+                }
+                _ => LaunchError::Failed(format!("connect the sandbox's network: {error}")),
+            })
+    }
+
+    async fn attach_code(&self, process: &Process, program: &Program) -> Result<(), LaunchError> {
+        let init = process.init().ok_or_else(|| LaunchError::Failed("the standby has no init".into()))?;
+        let init = init.try_clone_to_owned().map_err(failed("copy a descriptor"))?;
+        self.mounter.attach_code(init, &program.directory).await.map_err(failed("mount the function's code"))
+    }
+
+    /// The zygote that runs no code but ours.
+    async fn root_zygote(self: &Arc<Self>, own_network: bool) -> Result<Arc<Zygote>, LaunchError> {
         let place = if own_network { &self.isolated } else { &self.on_host };
         if let Ok(guard) = place.0.try_lock()
-            && let Some(family) = guard.as_ref()
-            && family.is_alive()
+            && let Some(zygote) = guard.as_ref()
+            && zygote.is_alive()
         {
-            return Ok(Arc::clone(family));
+            return Ok(Arc::clone(zygote));
         }
         let inner = Arc::clone(self);
-        tokio::task::spawn_blocking(move || inner.family_blocking(own_network))
+        tokio::task::spawn_blocking(move || inner.root_zygote_blocking(own_network))
             .await
             .map_err(|error| LaunchError::Failed(error.to_string()))?
             .map_err(failed("start a zygote"))
     }
 
-    fn family_blocking(&self, own_network: bool) -> io::Result<Arc<Family>> {
+    fn root_zygote_blocking(&self, own_network: bool) -> io::Result<Arc<Zygote>> {
         let place = if own_network { &self.isolated } else { &self.on_host };
         let mut guard = place.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(family) = guard.as_ref()
-            && family.is_alive()
+        if let Some(zygote) = guard.as_ref()
+            && zygote.is_alive()
         {
-            return Ok(Arc::clone(family));
+            return Ok(Arc::clone(zygote));
         }
         let number = self.next_family.fetch_add(1, Ordering::Relaxed);
         let cgroup =
-            self.cgroups.create(&format!("zygote-{number}"), FAMILY_LIMITS).map_err(io::Error::other)?;
+            self.cgroups.create(&format!("family-{number}"), FAMILY_LIMITS).map_err(io::Error::other)?;
         let spec = ShimSpec {
             base: self.spec.base.clone(),
             mount_point: self.spec.scratch.clone(),
@@ -391,18 +486,9 @@ impl Inner {
             packages: self.spec.packages.clone(),
             n_cgroups: 0,
         };
-        let family = Family::start(
-            &self.forker,
-            &spec,
-            SANDBOX_FILES_MAX,
-            &self.filter,
-            cgroup,
-            &self.reaper,
-            &self.log,
-        )?;
-        let family = Arc::new(family);
-        *guard = Some(Arc::clone(&family));
-        Ok(family)
+        let zygote = Family::start(&self.forker, &spec, &self.filters, cgroup, &self.reaper, &self.log)?;
+        *guard = Some(Arc::clone(&zygote));
+        Ok(zygote)
     }
 
     async fn outbound(self: &Arc<Self>) -> Result<Arc<Outbound>, LaunchError> {
@@ -424,36 +510,6 @@ impl Inner {
     }
 }
 
-impl Process {
-    fn remains_mut(&mut self) -> &mut Remains {
-        self.remains.as_mut().expect("only the destructor takes them")
-    }
-
-    /// Why the sandbox is gone, for people.
-    async fn obituary(&self, error: &ChannelError) -> String {
-        if !matches!(error, ChannelError::Closed) {
-            return error.to_string();
-        }
-        let status = match &self.exit {
-            Some(exit) => exit.wait(EXIT_PATIENCE).await,
-            None => None,
-        };
-        let group = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref());
-        if let Some(group) = group
-            && group.n_oom_kills() > 0
-        {
-            return format!(
-                "out of memory: it used more than its limit of {} MB",
-                group.limits().memory_bytes >> 20
-            );
-        }
-        match status {
-            Some(status) => format!("its interpreter ended: {}", super::family::describe_status(status)),
-            None => "its interpreter has ended".into(),
-        }
-    }
-}
-
 impl Standby {
     /// Whether it still waits.
     #[must_use]
@@ -468,6 +524,28 @@ impl Standby {
                 Err(crate::frame::BrokenFrame("it cannot load what it was not given").into())
             }
         }
+    }
+}
+
+/// Has the code loaded, and waits until that is done.
+async fn load(
+    channel: &mut Channel,
+    process: &Process,
+    kind: Kind,
+    order: &[u8],
+    patience: Duration,
+) -> Result<Ready, LaunchError> {
+    match tokio::time::timeout(patience, exchange(channel, kind, order)).await {
+        Ok(Ok(Answer::Ready(ready))) => Ok(ready),
+        Ok(Ok(Answer::LoadFailed(text))) => Err(LaunchError::Load(text)),
+        Ok(Err(error)) => {
+            let cause = process.obituary(&error).await;
+            Err(LaunchError::Load(format!("the sandbox died while the function was loaded: {cause}")))
+        }
+        Err(_) => Err(LaunchError::Load(format!(
+            "the function was not loaded within {} s: what it does when it is imported takes too long",
+            patience.as_secs()
+        ))),
     }
 }
 
@@ -534,8 +612,7 @@ impl Sandbox {
     /// Memory charged to it now, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let group = self.process.remains.as_ref().and_then(|remains| remains.cgroup.as_ref());
-        group.map_or(0, super::cgroup::Cgroup::memory_bytes)
+        self.process.memory_bytes()
     }
 
     /// Why it is gone, for people, after its channel has failed.

@@ -16,7 +16,7 @@ use slog::{Logger, warn};
 
 use super::cgroup::Cgroup;
 use super::network::Link;
-use super::uids::UidLease;
+use super::uids::{RangeLease, UidLease};
 
 /// How often a group that still has processes is looked at.
 const RETRY_EVERY: Duration = Duration::from_millis(2);
@@ -33,6 +33,15 @@ pub(super) struct Remains {
     pub(super) link: Option<Link>,
     /// Freed last: a uid is given out again only when no process can have it any more.
     pub(super) uid: Option<UidLease>,
+    /// The uids of its own user namespace; as above.
+    pub(super) users: Option<RangeLease>,
+}
+
+impl Remains {
+    /// Nothing but a group.
+    pub(super) fn of_group(cgroup: Option<Cgroup>) -> Self {
+        Self { id: 0, init: None, cgroup, link: None, uid: None, users: None }
+    }
 }
 
 /// Hands remains over; see the module's text.
@@ -116,7 +125,7 @@ fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
     if !removed && since.elapsed() > GIVE_UP_AFTER {
         warn!(log, "gave up removing a sandbox's cgroup; the next start of the worker removes it"; "sandbox" => remains.id);
         // Somebody may still have this uid.
-        std::mem::forget(remains.uid.take());
+        std::mem::forget((remains.uid.take(), remains.users.take()));
         return true;
     }
     removed

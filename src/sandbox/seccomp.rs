@@ -34,6 +34,10 @@ enum Rule {
     },
     /// `socket`: one of our families and of our protocols.
     Socket,
+    /// Allowed when the low halves of so many first arguments are not 0; else `EPERM`.
+    NoZero {
+        n_arguments: u8,
+    },
     /// Allowed unless the low half of the argument is one of the values; those fail with `EPERM`.
     NoneOf {
         argument: u8,
@@ -127,9 +131,33 @@ const TERMINAL_INJECTION: &[u32] = &[0x5412, 0x541c];
 /// `F_NOTIFY`: what inotify does, in an older way.
 const WATCHING: &[u32] = &[1026];
 
-fn rules() -> Vec<(u32, Rule)> {
-    let mut rules: Vec<(u32, Rule)> =
-        ALLOWED.iter().chain(ALLOWED_HERE).map(|&number| (number as u32, Rule::Allow)).collect();
+/// What a zygote does besides: enter shells of its own user namespace, and set what its children may.
+const ALLOWED_TO_ZYGOTES: &[c_long] = &[SYS_setns, SYS_capset];
+/// By which a zygote, which may change its user, could become user 0 of its user namespace, and how many users each
+/// takes. User 0 are the inits of its shells; who is the same user may write to their memory, and they have no filter.
+const CHANGES_OF_USER: &[(c_long, u8)] =
+    &[(SYS_setuid, 1), (SYS_setreuid, 2), (SYS_setresuid, 3), (SYS_setfsuid, 1)];
+
+/// Whom a filter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Sandboxes.
+    Sandbox,
+    /// Zygotes that have run the code of packages or functions. (A root zygote has run none, and no filter.)
+    Zygote,
+}
+
+fn rules(who: Who) -> Vec<(u32, Rule)> {
+    let (more, guarded) = match who {
+        Who::Sandbox => (&[][..], &[][..]),
+        Who::Zygote => (ALLOWED_TO_ZYGOTES, CHANGES_OF_USER),
+    };
+    let plain = ALLOWED.iter().chain(ALLOWED_HERE).chain(more);
+    let mut rules: Vec<(u32, Rule)> = plain
+        .filter(|number| !guarded.iter().any(|(guarded, _)| guarded == *number))
+        .map(|&number| (number as u32, Rule::Allow))
+        .collect();
+    rules.extend(guarded.iter().map(|&(number, n_arguments)| (number as u32, Rule::NoZero { n_arguments })));
     let mut add = |number: c_long, rule| rules.push((number as u32, rule));
     add(SYS_clone, Rule::NoBits { argument: 0, mask: CLONE_NAMESPACES | CLONE_SIBLING });
     // Its flags are in memory, where a filter cannot look; C libraries then use `clone`.
@@ -219,7 +247,7 @@ fn errno(number: i32) -> u32 {
 /// The filter as the kernel takes it. The number of instructions is checked by a test to fit the
 /// kernel's bound of 4,096.
 #[must_use]
-pub fn compile() -> Vec<Instruction> {
+pub fn compile(who: Who) -> Vec<Instruction> {
     // Ranges of numbers with the same rule, from 0 to the end: what lies between rules is refused.
     let mut ranges: Vec<(u32, Rule)> = Vec::new();
     let mut next = 0;
@@ -228,7 +256,7 @@ pub fn compile() -> Vec<Instruction> {
             ranges.push((start, rule));
         }
     };
-    for (number, rule) in rules() {
+    for (number, rule) in rules(who) {
         if number > next {
             push(next, Rule::Errno(EPERM));
         }
@@ -299,6 +327,14 @@ fn leaf(rule: Rule) -> Vec<Instruction> {
             code.extend([plain(RETURN, errno(number)), plain(RETURN, RETURN_ALLOW)]);
             code
         }
+        Rule::NoZero { n_arguments } => {
+            let mut code = Vec::new();
+            for argument in 0..n_arguments {
+                code.extend([low_half(argument), branch(IF_EQUAL, 0, 0, 1), plain(RETURN, errno(EPERM))]);
+            }
+            code.push(plain(RETURN, RETURN_ALLOW));
+            code
+        }
         Rule::NoneOf { argument, values } => {
             let mut code = vec![low_half(argument)];
             for (index, &value) in values.iter().enumerate() {
@@ -342,13 +378,13 @@ mod tests {
     }
 
     fn verdict(number: c_long, arguments: [u32; 3]) -> u32 {
-        run(&compile(), AUDIT_ARCH, number as u32, arguments).0
+        run(&compile(Who::Sandbox), AUDIT_ARCH, number as u32, arguments).0
     }
 
     #[test]
     fn the_tree_says_what_the_list_says_for_every_number() {
-        let program = compile();
-        let rules = rules();
+        let program = compile(Who::Sandbox);
+        let rules = rules(Who::Sandbox);
         for number in 0..1000 {
             let expected = match rules.iter().find(|&&(known, _)| known == number) {
                 Some((_, Rule::Allow)) => RETURN_ALLOW,
@@ -365,13 +401,13 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_a_program_of_this_length() {
-        let len = compile().len();
+        let len = compile(Who::Sandbox).len();
         assert!(len < 4096, "{len}");
     }
 
     #[test]
     fn another_architecture_kills() {
-        assert_eq!(run(&compile(), 0x4000_0003, 1, [0; 3]).0, RETURN_KILL_PROCESS);
+        assert_eq!(run(&compile(Who::Sandbox), 0x4000_0003, 1, [0; 3]).0, RETURN_KILL_PROCESS);
     }
 
     #[test]
@@ -394,6 +430,27 @@ mod tests {
         for number in refused {
             assert_eq!(verdict(number, [0; 3]), errno(EPERM), "system call {number}");
         }
+    }
+
+    #[test]
+    fn a_zygote_may_enter_shells_and_change_its_user_but_never_to_that_of_an_init() {
+        let program = compile(Who::Zygote);
+        let verdict = |number: c_long, arguments| run(&program, AUDIT_ARCH, number as u32, arguments).0;
+        assert_eq!(verdict(SYS_setns, [3, 0, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_capset, [0; 3]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_setresuid, [7, 7, 7]), RETURN_ALLOW);
+        for arguments in [[0, 7, 7], [7, 0, 7], [7, 7, 0], [0, 0, 0]] {
+            assert_eq!(verdict(SYS_setresuid, arguments), errno(EPERM), "{arguments:?}");
+        }
+        for (number, ..) in CHANGES_OF_USER {
+            assert_eq!(verdict(*number, [0; 3]), errno(EPERM));
+            assert_eq!(verdict(*number, [9; 3]), RETURN_ALLOW);
+        }
+        for number in [SYS_unshare, SYS_mount, SYS_chroot, SYS_pivot_root, SYS_ptrace, SYS_process_vm_writev]
+        {
+            assert_eq!(verdict(number, [0; 3]), errno(EPERM), "system call {number}");
+        }
+        assert_eq!(verdict(SYS_clone, [CLONE_NEWUSER as u32 | SIGCHLD as u32, 0, 0]), errno(EPERM));
     }
 
     #[test]

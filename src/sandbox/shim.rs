@@ -24,7 +24,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -36,8 +36,8 @@ use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use super::init::{self, ShellSpec};
 use super::packets::{receive, send};
 use super::sys::{self, Fork, SingleThreaded};
-use super::wire::{FromShim, ShimSpec, ToShim};
-use super::{base, runtime_files};
+use super::wire::{FromShim, IdRange, ShimSpec, ToShim};
+use super::{base, pidfd, runtime_files};
 
 /// The hidden command by which the worker starts it.
 pub const COMMAND: &str = "sandbox-shim";
@@ -188,17 +188,17 @@ impl<'a> Shim<'a> {
                 // The worker has gone: so does everything here.
                 None => sys::exit_now(0),
                 Some((ToShim::StartZygote, fds)) => self.start_zygote(fds)?,
-                Some((ToShim::MakeShell { id, tmp_mb, n_cgroups }, fds)) => {
-                    if fds.len() != n_cgroups {
-                        self.tell(
-                            &FromShim::ShellFailed { id, error: "descriptors are missing".into() },
-                            &[],
-                        )?;
+                Some((ToShim::MakeShell { id, tmp_mb, n_cgroups, nested, users }, mut fds)) => {
+                    if fds.len() != n_cgroups + usize::from(nested) {
+                        let error = "descriptors are missing".into();
+                        self.tell(&FromShim::ShellFailed { id, error }, &[])?;
                         continue;
                     }
-                    match self.make_shell(tmp_mb, fds) {
-                        Ok(pidfd) => self.tell(&FromShim::ShellReady { id }, &[pidfd.as_fd()])?,
-                        Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[])?,
+                    let outer = if nested { fds.pop() } else { None };
+                    let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups: fds, users };
+                    match outer {
+                        None => self.make_and_tell(id, &spec, 0)?,
+                        Some(outer) => self.make_inside(id, &spec, &outer)?,
                     }
                 }
                 Some((ToShim::IdMapWritten, _)) => {}
@@ -263,18 +263,61 @@ impl<'a> Shim<'a> {
         command.exec()
     }
 
-    fn make_shell(&self, tmp_mb: u32, cgroups: Vec<OwnedFd>) -> Result<OwnedFd, String> {
-        let (reader, writer) = io::pipe().map_err(said("make a pipe"))?;
-        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if self.own_network {
-            flags |= libc::CLONE_NEWNET;
+    /// A shell in the user and pid namespaces of another shell, where a zygote lives. Only a process that is in there
+    /// itself can make it, and only one that is born into a pid namespace is in it: so this forks one that enters, which
+    /// forks one that makes it. They end when that is done; the shell's init is our child all the same, and we bury it.
+    fn make_inside(&self, id: u64, spec: &ShellSpec, outer: &OwnedFd) -> Step {
+        match sys::clone_process(self.proof, 0) {
+            Err(error) => {
+                self.tell(&FromShim::ShellFailed { id, error: format!("cannot fork: {error}") }, &[])
+            }
+            Ok(Fork::Parent { .. }) => Ok(()),
+            Ok(Fork::Child) => {
+                let inside = enter_users(outer).and_then(|()| {
+                    sys::clone_process(self.proof, sys::CLONE_PARENT)
+                        .map_err(said("fork in the zygote's namespaces"))
+                });
+                let told = match inside {
+                    Ok(Fork::Parent { .. }) => Ok(()),
+                    Ok(Fork::Child) => self.make_and_tell(id, spec, sys::CLONE_PARENT),
+                    Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[]),
+                };
+                sys::exit_now(i32::from(told.is_err()))
+            }
         }
-        let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups };
+    }
+
+    fn make_and_tell(&self, id: u64, spec: &ShellSpec, flags: u64) -> Step {
+        match self.make_shell(spec, flags) {
+            Ok(pidfd) => self.tell(&FromShim::ShellReady { id }, &[pidfd.as_fd()]),
+            Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[]),
+        }
+    }
+
+    fn make_shell(&self, spec: &ShellSpec, flags: u64) -> Result<OwnedFd, String> {
+        let (reader, writer) = io::pipe().map_err(said("make a pipe"))?;
+        let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if self.own_network {
+            namespaces |= libc::CLONE_NEWNET;
+        }
+        if spec.users.is_some() {
+            namespaces |= libc::CLONE_NEWUSER;
+        }
         let writer = OwnedFd::from(writer);
-        match sys::clone_process(self.proof, flags as u64).map_err(said("clone"))? {
-            Fork::Child => init::run(&spec, &writer),
+        let (mapped, map_written) = io::pipe().map_err(said("make a pipe"))?;
+        let mapped = OwnedFd::from(mapped);
+        match sys::clone_process(self.proof, flags | namespaces as u64).map_err(said("clone"))? {
+            Fork::Child => {
+                drop(map_written);
+                init::run(spec, &writer, &mapped)
+            }
             Fork::Parent { pidfd, .. } => {
-                drop(writer);
+                drop((writer, mapped));
+                if let Some(users) = spec.users {
+                    write_id_maps(pidfd.as_fd(), users)?;
+                    write(&map_written, b"+").map_err(said("tell of the id map"))?;
+                }
+                drop(map_written);
                 let mut answer = String::new();
                 let mut first = [0; 1];
                 let mut reader = reader;
@@ -289,6 +332,26 @@ impl<'a> Shim<'a> {
             }
         }
     }
+}
+
+/// Of a child in a new user namespace. The kernel takes it from somebody in the one that it was made in.
+fn write_id_maps(child: BorrowedFd<'_>, users: IdRange) -> Step {
+    let pid = pidfd::pid(child).map_err(said("find the shell in /proc"))?;
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{file}"), users.map())
+            .map_err(|error| format!("cannot write the {file} of the shell: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Into the user and pid namespaces of this init, and to user 0 there. (Into the pid namespace go children only.)
+fn enter_users(init: &OwnedFd) -> Step {
+    setns(init, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)
+        .map_err(said("enter the zygote's namespaces"))?;
+    let (gid, uid) = (Gid::from_raw(0), Uid::from_raw(0));
+    setresgid(gid, gid, gid).map_err(said("become group 0 of the zygote's user namespace"))?;
+    setresuid(uid, uid, uid).map_err(said("become user 0 of the zygote's user namespace"))?;
+    nix::sys::prctl::set_dumpable(true).map_err(said("become dumpable"))
 }
 
 /// All that a function's process starts with; what `ol.yaml` adds comes with the code. One thread for BLAS,

@@ -4,10 +4,15 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Uids in a slot: the size of a user namespace's customary map.
-pub(crate) const SLOT_UIDS: u32 = 65_536;
+use super::wire::IdRange;
+
+/// Uids in a slot: 65,536, as a user namespace's map customarily has, for the root zygotes' sandboxes, and three times
+/// as many for the user namespaces of other zygotes.
+pub(crate) const SLOT_UIDS: u32 = 1 << 18;
+/// Of these, for sandboxes that are forked from a root zygote.
+pub(super) const ROOT_SANDBOX_UIDS: u32 = 65_535;
 /// Workers on one machine at once.
 const SLOTS: u32 = 256;
 /// Where running workers hold their slots, on every distribution a tmpfs.
@@ -56,10 +61,18 @@ impl Slot {
     }
 }
 
-/// The free uids of a slot. 0 is the shim's and the zygotes'.
+/// The free uids of one user namespace: for sandboxes one by one, and for the user namespaces inside it in ranges.
+/// 0 is the one that its shells are made by.
 #[derive(Debug, Clone)]
 pub(super) struct Uids {
-    free: Arc<Mutex<VecDeque<u32>>>,
+    free: Arc<Mutex<Free>>,
+}
+
+#[derive(Debug)]
+struct Free {
+    single: VecDeque<u32>,
+    /// Begin and length, in the order of the beginnings, never two that touch.
+    ranges: Vec<(u32, u32)>,
 }
 
 /// A uid that one sandbox has for itself.
@@ -69,15 +82,45 @@ pub(super) struct UidLease {
     owner: Uids,
 }
 
+/// A range that one user namespace has for itself.
+#[derive(Debug)]
+pub(super) struct RangeLease {
+    begin: u32,
+    len: u32,
+    owner: Uids,
+}
+
 impl Uids {
-    pub(super) fn new() -> Self {
-        Self { free: Arc::new(Mutex::new((1..SLOT_UIDS - 1).collect())) }
+    /// `len` uids from 0 up, of which `n_single` are given out one by one.
+    pub(super) fn new(len: u32, n_single: u32) -> Self {
+        assert!(n_single < len, "0 is nobody's");
+        let begin = n_single + 1;
+        let ranges = if begin < len { vec![(begin, len - begin)] } else { Vec::new() };
+        let free = Free { single: (1..begin).collect(), ranges };
+        Self { free: Arc::new(Mutex::new(free)) }
     }
 
-    /// The uid that has been free the longest; `None` when 65,534 sandboxes live.
+    /// The uid that has been free the longest; `None` when all are taken.
     pub(super) fn take(&self) -> Option<UidLease> {
-        let uid = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        let uid = self.lock().single.pop_front()?;
         Some(UidLease { uid, owner: self.clone() })
+    }
+
+    /// The first free range of this length; `None` when there is none.
+    pub(super) fn take_range(&self, len: u32) -> Option<RangeLease> {
+        let mut free = self.lock();
+        let at = free.ranges.iter().position(|&(_, free)| free >= len)?;
+        let (begin, rest) = free.ranges[at];
+        if rest == len {
+            free.ranges.remove(at);
+        } else {
+            free.ranges[at] = (begin + len, rest - len);
+        }
+        Some(RangeLease { begin, len, owner: self.clone() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,9 +131,32 @@ impl UidLease {
     }
 }
 
+impl RangeLease {
+    /// In the user namespace that it is a part of.
+    pub(super) fn range(&self) -> IdRange {
+        IdRange { first: self.begin, len: self.len }
+    }
+}
+
 impl Drop for UidLease {
     fn drop(&mut self) {
-        self.owner.free.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.uid);
+        self.owner.lock().single.push_back(self.uid);
+    }
+}
+
+impl Drop for RangeLease {
+    fn drop(&mut self) {
+        let mut free = self.owner.lock();
+        let at = free.ranges.partition_point(|&(begin, _)| begin < self.begin);
+        free.ranges.insert(at, (self.begin, self.len));
+        for left in [at, at.saturating_sub(1)] {
+            if let Some(&(begin, len)) = free.ranges.get(left + 1)
+                && free.ranges[left].0 + free.ranges[left].1 == begin
+            {
+                free.ranges[left].1 += len;
+                free.ranges.remove(left + 1);
+            }
+        }
     }
 }
 
@@ -111,8 +177,25 @@ mod tests {
 
     #[test]
     fn a_uid_comes_back_last() {
-        let uids = Uids::new();
+        let uids = Uids::new(8, 7);
         let first = uids.take().unwrap().uid();
         assert_ne!(uids.take().unwrap().uid(), first);
+    }
+
+    #[test]
+    fn ranges_are_disjoint_and_come_together_again() {
+        let uids = Uids::new(64, 15);
+        let ranges: Vec<_> = (0..3).map(|_| uids.take_range(16).unwrap()).collect();
+        let firsts: Vec<u32> = ranges.iter().map(|lease| lease.range().first).collect();
+        assert_eq!(firsts, [16, 32, 48]);
+        assert!(uids.take_range(1).is_none(), "48 of 48 are taken");
+        drop(ranges);
+        for order in [[0, 2, 1], [2, 1, 0], [1, 0, 2]] {
+            let mut ranges: Vec<_> = (0..3).map(|_| uids.take_range(16)).collect();
+            for at in order {
+                ranges[at] = None;
+            }
+            assert_eq!(uids.take_range(48).unwrap().range(), IdRange { first: 16, len: 48 });
+        }
     }
 }

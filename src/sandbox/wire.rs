@@ -41,6 +41,22 @@ pub enum BaseSpec {
     Directory(PathBuf),
 }
 
+/// The uids and gids of a user namespace, in numbers of the one that it is made in; 0 and up inside.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct IdRange {
+    /// Outside.
+    pub(crate) first: u32,
+    /// How many.
+    pub(crate) len: u32,
+}
+
+impl IdRange {
+    /// As the kernel reads it (user_namespaces(7)).
+    pub(crate) fn map(self) -> String {
+        format!("0 {} {}\n", self.first, self.len)
+    }
+}
+
 /// From the worker to the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToShim {
@@ -48,8 +64,9 @@ pub(crate) enum ToShim {
     IdMapWritten,
     /// Start the interpreter that is forked. One descriptor: its control socket.
     StartZygote,
-    /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group.
-    MakeShell { id: u64, tmp_mb: u32, n_cgroups: usize },
+    /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group; then, if it is `nested`, the
+    /// pidfd of the init in whose user and pid namespaces it is made.
+    MakeShell { id: u64, tmp_mb: u32, n_cgroups: usize, nested: bool, users: Option<IdRange> },
 }
 
 /// From the shim to the worker. A step that failed is told in words, with the system's error.
@@ -72,34 +89,50 @@ pub(crate) enum FromShim {
 }
 
 /// See `MAGIC` in `native/module.rs`.
-const MAGIC: u32 = 0x6f6c_7a01;
+const MAGIC: u32 = 0x6f6c_7a02;
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
+const SETUP_ZYGOTES: u32 = 3;
+const FORK_ZYGOTE: u32 = 4;
 
 /// What to do to a fork, beside the descriptors that go with it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ForkRequest {
     pub(crate) id: u64,
     pub(crate) uid: u32,
-    /// `CLONE_NEW*` bits of the namespaces to enter besides the pid namespace.
-    pub(crate) namespaces: u32,
+    /// Namespaces that come as descriptors, besides the pid namespace.
+    pub(crate) n_namespaces: u32,
     /// Most open files.
     pub(crate) nofile: u32,
+    /// What is forked is a zygote: it keeps what it takes to fork into shells of its own user namespace.
+    pub(crate) zygote: bool,
 }
 
-/// The first message to a zygote: the filter of its children.
-pub(crate) fn zygote_setup(filter: &[super::seccomp::Instruction]) -> Vec<u8> {
-    let mut message =
-        zygote_head(SETUP, &ForkRequest { id: 0, uid: 0, namespaces: 0, nofile: 0 }, filter.len() as u32);
+/// Which forks a filter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FilterFor {
+    Sandboxes,
+    Zygotes,
+}
+
+/// The first messages to a root zygote: the filters of what is forked from it, directly or not.
+pub(crate) fn zygote_setup(who: FilterFor, filter: &[super::seccomp::Instruction]) -> Vec<u8> {
+    let kind = match who {
+        FilterFor::Sandboxes => SETUP,
+        FilterFor::Zygotes => SETUP_ZYGOTES,
+    };
+    let nobody = ForkRequest { id: 0, uid: 0, n_namespaces: 0, nofile: 0, zygote: false };
+    let mut message = zygote_head(kind, &nobody, filter.len() as u32);
     for instruction in filter {
         message.extend(instruction.to_bytes());
     }
     message
 }
 
-/// Fork into a shell. Descriptors: pidfd of its init, data socket, log pipe, `cgroup.procs` of each hierarchy.
+/// Fork into a shell. Descriptors: its pid namespace, data socket, log pipe; the new one's control socket if it is a
+/// zygote; the other namespaces in the order of entering them; `cgroup.procs` of each hierarchy.
 pub(crate) fn zygote_fork(request: &ForkRequest) -> Vec<u8> {
-    zygote_head(FORK, request, 0)
+    zygote_head(if request.zygote { FORK_ZYGOTE } else { FORK }, request, 0)
 }
 
 fn zygote_head(kind: u32, request: &ForkRequest, n_instructions: u32) -> Vec<u8> {
@@ -108,7 +141,7 @@ fn zygote_head(kind: u32, request: &ForkRequest, n_instructions: u32) -> Vec<u8>
     message.extend(kind.to_ne_bytes());
     message.extend(request.id.to_ne_bytes());
     message.extend(request.uid.to_ne_bytes());
-    message.extend(request.namespaces.to_ne_bytes());
+    message.extend(request.n_namespaces.to_ne_bytes());
     message.extend(request.nofile.to_ne_bytes());
     message.extend(n_instructions.to_ne_bytes());
     message
@@ -168,8 +201,14 @@ mod tests {
 
     #[test]
     fn a_fork_request_is_laid_out_as_the_native_module_reads_it() {
-        let bytes =
-            zygote_fork(&ForkRequest { id: 0x0102_0304_0506_0708, uid: 9, namespaces: 10, nofile: 11 });
+        let bytes = zygote_fork(&ForkRequest {
+            id: 0x0102_0304_0506_0708,
+            uid: 9,
+            n_namespaces: 10,
+            nofile: 11,
+            zygote: true,
+        });
+        assert_eq!(&bytes[4..8], &FORK_ZYGOTE.to_ne_bytes());
         assert_eq!(bytes.len(), 32);
         assert_eq!(&bytes[8..16], &0x0102_0304_0506_0708u64.to_ne_bytes());
         assert_eq!(&bytes[16..20], &9u32.to_ne_bytes());

@@ -5,6 +5,10 @@
 //! descriptor of the data socket, when the child sits in its shell, has given up every privilege and
 //! is under the system call filter. No Python code runs between the fork and that moment.
 //!
+//! A child may itself be meant for a zygote. It lives in a user namespace of its own then, keeps the
+//! capabilities there that forking into shells takes, has a filter that allows for it, and has its control
+//! socket at descriptor 4. It has no power over anything but what is forked from it.
+//!
 //! The messages on the control socket (`SOCK_SEQPACKET`, one message a packet) are mirrored in
 //! `src/sandbox/wire.rs`; [`MAGIC`] changes when they do.
 //!
@@ -19,19 +23,22 @@ use core::mem;
 use core::ptr;
 
 /// "olz" and the version of the messages.
-const MAGIC: u32 = 0x6f6c_7a01;
+const MAGIC: u32 = 0x6f6c_7a02;
 
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
+const SETUP_ZYGOTES: u32 = 3;
+const FORK_ZYGOTE: u32 = 4;
 
 const FORKED: u32 = 16;
 const FAILED: u32 = 17;
 const EXITED: u32 = 18;
 const READY: u32 = 19;
 
-/// The head of every message to the zygote. After `SETUP` comes the filter: 8 bytes an instruction.
-/// `FORK` carries descriptors: the pidfd of the shell's init, the data socket, the log pipe, and then
-/// one open `cgroup.procs` for each hierarchy.
+/// The head of every message to the zygote. After `SETUP` comes the filter of sandboxes, after `SETUP_ZYGOTES` that of
+/// zygotes: 8 bytes an instruction.
+/// `FORK` carries descriptors: the shell's pid namespace, the data socket, the log pipe; `FORK_ZYGOTE` the new control
+/// socket; then both the other namespaces in the order of entering them, and one open `cgroup.procs` for each hierarchy.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Request {
@@ -39,8 +46,8 @@ struct Request {
     kind: u32,
     id: u64,
     uid: u32,
-    /// Namespaces to enter, as `CLONE_NEW*` bits.
-    namespaces: u32,
+    /// Namespaces among the descriptors, besides the pid namespace.
+    n_namespaces: u32,
     /// Limit of open files.
     nofile: u32,
     filter_instructions: u32,
@@ -74,9 +81,8 @@ const STEP_FILTER: u32 = 9;
 
 /// Most instructions a filter has: the kernel's own bound (`BPF_MAXINSNS`).
 const FILTER_INSTRUCTIONS_MAX: usize = 4096;
-/// pidfd, data, log, and at most this many hierarchies.
-const CGROUPS_MAX: usize = 6;
-const FDS_MAX: usize = 3 + CGROUPS_MAX;
+/// Pid namespace, data, log, control; user, mount, ipc, uts, cgroup and network namespaces; and the hierarchies.
+const FDS_MAX: usize = 4 + 6 + 6;
 /// Where received descriptors wait until they get their final numbers: above those.
 const FD_PARKING: c_int = 64;
 
@@ -143,6 +149,7 @@ unsafe extern "C" {
     fn fork() -> c_int;
     fn _exit(code: c_int) -> !;
     fn setns(fd: c_int, flags: c_int) -> c_int;
+    fn recv(fd: c_int, data: *mut c_void, len: usize, flags: c_int) -> isize;
     fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize;
     fn send(fd: c_int, data: *const c_void, len: usize, flags: c_int) -> isize;
     fn write(fd: c_int, data: *const c_void, len: usize) -> isize;
@@ -191,6 +198,7 @@ const SCM_RIGHTS: c_int = 1;
 const MSG_NOSIGNAL: c_int = 0x4000;
 const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
 const MSG_TRUNC: c_int = 0x20;
+const MSG_PEEK: c_int = 0x2;
 const MSG_CTRUNC: c_int = 0x8;
 const F_DUPFD_CLOEXEC: c_int = 1030;
 const O_RDWR: c_int = 2;
@@ -221,6 +229,7 @@ const SHARED_LIMITS: [(c_int, u64); 5] = [
     (RLIMIT_RTPRIO, 0),
 ];
 const PR_SET_DUMPABLE: c_int = 4;
+const PR_SET_KEEPCAPS: c_int = 8;
 const PR_SET_SECCOMP: c_int = 22;
 const PR_CAPBSET_DROP: c_int = 24;
 const PR_SET_NO_NEW_PRIVS: c_int = 38;
@@ -228,6 +237,11 @@ const PR_CAP_AMBIENT: c_int = 47;
 const PR_CAP_AMBIENT_CLEAR_ALL: c_ulong = 4;
 const SECCOMP_MODE_FILTER: c_ulong = 2;
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+const CAP_SETPCAP: u32 = 8;
+const CAP_SYS_CHROOT: u32 = 18;
+const CAP_SYS_ADMIN: u32 = 21;
 /// Highest capability number a kernel may know; `PR_CAPBSET_DROP` says EINVAL above its own last.
 const CAPABILITIES_MAX: c_ulong = 63;
 
@@ -243,13 +257,26 @@ struct Filter {
     len: usize,
 }
 
-/// Big, and the zygote has one: kept out of the stack.
+/// Big, and the zygote has one of each: kept out of the stack.
 static mut FILTER: Filter = Filter { instructions: [0; FILTER_INSTRUCTIONS_MAX], len: 0 };
+static mut ZYGOTE_FILTER: Filter = Filter { instructions: [0; FILTER_INSTRUCTIONS_MAX], len: 0 };
 
 struct Received {
     request: Request,
     fds: [c_int; FDS_MAX],
     n_fds: usize,
+}
+
+impl Received {
+    fn is_zygote(&self) -> bool {
+        self.request.kind == FORK_ZYGOTE
+    }
+
+    /// Where the namespaces begin, and where the cgroups do.
+    fn parts(&self) -> (usize, usize) {
+        let namespaces = 3 + usize::from(self.is_zygote());
+        (namespaces, namespaces.saturating_add(self.request.n_namespaces as usize))
+    }
 }
 
 /// Where a child is when something fails, and with which error number.
@@ -278,12 +305,21 @@ fn report(control: c_int, kind: u32, id: u64, pid: i32, status: i32, step: u32) 
 fn receive(control: c_int) -> Result<Option<Received>, c_int> {
     let mut buffer = mem::MaybeUninit::<[u64; 4]>::zeroed();
     let mut ancillary = [0u64; 2 + FDS_MAX.div_ceil(2) + 1];
-    // SAFETY: only this thread exists in a zygote, and nothing else refers to FILTER during the call.
-    let filter = unsafe { &mut *(&raw mut FILTER) };
-    let mut parts = [
-        iovec { base: buffer.as_mut_ptr().cast(), len: size_of::<Request>() },
-        iovec { base: filter.instructions.as_mut_ptr().cast(), len: size_of_val(&filter.instructions) },
-    ];
+    let mut peeked = [0u32; 2];
+    // Which of the filters it brings says the beginning.
+    // SAFETY: the buffer is as long as said, and lives through the call.
+    if unsafe { recv(control, peeked.as_mut_ptr().cast(), size_of_val(&peeked), MSG_PEEK) } < 0 {
+        return Err(errno());
+    }
+    // SAFETY: only this thread exists in a zygote, and nothing else refers to the filters during the call.
+    let filter = unsafe { if peeked[1] == SETUP_ZYGOTES { &mut *(&raw mut ZYGOTE_FILTER) } else { &mut *(&raw mut FILTER) } };
+    let (at, room) = if matches!(peeked[1], SETUP | SETUP_ZYGOTES) {
+        (filter.instructions.as_mut_ptr().cast(), size_of_val(&filter.instructions))
+    } else {
+        (ptr::null_mut(), 0)
+    };
+    let mut parts =
+        [iovec { base: buffer.as_mut_ptr().cast(), len: size_of::<Request>() }, iovec { base: at, len: room }];
     let mut message = msghdr {
         name: ptr::null_mut(),
         namelen: 0,
@@ -322,7 +358,7 @@ fn receive(control: c_int) -> Result<Option<Received>, c_int> {
         close_all(&received);
         return Err(EINVAL);
     }
-    if request.kind == SETUP {
+    if matches!(request.kind, SETUP | SETUP_ZYGOTES) {
         let len = request.filter_instructions as usize;
         if n as usize != size_of::<Request>() + len * size_of::<u64>() {
             close_all(&received);
@@ -388,7 +424,7 @@ fn serve_forks(control: c_int) -> Result<bool, c_int> {
             continue;
         }
         let Some(received) = receive(control)? else { return Ok(false) };
-        if received.request.kind != FORK {
+        if !matches!(received.request.kind, FORK | FORK_ZYGOTE) {
             close_all(&received);
             continue;
         }
@@ -401,7 +437,7 @@ fn serve_forks(control: c_int) -> Result<bool, c_int> {
 /// True in the child, when it is confined.
 fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) -> bool {
     let id = received.request.id;
-    if received.n_fds < 3 {
+    if received.n_fds < received.parts().1 {
         close_all(received);
         report(control, FAILED, id, 0, EINVAL, STEP_MESSAGE);
         return false;
@@ -427,7 +463,7 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
             // SAFETY: ends this process.
             unsafe { _exit(127) };
         }
-        // Nothing failed, so there is nothing more to tell; and no function may find it.
+        // Nothing failed, so there is nothing more to tell; and nobody else may find it.
         // SAFETY: a descriptor that this function owns.
         unsafe { close(control) };
         // SAFETY: the counterpart of PyOS_BeforeFork in a child. It runs here, confined, because it calls
@@ -452,28 +488,33 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
 fn confine(received: &Received, signal_mask: &sigset, control: &mut c_int) -> Result<(), Failure> {
     let request = &received.request;
     // First the cgroups: every page touched from here on is charged to the sandbox, not to the zygote.
-    for &procs in &received.fds[3..received.n_fds] {
+    let (namespaces, cgroups) = received.parts();
+    for &procs in &received.fds[cgroups..received.n_fds] {
         // SAFETY: one byte of a live literal.
         check(unsafe { write(procs, b"0".as_ptr().cast(), 1) } as c_int, STEP_CGROUP)?;
     }
-    // The rest of the namespaces in one call; this also moves root and working directory into the shell.
-    // SAFETY: plain system call on a descriptor that we own.
-    check(unsafe { setns(received.fds[0], request.namespaces as c_int) }, STEP_NAMESPACES)?;
+    // A zygote's user namespace comes first, which gives the right to the others; that of mounts also moves root and
+    // working directory into the shell. By descriptors of each, and not all by that of the shell's init: that would
+    // take the right to look into the init, with which a zygote could change it.
+    for &namespace in &received.fds[namespaces..cgroups] {
+        // SAFETY: plain system call on a descriptor that we own.
+        check(unsafe { setns(namespace, 0) }, STEP_NAMESPACES)?;
+    }
     // Out of any directory of the zygote's, also where the mount namespace did not change.
     // SAFETY: a literal that ends with NUL.
     check(unsafe { chdir(c"/".as_ptr()) }, STEP_NAMESPACES)?;
     descriptors(received, control)?;
     limits(request)?;
-    privileges(request.uid)?;
+    privileges(request.uid, received.is_zygote())?;
     // A signal that came for the zygote means nothing here; and SIGCHLD is the function's again.
     // SAFETY: the set was filled by the same function.
     check(unsafe { sigprocmask(SIG_SETMASK, signal_mask, ptr::null_mut()) }, STEP_PRIVILEGES)?;
     // Last, because it forbids most of what stands above.
-    filter()
+    filter(received.is_zygote())
 }
 
-/// 0 is /dev/null, 1 and 2 the log, 3 the data socket, 4 for a moment more the control socket, and there is
-/// nothing else: not the descriptors by which the shell was entered.
+/// 0 is /dev/null, 1 and 2 the log, 3 the data socket, 4 a zygote's control socket, 5 for a moment more that of the
+/// zygote that it was forked from, and there is nothing else: not the descriptors by which the shell was entered.
 fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> {
     let step = STEP_DESCRIPTORS;
     // SAFETY (all of this function): plain system calls on numbers; no memory is involved but literals.
@@ -485,6 +526,8 @@ fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> 
         check(data, step)?;
         let log = fcntl(received.fds[2], F_DUPFD_CLOEXEC, FD_PARKING);
         check(log, step)?;
+        let own_control =
+            if received.is_zygote() { fcntl(received.fds[3], F_DUPFD_CLOEXEC, FD_PARKING) } else { -1 };
         // Opened here and not inherited: this one is the shell's.
         let null = open(c"/dev/null".as_ptr(), O_RDWR);
         check(null, step)?;
@@ -496,10 +539,17 @@ fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> 
         check(dup2(data, 3), step)?;
         // The data socket is the runtime's, not for a program that the function starts.
         check(fcntl(3, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
-        check(dup2(parked, 4), step)?;
-        *control = 4;
-        check(fcntl(4, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
-        check(syscall(SYS_CLOSE_RANGE, 5 as c_uint, c_uint::MAX, 0 as c_uint) as c_int, step)
+        check(dup2(parked, 5), step)?;
+        *control = 5;
+        check(fcntl(5, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
+        if received.is_zygote() {
+            check(own_control, step)?;
+            check(dup2(own_control, 4), step)?;
+            check(fcntl(4, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
+        } else {
+            close(4);
+        }
+        check(syscall(SYS_CLOSE_RANGE, 6 as c_uint, c_uint::MAX, 0 as c_uint) as c_int, step)
     }
 }
 
@@ -522,12 +572,21 @@ fn limits(request: &Request) -> Result<(), Failure> {
     Ok(())
 }
 
-fn privileges(uid: u32) -> Result<(), Failure> {
+/// What a zygote keeps, in its own user namespace: to enter shells (for that of mounts the kernel asks for
+/// `CAP_SYS_CHROOT` too), and to take from a child what it has itself.
+const ZYGOTE_CAPABILITIES: u64 =
+    1 << CAP_SETGID | 1 << CAP_SETUID | 1 << CAP_SETPCAP | 1 << CAP_SYS_CHROOT | 1 << CAP_SYS_ADMIN;
+
+fn privileges(uid: u32, is_zygote: bool) -> Result<(), Failure> {
+    let kept = if is_zygote { ZYGOTE_CAPABILITIES } else { 0 };
     let step = STEP_PRIVILEGES;
     // SAFETY (all of this function): plain system calls; the structures live through their calls.
     unsafe {
         // The bounding set first: dropping from it needs a capability that goes with the uid.
         for capability in 0..=CAPABILITIES_MAX {
+            if kept >> capability & 1 == 1 {
+                continue;
+            }
             if prctl(PR_CAPBSET_DROP, capability, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) < 0 {
                 if errno() == EINVAL {
                     break;
@@ -535,13 +594,19 @@ fn privileges(uid: u32) -> Result<(), Failure> {
                 return Err(Failure { step, errno: errno() });
             }
         }
+        if is_zygote {
+            check(prctl(PR_SET_KEEPCAPS, 1 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong), step)?;
+        }
         check(setgroups(0, ptr::null()), step)?;
         check(setresgid(uid, uid, uid), step)?;
         check(setresuid(uid, uid, uid), step)?;
-        // Leaving uid 0 has emptied the effective and permitted sets; this empties the inheritable one too.
+        // Leaving uid 0 has emptied the effective and permitted sets, unless they were to be kept, or unless the zygote
+        // was another user already; this sets all three.
         let header = cap_header { version: CAPABILITY_VERSION_3, pid: 0 };
-        let nothing = [0u32; 6];
-        check(syscall(SYS_CAPSET, &raw const header, nothing.as_ptr()) as c_int, step)?;
+        let (low, high) = (kept as u32, (kept >> 32) as u32);
+        // Effective, permitted, inheritable; first of the low numbers, then of the high ones.
+        let sets = [low, low, 0, high, high, 0];
+        check(syscall(SYS_CAPSET, &raw const header, sets.as_ptr()) as c_int, step)?;
         // Kernels before 4.3 have no ambient set: nothing to clear there.
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong);
         check(prctl(PR_SET_NO_NEW_PRIVS, 1 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong), step)?;
@@ -551,9 +616,9 @@ fn privileges(uid: u32) -> Result<(), Failure> {
     }
 }
 
-fn filter() -> Result<(), Failure> {
-    // SAFETY: only this thread exists; the filter was filled in by `receive`.
-    let filter = unsafe { &*(&raw const FILTER) };
+fn filter(is_zygote: bool) -> Result<(), Failure> {
+    // SAFETY: only this thread exists; the filters were filled in by `receive`.
+    let filter = unsafe { if is_zygote { &*(&raw const ZYGOTE_FILTER) } else { &*(&raw const FILTER) } };
     if filter.len == 0 {
         // A zygote that never got its filter must not make sandboxes without one.
         return Err(Failure { step: STEP_FILTER, errno: EPIPE });

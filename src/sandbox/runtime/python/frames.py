@@ -17,6 +17,8 @@ REQUEST = 2
 REQUEST_BODY = 3
 CANCEL = 4
 WARM = 5
+ZYGOTE = 6
+RENEW = 7
 
 # From the sandbox.
 READY = 16

@@ -1,30 +1,65 @@
-"""The life of a sandbox: warmed if the worker asks for it, loaded once, then one invocation after the other."""
+"""The life of a sandbox: warmed if the worker asks for it, loaded once, then one invocation after the other.
+
+Or of a zygote: loaded, and then forked; its forks begin where others have been loaded.
+"""
 
 import json
 import os
 
-from . import invocation, log
+from . import identity, invocation, log, sprout
 from .entries import TEXT_400
-from .frames import CANCEL, FAILED, LOAD, LOAD_FAILED, MORE, PROTOCOL, READY, REQUEST, WARM, Channel, ProtocolError
+from .frames import (
+    CANCEL,
+    FAILED,
+    LOAD,
+    LOAD_FAILED,
+    MORE,
+    PROTOCOL,
+    READY,
+    RENEW,
+    REQUEST,
+    WARM,
+    ZYGOTE,
+    Channel,
+    ProtocolError,
+)
 from .invocation import BEGUN, NOT_BEGUN, Cancelled, Invocation
 from .load import LoadFailed, load
 from .warm import warm
 
 
-def main(fd):
-    """Speaks with the worker at `fd` until it goes away. For a process of its own, forked and confined."""
-    # A program that the function starts has no business here.
-    os.set_inheritable(fd, False)
-    invocation.pid = os.getpid()
-    log.install()
-    channel = Channel(fd)
-    try:
-        entry = wait_for_load(channel)
-        if entry:
-            serve(channel, entry)
-    except EOFError:
-        pass
+def main(fd, fork=None):
+    """Speaks with the worker at `fd` until it goes away. For a process of its own, forked and confined.
+
+    `fork(control_fd)` returns in each fork, with its `fd`; in the zygote, with 0, when the worker is gone.
+    """
+    entry = None
+    while fd:
+        # A program that the function starts has no business here.
+        os.set_inheritable(fd, False)
+        invocation.pid = os.getpid()
+        if entry is None:
+            log.install()
+        channel = Channel(fd)
+        fd = 0
+        try:
+            if entry is None:
+                kind, entry = wait_for_load(channel)
+                if kind == ZYGOTE and entry:
+                    # The zygote stays in there, and what comes out is a fork of it, in a shell of its own.
+                    fd = fork(CONTROL_FD)
+                    continue
+            else:
+                wait_for_renewal(channel, entry)
+            if entry:
+                serve(channel, entry)
+        except EOFError:
+            pass
     log.finish()
+
+
+# Where a zygote is asked for forks.
+CONTROL_FD = 4
 
 
 def wait_for_load(channel):
@@ -33,22 +68,39 @@ def wait_for_load(channel):
         if kind == WARM:
             warm()
             ready(channel, False, "none")
-        elif kind == LOAD:
+        elif kind in (LOAD, ZYGOTE):
             try:
                 entry = load(body)
             except LoadFailed as failed:
                 log.finish()
                 channel.write(LOAD_FAILED, 0, 0, b"", str(failed).encode("utf-8", "backslashreplace"))
-                return None
+                return kind, None
             log.finish()
-            ready(channel, entry.wants_head, entry.kind)
-            return entry
+            reason = None
+            if kind == ZYGOTE:
+                reason = sprout.unforkable()
+                if not reason:
+                    sprout.settle()
+            ready(channel, entry.wants_head, entry.kind, reason)
+            return kind, None if reason else entry
         else:
             raise ProtocolError(f"frame {kind} before LOAD")
 
 
-def ready(channel, wants_head, entry):
+def wait_for_renewal(channel, entry):
+    """In a fork of a lambda's zygote: everything is there, but it is nobody yet."""
+    kind, _, _, _, body = channel.read()
+    if kind != RENEW:
+        raise ProtocolError(f"frame {kind} before RENEW")
+    warm()
+    identity.renew(bytes.fromhex(json.loads(body)["random"]))
+    ready(channel, entry.wants_head, entry.kind)
+
+
+def ready(channel, wants_head, entry, unforkable=None):
     body = {"protocol": PROTOCOL, "pid": os.getpid(), "head": wants_head, "entry": entry}
+    if unforkable:
+        body["unforkable"] = unforkable
     channel.write(READY, 0, 0, b"", json.dumps(body).encode())
 
 

@@ -1,0 +1,185 @@
+//! Zygotes of lambdas: forks of an interpreter that has the function's module imported.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::probes::{IMPORTED, SUSPECT, Stage, all_end_in};
+use crate::support::{Expect, Worker, eventually, requires, until};
+
+const STARTED: &str = "started a lambda's zygote";
+
+/// A fresh sandbox for each call, and an import that is worth a zygote.
+const FRESH: &str = "reuse-sandbox: false";
+const COSTLY: &str = "
+import os, random, time
+time.sleep(0.05)
+STATE = {'calls': 0, 'imported_by': os.getpid(), 'drawn': random.random()}
+print('imported')
+def f(event):
+    STATE['calls'] += 1
+    here = sorted(os.listdir('/tmp'))
+    open('/tmp/trace', 'w').close()
+    return {**STATE, 'tmp': here, 'random': random.random(), 'urandom': os.urandom(8).hex(), 'zygote': event.get('x')}
+";
+
+fn forks(worker: &Worker) -> u64 {
+    worker.status_json()["worker"]["counters"]["lambda_zygote_forks"].as_u64().expect("it is counted")
+}
+
+#[test]
+fn a_costly_import_is_paid_once_and_every_call_still_gets_a_sandbox_of_its_own() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install("costly", &[("f.py", COSTLY), ("ol.yaml", FRESH)]);
+    worker.call("costly", "{}").ok();
+    worker.log_says(STARTED);
+    let before = forks(&worker);
+    let mut seen = BTreeSet::new();
+    let mut drawn_at_import = BTreeSet::new();
+    let mut sandboxes = BTreeSet::new();
+    let n = 20;
+    for _ in 0..n {
+        let reply = worker.call("costly", "{}");
+        sandboxes.insert(reply.sandbox());
+        let said = reply.ok();
+        assert_eq!(
+            (&said["calls"], &said["tmp"]),
+            (&json!(1), &json!([])),
+            "somebody was here before: {said}"
+        );
+        seen.insert(said["random"].to_string());
+        seen.insert(said["urandom"].to_string());
+        drawn_at_import.insert(said["drawn"].to_string());
+    }
+    assert_eq!(sandboxes.len(), n);
+    assert_eq!(seen.len(), 2 * n, "siblings draw the same numbers");
+    assert!(drawn_at_import.len() < n, "the module was imported for each call");
+    assert!(forks(&worker) > before);
+    worker.finish();
+}
+
+#[test]
+fn what_a_module_does_in_its_zygote_reaches_nobody_else() {
+    requires!(Root);
+    let stage = Stage::of(IMPORTED);
+    stage.worker().install(
+        SUSPECT,
+        &[("f.py", IMPORTED), ("raw.py", include_str!("probes/raw.py")), ("ol.yaml", FRESH)],
+    );
+    let said = eventually("an answer of a fork", || {
+        let said = stage.ask(json!({}));
+        (said["import"]["capabilities"] != "0000000000000000").then_some(said)
+    });
+    // Of the fork: nothing.
+    assert_eq!((&said["now"], &said["count"]), (&json!("0000000000000000"), &json!(1)));
+    let import = &said["import"];
+    // setgid, setuid, setpcap, sys_chroot, sys_admin; in a user namespace of its own.
+    assert_eq!(import["capabilities"], "00000000002401c0", "exactly what forking into shells takes");
+    assert_eq!((&import["no_new_privs"], &import["seccomp"]), (&json!("1"), &json!("2")));
+    assert_ne!(import["uid"], json!(0));
+    assert_eq!(import["processes"], json!(["1"]), "it sees its own init, and nobody");
+    all_end_in(&import["refused"], &["EPERM"]);
+    all_end_in(&import["init"], &["EACCES", "EPERM"]);
+    assert_eq!(import["init_memory"], "EACCES");
+    assert_eq!(import["init_memory_as_its_user"], format!("({}, 'EACCES')", import["uid"]));
+    all_end_in(&import["read_only"], &["EROFS", "EACCES"]);
+    stage.finish();
+}
+
+#[test]
+fn a_module_that_must_not_be_forked_is_imported_each_time_and_status_says_why() {
+    requires!(Root);
+    let worker = Worker::start();
+    let reasons = [
+        (
+            "threads",
+            "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+            "threads",
+        ),
+        ("sockets", "import socket\nKEPT = socket.socket()", "socket"),
+        ("children", "import subprocess\nKEPT = subprocess.Popen(['sleep', '1000'])", "process"),
+        ("files", "open('/tmp/mine', 'w').close()", "/tmp"),
+    ];
+    for (name, import, reason) in reasons {
+        let code = format!("import time\ntime.sleep(0.05)\n{import}\ndef f(event): return event");
+        worker.install(name, &[("f.py", &code), ("ol.yaml", FRESH)]);
+        assert_eq!(worker.call(name, "1").ok(), json!(1));
+        let said = worker.lambda_until("why it is not forked", name, |lambda| lambda["message"] != "");
+        let message = said["message"].as_str().unwrap();
+        assert!(message.starts_with("loaded anew in each sandbox") && message.contains(reason), "{message}");
+        assert_eq!(worker.call(name, "2").ok(), json!(2));
+    }
+    assert_eq!(forks(&worker), 0);
+    worker.finish();
+}
+
+#[test]
+fn a_zygote_that_is_killed_is_missed_by_nobody_and_comes_back() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install("costly", &[("f.py", COSTLY), ("ol.yaml", FRESH)]);
+    worker.call("costly", "{}").ok();
+    worker.log_says(STARTED);
+    for process in worker.zygote_processes() {
+        process.signal(nix::sys::signal::Signal::SIGKILL);
+    }
+    let before = forks(&worker);
+    for _ in 0..5 {
+        worker.call("costly", "{}").ok();
+    }
+    until("forks of a new zygote", || {
+        worker.call("costly", "{}").ok();
+        forks(&worker) > before
+    });
+    worker.finish();
+}
+
+#[test]
+fn after_a_reload_nobody_is_forked_from_the_old_code() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = |version: u32| format!("import time\ntime.sleep(0.05)\ndef f(event): return {version}");
+    for version in 1..=4 {
+        worker.install("changing", &[("f.py", &code(version)), ("ol.yaml", FRESH)]);
+        for _ in 0..6 {
+            assert_eq!(worker.call("changing", "{}").ok(), json!(version));
+        }
+    }
+    worker.finish();
+}
+
+#[test]
+fn further_sandboxes_of_a_busy_function_are_forks_too() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = "
+import os, random, time
+time.sleep(0.05)
+IMPORTED = random.random()
+def f(event):
+    time.sleep(0.3)
+    return IMPORTED
+";
+    worker.install_f("busy", code);
+    let call = |_| worker.call("busy", "{}").ok();
+    let imports: Vec<Value> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|at| scope.spawn(move || call(at))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    assert_eq!(imports.len(), 8);
+    // Whoever comes after the second import is a fork of one that was made then.
+    worker.log_says(STARTED);
+    let lambda = worker.lambda("busy");
+    let n_before = lambda["cold_starts"].as_u64().unwrap();
+    until("more sandboxes", || {
+        std::thread::scope(|scope| {
+            for at in 0..12 {
+                scope.spawn(move || call(at));
+            }
+        });
+        worker.lambda("busy")["cold_starts"].as_u64().unwrap() > n_before
+    });
+    assert!(forks(&worker) > 0);
+    worker.finish();
+}

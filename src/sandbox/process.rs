@@ -1,0 +1,77 @@
+//! The processes of one sandbox, as the worker holds them: dropping this ends them, and never blocks.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::channel::ChannelError;
+use super::reaper::{Reaper, Remains};
+use super::zygote::{Exit, Zygote, describe_status};
+
+/// How long the death of an interpreter and the report of it lie apart at most: the report goes through the zygote.
+const EXIT_PATIENCE: Duration = Duration::from_millis(200);
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) id: u64,
+    pub(super) exit: Option<Arc<Exit>>,
+    remains: Option<Remains>,
+    reaper: Reaper,
+    /// A zygote that has ended is replaced, but what holds it up holds up its sandboxes.
+    _zygote: Arc<Zygote>,
+}
+
+impl Process {
+    /// Nothing has been made yet but what `remains` says.
+    pub(super) fn new(remains: Remains, reaper: Reaper, zygote: Arc<Zygote>) -> Self {
+        Self { id: remains.id, exit: None, remains: Some(remains), reaper, _zygote: zygote }
+    }
+
+    /// A pidfd of the first process in it.
+    pub(super) fn init(&self) -> Option<BorrowedFd<'_>> {
+        self.remains.as_ref()?.init.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Memory charged to it now, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let group = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref());
+        group.map_or(0, super::cgroup::Cgroup::memory_bytes)
+    }
+
+    pub(super) fn remains_mut(&mut self) -> &mut Remains {
+        self.remains.as_mut().expect("only the destructor takes them")
+    }
+
+    /// Why the sandbox is gone, for people.
+    pub(super) async fn obituary(&self, error: &ChannelError) -> String {
+        if !matches!(error, ChannelError::Closed) {
+            return error.to_string();
+        }
+        let status = match &self.exit {
+            Some(exit) => exit.wait(EXIT_PATIENCE).await,
+            None => None,
+        };
+        let group = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref());
+        if let Some(group) = group
+            && group.n_oom_kills() > 0
+        {
+            return format!(
+                "out of memory: it used more than its limit of {} MB",
+                group.limits().memory_bytes >> 20
+            );
+        }
+        match status {
+            Some(status) => format!("its interpreter ended: {}", describe_status(status)),
+            None => "its interpreter has ended".into(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(remains) = self.remains.take() {
+            self.reaper.bury(remains);
+        }
+    }
+}

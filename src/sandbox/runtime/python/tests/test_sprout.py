@@ -1,0 +1,110 @@
+"""The zygote of a lambda: loaded once, forked often; and what must differ between its forks."""
+
+import json
+import os
+import random
+import socket
+import ssl
+import tempfile
+import unittest
+import uuid
+
+from sandbox import READY, REQUEST, RESPONSE, Case, Sandbox, runtime
+
+from _ol_runtime import identity, sprout
+
+ZYGOTE, RENEW = 6, 7
+
+
+def forks_to(sockets):
+    """A stand-in for `_ol.serve`: forks once for each socket, which the fork finds as its descriptor 3."""
+
+    def fork(control_fd):
+        assert control_fd == 4
+        for inner in sockets:
+            if not os.fork():
+                os.dup2(inner.fileno(), 3)
+                return 3
+        return 0
+
+    return fork
+
+
+class Sprout(Case):
+    def zygote(self, source, n_forks=0):
+        self.write("f.py", source)
+        pairs = [socket.socketpair() for _ in range(n_forks)]
+        fork = forks_to([inner for _, inner in pairs])
+        zygote = self.sandbox(main=lambda fd: runtime.main(fd, fork))
+        zygote.send(ZYGOTE, self.order())
+        forks = []
+        for worker, inner in pairs:
+            inner.close()
+            worker.settimeout(20)
+            self.addCleanup(worker.close)
+            fork = Sandbox.__new__(Sandbox)
+            fork.socket = worker
+            forks.append(fork)
+        return zygote, forks
+
+    def test_its_forks_have_what_the_import_has_made_and_are_somebody_each(self):
+        source = "import random\nIMPORTED = random.random()\ndef f(event): return [IMPORTED, random.random()]"
+        # The test's own process has files in its /tmp; it is not what is tested here.
+        original, sprout.unforkable = sprout.unforkable, lambda: None
+        self.addCleanup(setattr, sprout, "unforkable", original)
+        zygote, forks = self.zygote(source, n_forks=3)
+        kind, _, _, _, body = zygote.receive()
+        self.assertEqual((kind, json.loads(body).get("unforkable")), (READY, None))
+        seen = []
+        for n, fork in enumerate(forks):
+            fork.send(RENEW, json.dumps({"random": f"{n:02}" * 32}).encode())
+            kind, _, _, _, body = fork.receive()
+            self.assertEqual((kind, json.loads(body)["entry"]), (READY, "event"))
+            fork.send(REQUEST, b"{}", number=1)
+            kind, _, _, _, body = fork.receive()
+            self.assertEqual(kind, RESPONSE)
+            seen.append(json.loads(body))
+        self.assertEqual(len({imported for imported, _ in seen}), 1)
+        self.assertEqual(len({drawn for _, drawn in seen}), 3)
+
+    def test_a_module_that_must_not_be_forked_says_why_and_is_not(self):
+        self.write("f.py", "")
+        zygote, _ = self.zygote("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True, name='mine').start()\ndef f(event): pass")
+        kind, _, _, _, body = zygote.receive()
+        self.assertEqual(kind, READY)
+        self.assertIn("threads (mine)", json.loads(body)["unforkable"])
+        self.assertEqual(zygote.ended()[0], 0)
+
+    def test_a_module_that_cannot_be_loaded_is_no_zygote(self):
+        zygote, _ = self.zygote("1/0")
+        self.assertIn(b"ZeroDivisionError", zygote.receive()[4])
+        self.assertEqual(zygote.ended()[0], 0)
+
+
+class Siblings(unittest.TestCase):
+    N = 1000
+
+    def test_a_thousand_siblings_draw_no_number_twice(self):
+        reader, writer = os.pipe()
+        text = b""
+        for _ in range(self.N):
+            if not os.fork():
+                try:
+                    identity.renew(os.urandom(32))
+                    drawn = [random.getrandbits(64), str(uuid.uuid4()), str(uuid.uuid1()), ssl.RAND_bytes(8).hex(), next(tempfile._get_candidate_names())]
+                    # Less than PIPE_BUF: it stays together.
+                    os.write(writer, json.dumps(drawn).encode() + b"\n")
+                finally:
+                    os._exit(0)
+            os.wait()
+            text += os.read(reader, 65_536)
+        os.close(writer)
+        os.close(reader)
+        rows = [json.loads(line) for line in text.splitlines()]
+        self.assertEqual(len(rows), self.N)
+        for kind, numbers in zip(("random", "uuid4", "uuid1", "ssl", "tempfile"), zip(*rows)):
+            self.assertEqual(len(set(numbers)), self.N, kind)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,276 @@
+//! The worker's end of a zygote: asks it to fork, and hears of births and ends.
+//!
+//! A root zygote is started by the shim, runs no code but ours, and is root in its family's user namespace. Every other
+//! zygote was forked from one, into a shell with a user namespace of its own: it may run the code of packages or
+//! of a function, and has power over nothing but what is forked from it in turn.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use slog::{Logger, warn};
+use tokio::sync::{Notify, oneshot};
+
+use super::family::{Family, answer_in_time, lock};
+use super::packets::{receive_bytes, send_bytes};
+use super::pidfd;
+use super::process::Process;
+use super::uids::Uids;
+use super::wire::{self, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
+
+/// How one interpreter ended, told by its zygote.
+#[derive(Debug, Default)]
+pub(super) struct Exit {
+    status: OnceLock<i32>,
+    told: Notify,
+}
+
+impl Exit {
+    /// The wait status, if it comes within `patience`.
+    pub(super) async fn wait(&self, patience: Duration) -> Option<i32> {
+        let told = self.told.notified();
+        if let Some(status) = self.status.get() {
+            return Some(*status);
+        }
+        let _ = tokio::time::timeout(patience, told).await;
+        self.status.get().copied()
+    }
+
+    fn tell(&self, status: i32) {
+        // A second status for the same process cannot come.
+        let _ = self.status.set(status);
+        self.told.notify_waiters();
+    }
+}
+
+/// What goes with a fork into a shell.
+pub(super) struct Birth<'a> {
+    pub(super) id: u64,
+    /// In the user namespace that the shell belongs to.
+    pub(super) uid: u32,
+    pub(super) nofile: u32,
+    pub(super) namespaces: &'a Namespaces,
+    pub(super) data: BorrowedFd<'a>,
+    pub(super) log: BorrowedFd<'a>,
+    /// The control socket of what is to be a zygote itself.
+    pub(super) control: Option<BorrowedFd<'a>>,
+    pub(super) procs: &'a [OwnedFd],
+}
+
+/// The namespaces of a shell, open.
+#[derive(Debug)]
+pub(super) struct Namespaces {
+    pid: OwnedFd,
+    /// In the order of entering them.
+    others: Vec<OwnedFd>,
+}
+
+impl Namespaces {
+    /// Of the process with this pid; `init` is a pidfd of the same, which must live.
+    pub(super) fn open(
+        init: BorrowedFd<'_>,
+        pid: i32,
+        own_users: bool,
+        own_network: bool,
+    ) -> io::Result<Self> {
+        let open =
+            |name: &str| Ok::<_, io::Error>(OwnedFd::from(File::open(format!("/proc/{pid}/ns/{name}"))?));
+        let names = [
+            ("user", own_users),
+            ("mnt", true),
+            ("ipc", true),
+            ("uts", true),
+            ("cgroup", true),
+            ("net", own_network),
+        ];
+        let wanted = names.iter().filter(|(_, wanted)| *wanted);
+        let namespaces = Self {
+            pid: open("pid")?,
+            others: wanted.map(|(name, _)| open(name)).collect::<io::Result<_>>()?,
+        };
+        // If it lives now, the pid was its own all the time.
+        if pidfd::has_ended(init)? {
+            return Err(io::Error::other("the shell has ended"));
+        }
+        Ok(namespaces)
+    }
+}
+
+/// A zygote as the worker knows it. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Zygote {
+    control: OwnedFd,
+    shared: Arc<Shared>,
+    /// Whose shells it forks into.
+    pub(super) family: Arc<Family>,
+    /// Of its user namespace.
+    pub(super) uids: Uids,
+    /// The shell that it lives in; `None`: a root zygote. It is there for as long as anything that was forked from it:
+    /// the kernel ends what is inside a pid namespace with its init.
+    home: Option<Process>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    ended: AtomicBool,
+    forks: Mutex<HashMap<u64, Fork>>,
+    /// By pid as the zygote sees it.
+    exits: Mutex<HashMap<i32, Arc<Exit>>>,
+}
+
+#[derive(Debug)]
+struct Fork {
+    reply: oneshot::Sender<io::Result<i32>>,
+    exit: Arc<Exit>,
+}
+
+impl Zygote {
+    /// Listens to one that runs, or will in a moment, at the other end of `control`.
+    pub(super) fn adopt(
+        control: OwnedFd,
+        family: Arc<Family>,
+        home: Option<Process>,
+        uids: Uids,
+        log: &Logger,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        listen(control.try_clone()?, Arc::clone(&shared), log.clone())?;
+        Ok(Self { control, shared, family, uids, home })
+    }
+
+    /// The init in whose user and pid namespaces its shells are made; `None`: in the family's.
+    pub(super) fn outer(&self) -> Option<BorrowedFd<'_>> {
+        self.home.as_ref().and_then(Process::init)
+    }
+
+    /// It forks no more, and ends. Its sandboxes go on.
+    pub(super) fn retire(&self) {
+        // The listening thread holds a copy of the descriptor: closing ours would not reach the other end.
+        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+    }
+
+    /// Whether it can still be asked for anything.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.shared.ended.load(Ordering::Acquire) && self.family.is_alive()
+    }
+
+    /// An interpreter in that shell. It says `READY` on its data socket when it is asked to and can.
+    pub(super) async fn fork(&self, birth: &Birth<'_>) -> io::Result<Arc<Exit>> {
+        let (reply, answer) = oneshot::channel();
+        let exit = Arc::new(Exit::default());
+        let id = birth.id;
+        lock(&self.shared.forks).insert(id, Fork { reply, exit: Arc::clone(&exit) });
+        let forget = || {
+            lock(&self.shared.forks).remove(&id);
+        };
+        let request = ForkRequest {
+            id,
+            uid: birth.uid,
+            n_namespaces: birth.namespaces.others.len() as u32,
+            nofile: birth.nofile,
+            zygote: birth.control.is_some(),
+        };
+        let mut fds = vec![birth.namespaces.pid.as_fd(), birth.data, birth.log];
+        fds.extend(birth.control);
+        fds.extend(birth.namespaces.others.iter().map(AsFd::as_fd));
+        fds.extend(birth.procs.iter().map(AsFd::as_fd));
+        if let Err(error) = send_bytes(self.control.as_fd(), &wire::zygote_fork(&request), &fds) {
+            forget();
+            return Err(error);
+        }
+        answer_in_time(answer, forget).await?;
+        Ok(exit)
+    }
+
+    /// It can be asked for nothing any more. (What the family hears from the shim.)
+    pub(super) fn has_ended(&self) {
+        self.shared.end();
+    }
+}
+
+impl Shared {
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        // Dropping the senders tells everyone who waits.
+        lock(&self.forks).clear();
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        self.retire();
+    }
+}
+
+/// Both ends of a control socket: a packet a message.
+pub(super) fn control_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
+    thread::Builder::new().name("zygote-listener".into()).spawn(move || {
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        while let Ok(Some((len, _))) = receive_bytes(socket.as_fd(), &mut buffer) {
+            match FromZygote::parse(&buffer[..len]) {
+                Some(FromZygote::Forked { id, pid }) => {
+                    if let Some(fork) = lock(&shared.forks).remove(&id) {
+                        lock(&shared.exits).insert(pid, fork.exit);
+                        let _ = fork.reply.send(Ok(pid));
+                    }
+                }
+                Some(FromZygote::Failed { id, step, errno }) => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    // A child that fails after its birth was told: its data socket closes.
+                    match lock(&shared.forks).remove(&id) {
+                        Some(fork) => {
+                            let _ = fork.reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));
+                        }
+                        None => warn!(log, "a new sandbox gave up"; "sandbox" => id, "step" => step, "error" => %error),
+                    }
+                }
+                Some(FromZygote::Exited { pid, status }) => {
+                    if let Some(exit) = lock(&shared.exits).remove(&pid) {
+                        exit.tell(status);
+                    }
+                }
+                Some(FromZygote::Ready) => {}
+                None => {
+                    warn!(log, "a zygote sent nonsense; it is ended");
+                    break;
+                }
+            }
+        }
+        shared.end();
+    })?;
+    Ok(())
+}
+
+/// A wait status in words.
+pub(super) fn describe_status(status: i32) -> String {
+    let signal = status & 0x7f;
+    if signal == 0 {
+        return format!("exit code {}", (status >> 8) & 0xff);
+    }
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(name) => format!("killed by signal {signal} ({name})"),
+        Err(_) => format!("killed by signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_status_is_told_in_words() {
+        assert_eq!(describe_status(3 << 8), "exit code 3");
+        assert_eq!(describe_status(9), "killed by signal 9 (SIGKILL)");
+        assert_eq!(describe_status(11 | 0x80), "killed by signal 11 (SIGSEGV)");
+    }
+}
