@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use actors::name::FunctionName;
-use actors::world::{self, Class, LaunchError, LocalFuture, MemoryReading, World};
+use actors::world::{self, Class, LaunchError, LocalFuture, Making, MemoryReading, Start, World};
 
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
-use crate::sandbox::launcher::{Launcher, Program, Sandbox, Standby};
+use crate::sandbox::launcher::{Launcher, Loading, Program, Sandbox, Standby};
 use crate::stats::Stats;
 
 /// The real one.
@@ -37,6 +37,20 @@ impl OlLauncher {
     pub fn new(launcher: Launcher, stats: &'static Stats) -> Self {
         Self { launcher, stats }
     }
+
+    /// Puts a function's code on a standby that lay ready; the request that needs it has it loaded.
+    ///
+    /// # Errors
+    /// As [`Launcher::adopt`].
+    pub fn adopt(
+        &self,
+        name: FunctionName,
+        standby: Standby,
+        code: &FunctionCode,
+    ) -> Result<Loading, LaunchError> {
+        let making = Making { start: Start::Standby, packages: Duration::ZERO };
+        self.launcher.adopt(standby, program(name, code), making)
+    }
 }
 
 impl world::Launcher<OlWorld> for OlLauncher {
@@ -55,11 +69,12 @@ impl world::Launcher<OlWorld> for OlLauncher {
         name: FunctionName,
         standby: Standby,
         code: FunctionCode,
+        making: Making,
     ) -> LocalFuture<Result<Sandbox, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.install(standby, &program(name, &code)).await?;
+            let sandbox = launcher.install(standby, program(name, &code), making).await?;
             stats.create.add(began.elapsed());
             Ok(sandbox)
         })

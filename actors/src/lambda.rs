@@ -16,7 +16,7 @@ use actix::{
 };
 use futures_util::stream;
 use slog::{Logger, debug, info, warn};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::evictor::{Evictor, Ledger, NeedRoom, Reservation};
 use crate::link::Link;
@@ -25,7 +25,7 @@ use crate::name::FunctionName;
 use crate::packages::{Packages, Require};
 use crate::pool::{Closed, Figures, Place, SharedPool};
 use crate::stats::{LambdaStatus, State, WorkerStats};
-use crate::world::{Code, LaunchError, Launcher, World};
+use crate::world::{Code, LaunchError, Launcher, Making, World};
 use crate::zygotes::{self, Acquire, Zygotes};
 
 /// There is new code. The supervisor has told the pool already.
@@ -97,6 +97,13 @@ pub struct Services<W: World> {
     pub sandbox_bytes: u64,
     /// Counters of the worker.
     pub stats: Arc<WorkerStats>,
+}
+
+impl<W: World> Services<W> {
+    /// What a sandbox takes, if `measured` (0: not yet).
+    pub(crate) fn estimate(&self, measured: u64) -> u64 {
+        if measured > 0 { measured } else { self.sandbox_bytes }
+    }
 }
 
 impl<W: World> Clone for Services<W> {
@@ -175,7 +182,27 @@ impl<W: World> Lambda<W> {
         }
     }
 
+    /// Take in what came of sandboxes that requests have made for themselves.
+    fn hear(&mut self, ctx: &mut Context<Self>) {
+        match self.pool.0.take_news() {
+            Some(Ok(())) => {
+                self.last_failure = None;
+                self.tend_later(Duration::ZERO, ctx);
+            }
+            Some(Err(error)) => self.launch_failed(error),
+            None => {}
+        }
+    }
+
+    fn launch_failed(&mut self, error: LaunchError) {
+        if self.last_failure.as_ref() != Some(&error) {
+            warn!(self.log, "failed to start a sandbox"; "error" => %error);
+        }
+        self.last_failure = Some(error);
+    }
+
     fn grow(&mut self, ctx: &mut Context<Self>) {
+        self.hear(ctx);
         let (places, look_again) = self.pool.0.reserve_growth(self.generation);
         if let Some(handle) = self.looking_again.take() {
             ctx.cancel_future(handle);
@@ -197,8 +224,7 @@ impl<W: World> Lambda<W> {
     }
 
     fn launch(&self, place: Place<W::Sandbox>, ctx: &mut Context<Self>) {
-        let measured = self.pool.0.idleness().sandbox_bytes;
-        let bytes = if measured > 0 { measured } else { self.services.sandbox_bytes };
+        let bytes = self.services.estimate(self.pool.0.idleness().sandbox_bytes);
         let made = make(self.name.clone(), self.code.clone(), bytes, self.services.clone());
         ctx.spawn(made.into_actor(self).map(move |made, lambda, _ctx| match made {
             Ok((sandbox, reservation)) => {
@@ -209,11 +235,8 @@ impl<W: World> Lambda<W> {
             }
             Err(error) => {
                 lambda.services.stats.launches_failed.bump();
-                if lambda.last_failure.as_ref() != Some(&error) {
-                    warn!(lambda.log, "failed to start a sandbox"; "error" => %error);
-                }
                 place.fail(&error);
-                lambda.last_failure = Some(error);
+                lambda.launch_failed(error);
             }
         }));
     }
@@ -296,6 +319,7 @@ async fn make<W: World>(
         LaunchError::Failed(format!("{what} took more than {} s", limit.as_secs()))
     };
 
+    let began = Instant::now();
     if !code.packages().is_empty() {
         let require = services.packages.ask(Require { packages: code.packages().to_vec() });
         timeout(REQUIRE_TIME_MAX, require)
@@ -303,6 +327,7 @@ async fn make<W: World>(
             .map_err(|_| late("installing packages", REQUIRE_TIME_MAX))?
             .map_err(|_| gone("package manager"))??;
     }
+    let packages = began.elapsed();
     let reservation = match services.ledger.try_reserve(bytes) {
         Some(reservation) => reservation,
         // Bounded by the evictor.
@@ -313,17 +338,19 @@ async fn make<W: World>(
             .map_err(|_| gone("evictor"))?
             .map_err(|no_room| LaunchError::Resources(no_room.to_string()))?,
     };
-    let standby = timeout(ACQUIRE_TIME_MAX, services.zygotes.ask(Acquire::<W>::new(code.class())))
+    let (standby, start) = timeout(ACQUIRE_TIME_MAX, services.zygotes.ask(Acquire::<W>::new(code.class())))
         .await
         .map_err(|_| late("preparing a sandbox", ACQUIRE_TIME_MAX))?
         .map_err(|_| gone("zygotes"))??;
     let sandbox =
-        timeout(INSTALL_TIME_MAX, services.launcher.install(name, standby, code)).await.map_err(|_| {
-            LaunchError::Load(format!(
-                "importing the function took more than {} s",
-                INSTALL_TIME_MAX.as_secs()
-            ))
-        })??;
+        timeout(INSTALL_TIME_MAX, services.launcher.install(name, standby, code, Making { start, packages }))
+            .await
+            .map_err(|_| {
+                LaunchError::Load(format!(
+                    "importing the function took more than {} s",
+                    INSTALL_TIME_MAX.as_secs()
+                ))
+            })??;
     Ok((sandbox, reservation))
 }
 
@@ -404,7 +431,8 @@ impl<W: World> Handler<Retire> for Lambda<W> {
 impl<W: World> Handler<Status> for Lambda<W> {
     type Result = actix::MessageResult<Status>;
 
-    fn handle(&mut self, _: Status, _ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: Status, ctx: &mut Context<Self>) -> Self::Result {
+        self.hear(ctx);
         actix::MessageResult(self.status())
     }
 }

@@ -25,6 +25,7 @@ pub mod backoff;
 pub mod evictor;
 #[cfg(test)]
 mod fake;
+pub mod first;
 pub mod lambda;
 pub mod latency;
 pub mod link;
@@ -33,6 +34,7 @@ pub mod name;
 pub mod packages;
 pub mod pool;
 pub mod router;
+pub mod shelves;
 pub mod stats;
 pub mod supervisor;
 pub mod watcher;

@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::name::FunctionName;
-use actors::world::{Class, LaunchError, Network};
+use actors::world::{Class, LaunchError, Making, Network, Start};
 use serde::Serialize;
 use slog::{Logger, debug, o};
 
@@ -114,6 +114,33 @@ pub struct Standby {
     channel: Channel,
     process: Process,
     naming: Naming,
+    /// How long its shell and its fork took.
+    made: (Duration, Duration),
+}
+
+/// A standby that can be told to load its function's code.
+#[derive(Debug)]
+pub struct Loading {
+    channel: Channel,
+    process: Process,
+    naming: Naming,
+    program: Program,
+    origin: Origin,
+}
+
+/// How a sandbox came to be, and how long each step took that a request waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// What it was made from.
+    pub start: Start,
+    /// Its packages.
+    pub install: Duration,
+    /// The shell; nothing if it was there.
+    pub shell: Duration,
+    /// The fork; nothing if it was there.
+    pub fork: Duration,
+    /// The function's code.
+    pub import: Duration,
 }
 
 /// A sandbox that serves one function.
@@ -121,6 +148,8 @@ pub struct Standby {
 pub struct Sandbox {
     /// Where requests go in and answers come out.
     pub channel: Channel,
+    /// Until somebody takes it: whoever waited for the sandbox wants to know.
+    pub origin: Option<Origin>,
     process: Process,
     wants_head: bool,
     is_frozen: bool,
@@ -194,7 +223,7 @@ impl Launcher {
                 cgroups,
                 uids: Uids::new(),
                 forker: Forker::start()?,
-                mounter: Mounter::start()?,
+                mounter: Mounter::new()?,
                 reaper: Reaper::start(log.clone())?,
                 logs,
                 filter,
@@ -253,8 +282,10 @@ impl Launcher {
             .map_err(|error| LaunchError::Failed(error.to_string()))?
             .map_err(|error| LaunchError::Resources(error.to_string()))?;
         process.remains_mut().cgroup = Some(group);
+        let began = Instant::now();
         let init = family.make_shell(id, class.tmp_mb, &procs).await.map_err(failed("prepare a shell"))?;
         process.remains_mut().init = Some(init.try_clone().map_err(failed("copy a descriptor"))?);
+        let shell = began.elapsed();
         if class.network == Network::Outbound {
             let outbound = inner.outbound().await?;
             let for_link = init.try_clone().map_err(failed("copy a descriptor"))?;
@@ -269,6 +300,7 @@ impl Launcher {
                 })?;
             process.remains_mut().link = Some(link);
         }
+        let began = Instant::now();
         let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
         ours.set_nonblocking(true).map_err(failed("make a socket pair"))?;
         let (reader, writer) = log_pipe().map_err(failed("make a pipe"))?;
@@ -284,9 +316,13 @@ impl Launcher {
         // While we hold these the death of the sandbox would not close them.
         drop((theirs, writer));
         let naming = inner.logs.follow(reader, id);
-        let mut standby = Standby { channel: Channel::new(ours), process, naming };
+        let mut standby =
+            Standby { channel: Channel::new(ours), process, naming, made: (shell, Duration::ZERO) };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
-            Ok(Ok(())) => Ok(standby),
+            Ok(Ok(())) => {
+                standby.made.1 = began.elapsed();
+                Ok(standby)
+            }
             Ok(Err(error)) => Err(LaunchError::Failed(format!(
                 "wait for a new interpreter: {}",
                 standby.process.obituary(&error).await
@@ -302,24 +338,63 @@ impl Launcher {
     ///
     /// # Errors
     /// [`LaunchError::Load`] with a text for the function's author when the code cannot be loaded.
-    pub async fn install(&self, standby: Standby, program: &Program) -> Result<Sandbox, LaunchError> {
-        let Standby { mut channel, mut process, naming } = standby;
+    pub async fn install(
+        &self,
+        standby: Standby,
+        program: Program,
+        making: Making,
+    ) -> Result<Sandbox, LaunchError> {
+        self.adopt(standby, program, making)?.load(None, || {}).await
+    }
+
+    /// Puts a function's code and limits on a standby, which does not run yet. Does not wait.
+    ///
+    /// # Errors
+    /// [`LaunchError::Resources`] when the limits cannot be set, else [`LaunchError::Failed`] with the step.
+    pub fn adopt(&self, standby: Standby, program: Program, making: Making) -> Result<Loading, LaunchError> {
+        let Standby { channel, mut process, naming, made } = standby;
         let remains = process.remains_mut();
         if let Some(group) = &mut remains.cgroup {
             group
                 .set_limits(with_init(program.limits))
                 .map_err(|error| LaunchError::Resources(error.to_string()))?;
         }
-        let init = match &remains.init {
-            Some(init) => init.try_clone().map_err(failed("copy a descriptor"))?,
-            None => return Err(LaunchError::Failed("the standby has no init".into())),
+        let Some(init) = &remains.init else {
+            return Err(LaunchError::Failed("the standby has no init".into()));
         };
-        naming.assign(program.name.clone());
         self.inner
             .mounter
             .attach_code(init, &program.directory)
-            .await
             .map_err(failed("mount the function's code"))?;
+        let (shell, fork) = match making.start {
+            Start::Standby => (Duration::ZERO, Duration::ZERO),
+            Start::Forked => made,
+        };
+        let origin =
+            Origin { start: making.start, install: making.packages, shell, fork, import: Duration::ZERO };
+        Ok(Loading { channel, process, naming, program, origin })
+    }
+
+    /// Waits until every sandbox that was dropped is gone. Blocks: for shutdown.
+    pub fn flush(&self) {
+        self.inner.reaper.flush();
+        // The last one takes the rules along.
+        drop(self.inner.outbound.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Loading {
+    /// Has the code loaded, and gives with the order, if there is one, the first request: its head and its body, both
+    /// so short that the socket takes them. Its answer follows. `told` is called as soon as the sandbox is at work.
+    ///
+    /// # Errors
+    /// [`LaunchError::Load`] with a text for the function's author when the code cannot be loaded.
+    pub async fn load(
+        self,
+        request: Option<(&[u8], &[u8])>,
+        told: impl FnOnce(),
+    ) -> Result<Sandbox, LaunchError> {
+        let Self { mut channel, process, naming, program, mut origin } = self;
         let load = Load {
             protocol: PROTOCOL,
             name: program.name.as_str(),
@@ -330,9 +405,27 @@ impl Launcher {
             random: random_hex().map_err(failed("read random bytes"))?,
         };
         let load = serde_json::to_vec(&load).map_err(|error| LaunchError::Failed(error.to_string()))?;
-        match tokio::time::timeout(program.load_patience, exchange(&mut channel, Kind::Load, &load)).await {
+        let began = Instant::now();
+        let exchange = async {
+            match request {
+                Some((head, body)) => channel.send_load(&load, head, body).await?,
+                None => channel.send(Kind::Load, &load).await?,
+            }
+            // What it prints is kept until somebody reads it. Nobody waits for that, and it costs a wake-up.
+            naming.assign(program.name.clone());
+            told();
+            receive_ready(&mut channel).await
+        };
+        match tokio::time::timeout(program.load_patience, exchange).await {
             Ok(Ok(Answer::Ready(ready))) => {
-                Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
+                origin.import = began.elapsed();
+                Ok(Sandbox {
+                    channel,
+                    origin: Some(origin),
+                    process,
+                    wants_head: ready.head,
+                    is_frozen: false,
+                })
             }
             Ok(Ok(Answer::LoadFailed(text))) => Err(LaunchError::Load(text)),
             Ok(Err(error)) => {
@@ -344,13 +437,6 @@ impl Launcher {
                 program.load_patience.as_secs()
             ))),
         }
-    }
-
-    /// Waits until every sandbox that was dropped is gone. Blocks: for shutdown.
-    pub fn flush(&self) {
-        self.inner.reaper.flush();
-        // The last one takes the rules along.
-        drop(self.inner.outbound.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -455,6 +541,12 @@ impl Process {
 }
 
 impl Standby {
+    /// Unique while the worker runs; the sandbox keeps it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.process.id
+    }
+
     /// Whether it still waits.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -462,7 +554,8 @@ impl Standby {
     }
 
     async fn warm(&mut self) -> Result<(), ChannelError> {
-        match exchange(&mut self.channel, Kind::Warm, &[]).await? {
+        self.channel.send(Kind::Warm, &[]).await?;
+        match receive_ready(&mut self.channel).await? {
             Answer::Ready(_) => Ok(()),
             Answer::LoadFailed(_) => {
                 Err(crate::frame::BrokenFrame("it cannot load what it was not given").into())
@@ -476,8 +569,7 @@ enum Answer {
     LoadFailed(String),
 }
 
-async fn exchange(channel: &mut Channel, kind: Kind, body: &[u8]) -> Result<Answer, ChannelError> {
-    channel.send(kind, body).await?;
+async fn receive_ready(channel: &mut Channel) -> Result<Answer, ChannelError> {
     let answer = channel.receive().await?;
     match answer.header.kind {
         Kind::Ready => {
@@ -560,5 +652,6 @@ fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 fn random_hex() -> io::Result<String> {
     let mut bytes = [0u8; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }

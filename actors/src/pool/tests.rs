@@ -381,7 +381,7 @@ fn growth_follows_the_table() {
         let mut pool = Pool::<(), ()>::new(1, bounds, true);
         pool.starting = busy;
         for _ in 0..busy {
-            pool.arrive(1, now);
+            pool.arrive(1, false, now);
         }
         if let Some(took) = took {
             pool.record(took, Duration::ZERO, 1, now);
@@ -401,7 +401,7 @@ fn a_busy_machine_does_not_talk_the_pool_into_more_sandboxes() {
     let mut pool = Pool::<(), ()>::new(1, bounds, true);
     pool.starting = 4;
     for _ in 0..4 {
-        pool.arrive(1, now);
+        pool.arrive(1, false, now);
     }
     // Calls that take 50 µs when they run alone, most of them slowed down by the others.
     for i in 0..100 {
@@ -419,7 +419,7 @@ fn while_sandboxes_keep_coming_home_age_alone_starts_none() {
     let now = Instant::now();
     let mut pool = Pool::<(), ()>::new(1, limits(), true);
     pool.starting = 1;
-    pool.arrive(1, now);
+    pool.arrive(1, false, now);
     for _ in 0..3 {
         pool.enqueue(now, ()).unwrap();
     }
@@ -434,7 +434,7 @@ fn a_reload_while_a_sandbox_is_being_frozen_drops_that_one() {
     let now = Instant::now();
     let mut pool = Pool::<u32, ()>::new(1, limits(), true);
     pool.starting = 1;
-    pool.arrive(1, now);
+    pool.arrive(1, false, now);
     assert!(matches!(pool.check_in(7, 1, false, now), Onward::Kept));
     let (idle, generation) = pool.take_to_freeze(true, now).unwrap();
     assert!(pool.set_code(2, limits(), true).is_empty());
