@@ -3,9 +3,11 @@
 
 pub(crate) mod client;
 mod error;
+mod first;
 mod registry;
 mod run;
 mod status;
+mod timing;
 mod upload;
 
 use std::path::PathBuf;
@@ -17,12 +19,14 @@ use actors::supervisor::Tree;
 
 use crate::registry::LocalRegistry;
 use crate::stats::Stats;
-use crate::world::OlWorld;
+use crate::world::{OlLauncher, OlWorld};
 
 /// What every handler may use.
 pub struct App {
     /// The actors, and the table from names to lambdas.
     pub tree: Tree<OlWorld>,
+    /// Makes sandboxes of what the actors give for it.
+    pub launcher: OlLauncher,
     /// The functions' code.
     pub registry: LocalRegistry,
     /// Where the times go.

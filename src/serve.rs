@@ -130,14 +130,15 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
             .map_err(ServeError::Sandbox)?
     };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
-    let parts =
-        Parts { launcher: OlLauncher::new(launcher.clone(), stats), registry: registry.clone(), gauge };
+    let for_actors = OlLauncher::new(launcher.clone(), stats);
+    let parts = Parts { launcher: for_actors.clone(), registry: registry.clone(), gauge };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config), log.clone());
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
 
     let port = listener.local_addr().map_or(config.port, |address| address.port());
     let app = Data::new(App {
         tree: tree.clone(),
+        launcher: for_actors,
         registry: registry.clone(),
         stats,
         body_bytes_max: config.body_bytes_max,

@@ -32,6 +32,26 @@ pub struct Stats {
     pub create: Timer,
     /// A function's code taken over from the registry by an upload.
     pub pull: Timer,
+    /// Calls that found a sandbox; from asking for one to the head of the answer, as the next two.
+    pub warm: Timer,
+    /// Calls whose sandbox was made from a standby that lay ready.
+    pub standby: Timer,
+    /// Calls whose sandbox was forked for them.
+    pub forked: Timer,
+    /// The parts of these, of those calls that had them: looking the function up in the registry.
+    pub lookup: Timer,
+    /// Waiting, for a sandbox or in turns for what makes one.
+    pub queue: Timer,
+    /// Installing packages.
+    pub install: Timer,
+    /// Making a shell.
+    pub shell: Timer,
+    /// Forking an interpreter into it.
+    pub birth: Timer,
+    /// Loading the function's code.
+    pub import: Timer,
+    /// The function.
+    pub handler: Timer,
 }
 
 impl Stats {
@@ -52,6 +72,26 @@ impl Stats {
             if n > 0 {
                 map.insert(format!("{name}.cnt"), n);
                 map.insert(format!("{name}.ms-avg"), timer.total_us.load(Ordering::Relaxed) / n / 1000);
+            }
+        }
+        // Most of these are far below a millisecond.
+        let parts = [
+            ("start-warm", &self.warm),
+            ("start-standby", &self.standby),
+            ("start-forked", &self.forked),
+            ("part-pull", &self.lookup),
+            ("part-queue", &self.queue),
+            ("part-install", &self.install),
+            ("part-shell", &self.shell),
+            ("part-fork", &self.birth),
+            ("part-import", &self.import),
+            ("part-handler", &self.handler),
+        ];
+        for (name, timer) in parts {
+            let n = timer.n.load(Ordering::Relaxed);
+            if n > 0 {
+                map.insert(format!("{name}.cnt"), n);
+                map.insert(format!("{name}.us-avg"), timer.total_us.load(Ordering::Relaxed) / n);
             }
         }
         map

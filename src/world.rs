@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use actors::name::FunctionName;
-use actors::world::{self, Class, LaunchError, LocalFuture, MemoryReading, World};
+use actors::world::{self, Class, LaunchError, LocalFuture, Making, MemoryReading, Start, World};
 
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
-use crate::sandbox::launcher::{LambdaZygote, Launcher, Program, Sandbox, Standby};
+use crate::sandbox::launcher::{LambdaZygote, Launcher, Loading, Program, Sandbox, Standby};
 use crate::stats::Stats;
 
 /// The real one.
@@ -38,6 +38,20 @@ impl OlLauncher {
     pub fn new(launcher: Launcher, stats: &'static Stats) -> Self {
         Self { launcher, stats }
     }
+
+    /// Puts a function's code on a standby that lay ready; the request that needs it has it loaded.
+    ///
+    /// # Errors
+    /// As [`Launcher::adopt`].
+    pub fn adopt(
+        &self,
+        name: FunctionName,
+        standby: Standby,
+        code: &FunctionCode,
+    ) -> Result<Loading, LaunchError> {
+        let making = Making { start: Start::Standby, packages: Duration::ZERO };
+        self.launcher.adopt(standby, program(name, code), making)
+    }
 }
 
 impl world::Launcher<OlWorld> for OlLauncher {
@@ -56,11 +70,12 @@ impl world::Launcher<OlWorld> for OlLauncher {
         name: FunctionName,
         standby: Standby,
         code: FunctionCode,
+        making: Making,
     ) -> LocalFuture<Result<Sandbox, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.install(standby, &program(name, &code)).await?;
+            let sandbox = launcher.install(standby, program(name, &code), making).await?;
             stats.create.add(began.elapsed());
             Ok(sandbox)
         })
@@ -84,7 +99,7 @@ impl world::Launcher<OlWorld> for OlLauncher {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.spawn(&zygote, world::Code::class(&code), &program(name, &code)).await?;
+            let sandbox = launcher.spawn(&zygote, world::Code::class(&code), program(name, &code)).await?;
             stats.fork.add(began.elapsed());
             Ok(sandbox)
         })

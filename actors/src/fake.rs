@@ -13,8 +13,8 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, LaunchError, Launcher, LocalFuture, MemoryReading, Network, PoolLimits, Registry,
-    RegistryError, Sandbox, Standby, World, Zygote,
+    Class, Code, Gauge, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PoolLimits,
+    Registry, RegistryError, Sandbox, Standby, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -307,6 +307,7 @@ impl Launcher<FakeWorld> for Fake {
         _name: FunctionName,
         _standby: FakeStandby,
         code: FakeCode,
+        _making: Making,
     ) -> LocalFuture<Result<FakeSandbox, LaunchError>> {
         let world = self.clone();
         Box::pin(async move {

@@ -25,8 +25,8 @@ use crate::name::FunctionName;
 use crate::packages::{Packages, Require};
 use crate::pool::{Closed, Figures, Place, SharedPool};
 use crate::stats::{LambdaStatus, State, WorkerStats};
-use crate::world::{Code, LaunchError, Launcher, World};
-use crate::zygotes::{self, Acquire, Acquired, Loaded, Zygotes};
+use crate::world::{Code, LaunchError, Launcher, Making, World};
+use crate::zygotes::{self, Acquire, Acquired, Forkability, Loaded, Zygotes};
 
 /// There is new code. The supervisor has told the pool already.
 #[derive(Debug, Message)]
@@ -97,6 +97,13 @@ pub struct Services<W: World> {
     pub sandbox_bytes: u64,
     /// Counters of the worker.
     pub stats: Arc<WorkerStats>,
+}
+
+impl<W: World> Services<W> {
+    /// What a sandbox takes, if `measured` (0: not yet).
+    pub(crate) fn estimate(&self, measured: u64) -> u64 {
+        if measured > 0 { measured } else { self.sandbox_bytes }
+    }
 }
 
 impl<W: World> Clone for Services<W> {
@@ -178,7 +185,28 @@ impl<W: World> Lambda<W> {
         }
     }
 
+    /// Take in what came of sandboxes that requests have made for themselves.
+    fn hear(&mut self, ctx: &mut Context<Self>) {
+        match self.pool.0.take_news() {
+            Some(Ok(took)) => {
+                self.last_failure = None;
+                self.tell_load_time(took, ctx);
+                self.tend_later(Duration::ZERO, ctx);
+            }
+            Some(Err(error)) => self.launch_failed(error),
+            None => {}
+        }
+    }
+
+    fn launch_failed(&mut self, error: LaunchError) {
+        if self.last_failure.as_ref() != Some(&error) {
+            warn!(self.log, "failed to start a sandbox"; "error" => %error);
+        }
+        self.last_failure = Some(error);
+    }
+
     fn grow(&mut self, ctx: &mut Context<Self>) {
+        self.hear(ctx);
         let (places, look_again) = self.pool.0.reserve_growth(self.generation);
         if let Some(handle) = self.looking_again.take() {
             ctx.cancel_future(handle);
@@ -200,41 +228,44 @@ impl<W: World> Lambda<W> {
     }
 
     fn launch(&self, place: Place<W::Sandbox>, ctx: &mut Context<Self>) {
-        let measured = self.pool.0.idleness().sandbox_bytes;
-        let bytes = if measured > 0 { measured } else { self.services.sandbox_bytes };
-        let made = make(self.name.clone(), self.generation, self.code.clone(), bytes, self.services.clone());
+        let bytes = self.services.estimate(self.pool.0.idleness().sandbox_bytes);
         let generation = self.generation;
+        let made = make(self.name.clone(), generation, self.code.clone(), bytes, self.services.clone());
         ctx.spawn(made.into_actor(self).map(move |made, lambda, ctx| match made {
             Ok(Made { sandbox, _reservation, load_time }) => {
                 lambda.services.stats.sandboxes_started.bump();
                 lambda.last_failure = None;
                 place.fill(sandbox);
-                if let Some(took) = load_time {
-                    lambda.tell_load_time(generation, took, ctx);
+                if let Some(took) = load_time
+                    && generation == lambda.generation
+                {
+                    lambda.tell_load_time(took, ctx);
                 }
             }
             Err(error) => {
                 lambda.services.stats.launches_failed.bump();
-                if lambda.last_failure.as_ref() != Some(&error) {
-                    warn!(lambda.log, "failed to start a sandbox"; "error" => %error);
-                }
                 place.fail(&error);
-                lambda.last_failure = Some(error);
+                lambda.launch_failed(error);
             }
         }));
     }
 
     /// The zygotes may make one of this function, so that its next sandboxes need not load it.
-    fn tell_load_time(&self, generation: u64, took: Duration, ctx: &mut Context<Self>) {
-        if generation != self.generation {
-            return;
-        }
+    fn tell_load_time(&mut self, took: Duration, ctx: &mut Context<Self>) {
+        let generation = self.generation;
+        // Whoever had to load it has found no zygote.
+        self.pool.0.set_forkable(generation, false);
         let loaded = Loaded::<W> { name: self.name.clone(), generation, code: self.code.clone(), took };
         let told = self.services.zygotes.ask(loaded);
-        ctx.spawn(told.into_actor(self).map(move |unforkable, lambda, _ctx| {
+        ctx.spawn(told.into_actor(self).map(move |forkability, lambda, _ctx| {
+            if generation != lambda.generation {
+                return;
+            }
             // No answer: the zygotes are being restarted. The next sandbox is as good an occasion.
-            if generation == lambda.generation {
-                lambda.unforkable = unforkable.unwrap_or_default();
+            match forkability.unwrap_or(Forkability::None) {
+                Forkability::Ready => lambda.pool.0.set_forkable(generation, true),
+                Forkability::Never(reason) => lambda.unforkable = Some(reason),
+                Forkability::None => {}
             }
         }));
     }
@@ -329,6 +360,7 @@ async fn make<W: World>(
         LaunchError::Failed(format!("{what} took more than {} s", limit.as_secs()))
     };
 
+    let began = Instant::now();
     if !code.packages().is_empty() {
         let require = services.packages.ask(Require { packages: code.packages().to_vec() });
         timeout(REQUIRE_TIME_MAX, require)
@@ -336,6 +368,7 @@ async fn make<W: World>(
             .map_err(|_| late("installing packages", REQUIRE_TIME_MAX))?
             .map_err(|_| gone("package manager"))??;
     }
+    let packages = began.elapsed();
     let reservation = match services.ledger.try_reserve(bytes) {
         Some(reservation) => reservation,
         // Bounded by the evictor.
@@ -351,14 +384,14 @@ async fn make<W: World>(
         .await
         .map_err(|_| late("preparing a sandbox", ACQUIRE_TIME_MAX))?
         .map_err(|_| gone("zygotes"))??;
-    let standby = match acquired {
+    let (standby, start) = match acquired {
         Acquired::Sandbox(sandbox) => {
             return Ok(Made { sandbox, _reservation: reservation, load_time: None });
         }
-        Acquired::Standby(standby) => standby,
+        Acquired::Standby(standby, start) => (standby, start),
     };
     let began = Instant::now();
-    let install = services.launcher.install(name.clone(), standby, code.clone());
+    let install = services.launcher.install(name, standby, code, Making { start, packages });
     let sandbox = timeout(INSTALL_TIME_MAX, install).await.map_err(|_| {
         LaunchError::Load(format!("importing the function took more than {} s", INSTALL_TIME_MAX.as_secs()))
     })??;
@@ -443,7 +476,8 @@ impl<W: World> Handler<Retire> for Lambda<W> {
 impl<W: World> Handler<Status> for Lambda<W> {
     type Result = actix::MessageResult<Status>;
 
-    fn handle(&mut self, _: Status, _ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: Status, ctx: &mut Context<Self>) -> Self::Result {
+        self.hear(ctx);
         actix::MessageResult(self.status())
     }
 }

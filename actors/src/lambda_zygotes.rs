@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::name::FunctionName;
 use crate::world::LaunchError;
+use crate::zygotes::Forkability;
 
 /// How long the import must take: less than this is not worth the 2 MB and the processes that a zygote takes. A fork of
 /// a zygote costs about as much as one of a standby, so nothing else is saved.
@@ -161,13 +162,13 @@ impl<Z: Clone> LambdaZygotes<Z> {
         }
     }
 
-    /// Why the function's module must not be forked, if that is so.
-    pub(crate) fn barren(&self, name: &FunctionName, generation: u64) -> Option<&str> {
-        match self.by_name.get(name) {
-            Some(Entry { generation: of, stage: Stage::Barren(reason), .. }) if *of == generation => {
-                Some(reason)
-            }
-            _ => None,
+    /// What there is of the function's zygote.
+    pub(crate) fn forkability(&self, name: &FunctionName, generation: u64) -> Forkability {
+        let entry = self.by_name.get(name).filter(|entry| entry.generation == generation);
+        match entry.map(|entry| &entry.stage) {
+            Some(Stage::Growing(_)) => Forkability::Ready,
+            Some(Stage::Barren(reason)) => Forkability::Never(reason.clone()),
+            Some(Stage::Watched | Stage::Sprouting) | None => Forkability::None,
         }
     }
 
@@ -234,6 +235,7 @@ mod tests {
         assert_eq!(zygotes.find(&function, 1, now), None);
         assert_eq!(zygotes.sprouted(&function, 1, Ok(7), now), None);
         assert_eq!(zygotes.find(&function, 1, now), Some(7));
+        assert_eq!(zygotes.forkability(&function, 1), Forkability::Ready);
         assert!(zygotes.loaded(&name("g"), 1, LONG, false, now), "each request pays it");
     }
 
@@ -254,10 +256,10 @@ mod tests {
         let (now, function) = (Instant::now(), name("f"));
         assert!(zygotes.loaded(&function, 1, LONG, false, now));
         zygotes.sprouted(&function, 1, Err(LaunchError::Unsupported("threads".into())), now);
-        assert_eq!(zygotes.barren(&function, 1), Some("threads"));
+        assert_eq!(zygotes.forkability(&function, 1), Forkability::Never("threads".into()));
         assert!(!zygotes.loaded(&function, 1, LONG, false, now + RETRY_PAUSE_MAX));
         assert!(zygotes.loaded(&function, 2, LONG, false, now));
-        assert_eq!(zygotes.barren(&function, 2), None);
+        assert_eq!(zygotes.forkability(&function, 2), Forkability::None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,6 +25,7 @@ pub mod backoff;
 pub mod evictor;
 #[cfg(test)]
 mod fake;
+pub mod first;
 pub mod lambda;
 pub mod lambda_zygotes;
 pub mod latency;
@@ -34,6 +35,7 @@ pub mod name;
 pub mod packages;
 pub mod pool;
 pub mod router;
+pub mod shelves;
 pub mod stats;
 pub mod supervisor;
 pub mod watcher;

@@ -27,6 +27,9 @@
 //!   gets one of its own.
 //! * There are fewer than `min_warm`.
 //!
+//! A request that is the reason for one may make it itself ([`Ticket::claim`]): then nobody else does, and nobody
+//! else gets it.
+//!
 //! Always within `max_instances`, which counts sandboxes that still serve an old generation, too: whoever
 //! sets it to 1 means it. After a launch has failed, growth pauses, from [`GROWTH_PAUSE`] doubling.
 
@@ -218,6 +221,13 @@ struct Pool<S, T> {
     /// Being made; `starting_old` for older generations, to be dropped when they arrive.
     starting: usize,
     starting_old: usize,
+    /// Of `starting`, those that a request makes for itself: they are not for those who wait.
+    claimed: usize,
+    /// What came of the last one that was made without the lambda, until it has heard of it.
+    /// A success: how long the function took to load.
+    news: Option<Result<Duration, LaunchError>>,
+    /// The lambda has a zygote that has the function loaded, of which it makes sandboxes.
+    forkable: bool,
 
     waiters: VecDeque<Waiter<T>>,
     next_waiter: u64,
@@ -337,6 +347,9 @@ impl<S, T> Pool<S, T> {
             freezing: 0,
             starting: 0,
             starting_old: 0,
+            claimed: 0,
+            news: None,
+            forkable: false,
             waiters: VecDeque::new(),
             next_waiter: 0,
             prestart: 0,
@@ -368,6 +381,11 @@ impl<S, T> Pool<S, T> {
         self.limits.max_instances.saturating_sub(self.total())
     }
 
+    /// Those that are being made for whoever waits longest.
+    fn starting_for_waiters(&self) -> usize {
+        self.starting - self.claimed
+    }
+
     /// Sandboxes that come home to this generation.
     fn servers(&self) -> usize {
         self.live() - self.draining
@@ -390,7 +408,7 @@ impl<S, T> Pool<S, T> {
     /// A place in the queue, and whether the lambda must be woken. Those for whom a sandbox can be made do
     /// not count as waiting for a busy one, which is what `queue_length_max` bounds.
     fn enqueue(&mut self, now: Instant, reach: T) -> Result<(u64, bool), Refusal> {
-        let coming = self.room() + self.starting;
+        let coming = self.room() + self.starting_for_waiters();
         if self.waiters.len() >= self.limits.queue_length_max.saturating_add(coming) {
             self.n_refused += 1;
             return Err(Refusal::QueueFull);
@@ -401,6 +419,24 @@ impl<S, T> Pool<S, T> {
         let paused = self.growth_pause.waits_until(now).is_some();
         let wake = self.room() > 0 && (!self.watched || (!paused && self.estimated_shortfall() > 0));
         Ok((id, wake))
+    }
+
+    /// Whether a sandbox should be made for this waiter now, and nobody does yet. Those before it come first.
+    fn may_claim(&self, id: u64, generation: u64, now: Instant) -> bool {
+        self.closed.is_none()
+            && generation == self.generation
+            && self.waiters.front().is_some_and(|waiter| waiter.id == id)
+            && !self.forkable
+            && self.growth_pause.waits_until(now).is_none()
+            && self.room() > 0
+            && self.estimated_shortfall() > 0
+    }
+
+    /// This waiter makes its sandbox itself.
+    fn claim(&mut self, id: u64) {
+        self.give_up_place(id);
+        self.starting += 1;
+        self.claimed += 1;
     }
 
     fn give_up_place(&mut self, id: u64) -> bool {
@@ -447,7 +483,7 @@ impl<S, T> Pool<S, T> {
     /// Sandboxes that are missing by what is known about the service time.
     fn estimated_shortfall(&self) -> usize {
         let n_waiters = self.waiters.len();
-        let unattended = n_waiters.saturating_sub(self.starting);
+        let unattended = n_waiters.saturating_sub(self.starting_for_waiters());
         if unattended == 0 {
             return 0;
         }
@@ -469,7 +505,7 @@ impl<S, T> Pool<S, T> {
             return 0;
         }
         let n_aged = self.waiters.partition_point(|waiter| waiter.queued_at + WAIT_TARGET <= now);
-        n_aged.saturating_sub(self.starting)
+        n_aged.saturating_sub(self.starting_for_waiters())
     }
 
     /// Since when a request waits and no sandbox has come home.
@@ -501,7 +537,7 @@ impl<S, T> Pool<S, T> {
             self.prestart = 0;
         }
         // The first one for whom nothing is being made.
-        let unattended = self.waiters.get(self.starting).filter(|_| self.room() > 0);
+        let unattended = self.waiters.get(self.starting_for_waiters()).filter(|_| self.room() > 0);
         self.watched = unattended.is_some();
         let look_again = match (unattended, self.stalled_since()) {
             // With nothing live, the arrival of the probe, or its failure, is what to wait for.
@@ -515,18 +551,19 @@ impl<S, T> Pool<S, T> {
         Growth { n_start, look_again }
     }
 
-    /// A place that was reserved by [`plan_growth`](Self::plan_growth) is given back.
-    fn unreserve(&mut self, generation: u64) {
+    /// A place that was reserved by [`plan_growth`](Self::plan_growth) or [`claim`](Self::claim) is given back.
+    fn unreserve(&mut self, generation: u64, claimed: bool) {
         if generation == self.generation {
             self.starting -= 1;
+            self.claimed -= usize::from(claimed);
         } else {
             self.starting_old -= 1;
         }
     }
 
     /// A sandbox has arrived in the place reserved for it; it counts as busy until it is checked in.
-    fn arrive(&mut self, generation: u64, now: Instant) {
-        self.unreserve(generation);
+    fn arrive(&mut self, generation: u64, claimed: bool, now: Instant) {
+        self.unreserve(generation, claimed);
         self.n_cold_starts += 1;
         self.last_used = Some(now);
         if generation == self.generation {
@@ -542,10 +579,15 @@ impl<S, T> Pool<S, T> {
     }
 
     /// No sandbox will arrive in a reserved place. Gives back the waiters that have nothing left to wait for.
-    fn fail(&mut self, generation: u64, error: &LaunchError, now: Instant) -> Vec<Waiter<T>> {
-        self.unreserve(generation);
+    fn fail(&mut self, generation: u64, claimed: bool, error: &LaunchError, now: Instant) -> Vec<Waiter<T>> {
+        self.unreserve(generation, claimed);
+        let may_come_back = matches!(error, LaunchError::Resources(_));
+        self.n_refused += u64::from(claimed && !may_come_back);
         if generation != self.generation {
             return Vec::new();
+        }
+        if claimed {
+            self.news = Some(Err(error.clone()));
         }
         let alone = self.servers() == 0;
         match error {
@@ -592,6 +634,9 @@ impl<S, T> Pool<S, T> {
         self.draining = self.busy + self.freezing;
         self.starting_old += self.starting;
         self.starting = 0;
+        self.claimed = 0;
+        self.news = None;
+        self.forkable = false;
         self.prewarm_suspended = false;
         self.growth_pause.succeeded();
         self.watched = false;
@@ -804,15 +849,13 @@ impl<S: Sandbox> SharedPool<S> {
                     return match queued {
                         Err(refusal) => Leasing::Refused(refusal),
                         Ok((id, wake)) => {
-                            if wake {
-                                self.0.growth_wanted.notify_one();
-                            }
                             let shared = Arc::clone(&self.0);
                             Leasing::Queued(Ticket {
                                 shared,
                                 id,
                                 deadline,
                                 handover: Some(handover),
+                                wake,
                                 sleep: None,
                             })
                         }
@@ -897,8 +940,22 @@ impl<S: Sandbox> SharedPool<S> {
     /// Reserve places for the sandboxes that should be made now, of this generation, and say when to ask again.
     pub(crate) fn reserve_growth(&self, generation: u64) -> (Vec<Place<S>>, Option<Duration>) {
         let growth = self.0.lock().plan_growth(generation, Instant::now());
-        let place = || Place { shared: Arc::clone(&self.0), generation, open: true };
+        let place = || Place { shared: Arc::clone(&self.0), generation, claimed: false, open: true };
         ((0..growth.n_start).map(|_| place()).collect(), growth.look_again)
+    }
+
+    /// What came of the last sandbox that a request has made for itself, if the lambda has not heard of it yet.
+    pub(crate) fn take_news(&self) -> Option<Result<Duration, LaunchError>> {
+        self.0.lock().news.take()
+    }
+
+    /// From now on the lambda is to make sandboxes of this generation, or requests may do it themselves again: a fork of
+    /// an interpreter that has the function loaded is better than a standby that has not.
+    pub(crate) fn set_forkable(&self, generation: u64, forkable: bool) {
+        let mut pool = self.0.lock();
+        if generation == pool.generation {
+            pool.forkable = forkable;
+        }
     }
 
     /// Freeze and release what has been idle for long enough, drop what has died. Says when to come back.
@@ -1083,6 +1140,12 @@ impl<S: Sandbox> Lease<S> {
         shared.settle(onward, self.generation, now);
     }
 
+    /// Nothing was asked of it.
+    pub fn put_back(self) {
+        let (shared, generation) = (Arc::clone(&self.shared), self.generation);
+        shared.bring_home(self.into_sandbox(), generation, false, Instant::now());
+    }
+
     /// The sandbox must not be used again.
     pub fn discard(mut self, why: Discard) {
         self.end(Some(why));
@@ -1160,8 +1223,7 @@ impl<S: Sandbox> Handover<S> {
 impl<S: Sandbox> Drop for Handover<S> {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
-            let (shared, generation) = (Arc::clone(&lease.shared), lease.generation);
-            shared.bring_home(lease.into_sandbox(), generation, false, Instant::now());
+            lease.put_back();
         }
     }
 }
@@ -1172,7 +1234,43 @@ pub struct Ticket<S: Sandbox> {
     id: u64,
     deadline: Instant,
     handover: Option<oneshot::Receiver<Result<Handover<S>, Refusal>>>,
+    /// The lambda has to be woken when this one begins to wait: not before, since it may [`claim`](Self::claim).
+    wake: bool,
     sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: Sandbox> Ticket<S> {
+    /// Give up waiting and make the sandbox oneself: if one is due for this request, and `at_hand` has what it takes,
+    /// which is asked under the pool's lock (with the estimate of the sandbox's memory) and so has to be quick.
+    ///
+    /// # Errors
+    /// When it is not to be; then this waits as if nothing had been asked.
+    pub(crate) fn claim<T>(
+        mut self,
+        generation: u64,
+        at_hand: impl FnOnce(u64) -> Option<T>,
+    ) -> Result<(Place<S>, T), Self> {
+        let found = {
+            let mut pool = self.shared.lock();
+            let found = if pool.may_claim(self.id, generation, Instant::now()) {
+                at_hand(pool.sandbox_bytes as u64)
+            } else {
+                None
+            };
+            if found.is_some() {
+                pool.claim(self.id);
+            }
+            found
+        };
+        match found {
+            Some(thing) => {
+                self.handover = None;
+                let shared = Arc::clone(&self.shared);
+                Ok((Place { shared, generation, claimed: true, open: true }, thing))
+            }
+            None => Err(self),
+        }
+    }
 }
 
 impl<S: Sandbox> Future for Ticket<S> {
@@ -1180,6 +1278,9 @@ impl<S: Sandbox> Future for Ticket<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ticket = self.get_mut();
+        if mem::take(&mut ticket.wake) {
+            ticket.shared.growth_wanted.notify_one();
+        }
         let handover = ticket.handover.as_mut().expect("a ticket is not polled after it has ended");
         if let Poll::Ready(answer) = Pin::new(handover).poll(cx) {
             ticket.handover = None;
@@ -1237,17 +1338,33 @@ impl<S: Sandbox> fmt::Debug for Ticket<S> {
 pub(crate) struct Place<S: Sandbox> {
     shared: Arc<Shared<S>>,
     generation: u64,
+    /// The sandbox is for the request that makes it.
+    claimed: bool,
     open: bool,
 }
 
 impl<S: Sandbox> Place<S> {
+    /// The sandbox is there, and stays with the request that has made it. That took `waited`; to load the function, a
+    /// part of it, `load_time`.
+    pub(crate) fn lease(mut self, sandbox: S, waited: Duration, load_time: Duration) -> Lease<S> {
+        self.open = false;
+        {
+            let mut pool = self.shared.lock();
+            pool.arrive(self.generation, self.claimed, Instant::now());
+            pool.news = Some(Ok(load_time));
+        }
+        // The lambda has a sandbox to see to from now on; and perhaps others wait.
+        self.shared.growth_wanted.notify_one();
+        Lease::new(&self.shared, sandbox, self.generation, waited)
+    }
+
     /// The sandbox is there.
     pub(crate) fn fill(mut self, sandbox: S) {
         self.open = false;
         let now = Instant::now();
         let onward = {
             let mut pool = self.shared.lock();
-            pool.arrive(self.generation, now);
+            pool.arrive(self.generation, self.claimed, now);
             pool.check_in(sandbox, self.generation, false, now)
         };
         self.shared.settle(onward, self.generation, now);
@@ -1260,7 +1377,7 @@ impl<S: Sandbox> Place<S> {
     /// There will be none.
     pub(crate) fn fail(mut self, error: &LaunchError) {
         self.open = false;
-        let waiters = self.shared.lock().fail(self.generation, error, Instant::now());
+        let waiters = self.shared.lock().fail(self.generation, self.claimed, error, Instant::now());
         refuse(waiters, &Refusal::Launch(error.clone()));
         // The lambda's next look may be needed to honour the pause.
         self.shared.growth_wanted.notify_one();
@@ -1270,8 +1387,9 @@ impl<S: Sandbox> Place<S> {
 impl<S: Sandbox> Drop for Place<S> {
     fn drop(&mut self) {
         if self.open {
-            self.shared.lock().unreserve(self.generation);
-            self.shared.wake_if_short();
+            self.shared.lock().unreserve(self.generation, self.claimed);
+            // Those who wait may have waited for this one, without anybody watching the clock.
+            self.shared.growth_wanted.notify_one();
         }
     }
 }

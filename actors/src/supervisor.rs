@@ -30,6 +30,7 @@ use slog::{Logger, error, info, o, warn};
 use tokio::time::{Instant, timeout};
 
 use crate::evictor::{Evictor, Ledger, Surroundings};
+use crate::first::AtHand;
 use crate::lambda::{self, Assignment, Lambda, Services};
 use crate::link::Link;
 use crate::monitor::{Child, Down, Exit, Monitor, RestartBudget, Spent};
@@ -37,10 +38,11 @@ use crate::name::FunctionName;
 use crate::packages::Packages;
 use crate::pool::{Closed, SharedPool};
 use crate::router::{Route, Router, Routes};
+use crate::shelves::SharedShelves;
 use crate::stats::{LambdaStatus, State, WorkerStats};
 use crate::watcher::{Noticed, RegistryWatcher};
 use crate::world::{Code, World};
-use crate::zygotes::{self, Zygotes, ZygotesConfig};
+use crate::zygotes::{self, Standbys, Zygotes, ZygotesConfig};
 
 /// How are all lambdas? Sorted by name.
 #[derive(Debug, Message)]
@@ -122,6 +124,8 @@ pub struct Tree<W: World> {
     pub evictor: Link<Evictor<W>>,
     /// [`Require`](crate::packages::Require).
     pub packages: Link<Packages>,
+    /// What a request needs to make its sandbox itself.
+    pub at_hand: AtHand<W>,
     /// Counters of the worker.
     pub stats: Arc<WorkerStats>,
 }
@@ -136,6 +140,7 @@ impl<W: World> Clone for Tree<W> {
             zygotes: self.zygotes.clone(),
             evictor: self.evictor.clone(),
             packages: self.packages.clone(),
+            at_hand: self.at_hand.clone(),
             stats: Arc::clone(&self.stats),
         }
     }
@@ -153,6 +158,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         config,
         parts,
         ledger: Ledger::default(),
+        standbys: SharedShelves::new(config.zygotes.shelf_limits()),
         routes: Routes::default(),
         stats: Arc::new(WorkerStats::default()),
         arbiters: (0..config.n_arbiters).map(|_| Arbiter::new()).collect(),
@@ -165,6 +171,8 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
     let evictor = Link::new(nursery.evictor(1, zygotes.clone()));
     let watcher = Link::new(nursery.watcher(1));
     let router = Link::new(nursery.router(1, watcher.clone()));
+    let at_hand =
+        AtHand::new(nursery.standbys.clone(), nursery.lambda_services(&packages, &zygotes, &evictor));
     let tree = Tree {
         routes: nursery.routes.clone(),
         supervisor,
@@ -173,6 +181,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         zygotes,
         evictor,
         packages,
+        at_hand,
         stats: Arc::clone(&nursery.stats),
     };
     let service = || Service { incarnation: 1, budget: RestartBudget::default() };
@@ -196,6 +205,7 @@ struct Nursery<W: World> {
     config: Config,
     parts: Parts<W>,
     ledger: Ledger,
+    standbys: Standbys<W>,
     routes: Routes<W>,
     stats: Arc<WorkerStats>,
     arbiters: Vec<Arbiter>,
@@ -220,6 +230,7 @@ impl<W: World> Nursery<W> {
         Zygotes::new(
             self.parts.launcher.clone(),
             self.config.zygotes,
+            self.standbys.clone(),
             Arc::clone(&self.stats),
             self.log_of("zygotes"),
             self.monitor(Child::Zygotes, incarnation),
@@ -252,6 +263,23 @@ impl<W: World> Nursery<W> {
     fn router(&self, incarnation: u64, watcher: Link<RegistryWatcher<W>>) -> Addr<Router<W>> {
         let monitor = self.monitor(Child::Router, incarnation);
         Router::new(self.routes.clone(), watcher, self.log_of("router"), monitor).start()
+    }
+
+    fn lambda_services(
+        &self,
+        packages: &Link<Packages>,
+        zygotes: &Link<Zygotes<W>>,
+        evictor: &Link<Evictor<W>>,
+    ) -> Services<W> {
+        Services {
+            launcher: self.parts.launcher.clone(),
+            packages: packages.clone(),
+            zygotes: zygotes.clone(),
+            evictor: evictor.clone(),
+            ledger: self.ledger.clone(),
+            sandbox_bytes: self.config.sandbox_bytes,
+            stats: Arc::clone(&self.stats),
+        }
     }
 
     fn lambda(&self, incarnation: u64, assignment: Assignment<W>, services: Services<W>) -> Addr<Lambda<W>> {
@@ -394,15 +422,8 @@ impl<W: World> Supervisor<W> {
             rejected: entry.rejected.clone(),
             pool: pool.clone(),
         };
-        let services = Services {
-            launcher: self.nursery.parts.launcher.clone(),
-            packages: self.tree.packages.clone(),
-            zygotes: self.tree.zygotes.clone(),
-            evictor: self.tree.evictor.clone(),
-            ledger: self.nursery.ledger.clone(),
-            sandbox_bytes: self.nursery.config.sandbox_bytes,
-            stats: Arc::clone(&self.nursery.stats),
-        };
+        let services =
+            self.nursery.lambda_services(&self.tree.packages, &self.tree.zygotes, &self.tree.evictor);
         let addr = self.nursery.lambda(incarnation, assignment, services);
         let route =
             Route { name: name.clone(), pool: pool.clone(), lambda: Some(addr.clone()), code, generation };

@@ -116,12 +116,13 @@ pub trait Zygote: Clone + Send + Unpin + 'static {
 pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
     /// A confined interpreter of this class, forked from the root zygote. Takes about 2 ms.
     fn prepare(&self, class: Class) -> LocalFuture<Result<W::Standby, LaunchError>>;
-    /// Give a standby its function's code. `invocation` waits meanwhile.
+    /// Give a standby its function's code. `making` is what was done for it before.
     fn install(
         &self,
         name: FunctionName,
         standby: W::Standby,
         code: W::Code,
+        making: Making,
     ) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
     /// A zygote that has the function loaded. [`LaunchError::Unsupported`]: what it has loaded must not be forked.
     fn sprout(&self, name: FunctionName, code: W::Code) -> LocalFuture<Result<W::Zygote, LaunchError>>;
@@ -132,6 +133,24 @@ pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
         zygote: W::Zygote,
         code: W::Code,
     ) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
+}
+
+/// What a sandbox is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// A standby that lay ready.
+    Standby,
+    /// One that was prepared for it.
+    Forked,
+}
+
+/// What was done for a sandbox before it got its function's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Making {
+    /// What it is made from.
+    pub start: Start,
+    /// How long its packages took.
+    pub packages: Duration,
 }
 
 /// Why there is no sandbox.

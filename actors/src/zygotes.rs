@@ -1,21 +1,21 @@
 //! The interpreters that are forked, and the standbys forked from them.
 //!
-//! A standby is made in about 2 ms and handed out in none, so some wait ready. How many: per class a
-//! target, [`ZygotesConfig::standbys`] for the default class and none for the others to begin with. Each
-//! time one is asked for and none is there, the target doubles (at least to 1), up to
-//! [`ZygotesConfig::standbys_max`]; after each [`SHRINK_AFTER`] without a request it halves again, towards
-//! where it began. Refilling happens off the path, one at a time, so that a burst of requests finds the
-//! machine's cores for itself; it pauses after failures.
+//! A standby is made in some milliseconds and handed out in none, so some wait ready on
+//! [shelves](crate::shelves), which say how many. This actor fills them, off the path of requests: a moment after
+//! one was taken and one at a time, so that the request finds the machine's cores for itself; but at once, and
+//! several together, when a burst has emptied a shelf by half. It pauses after failures.
 //!
-//! Whoever finds none waits for one that is prepared on demand, at most [`ON_DEMAND_MAX`] at once.
+//! Requests take standbys from the shelves themselves. When there is none, their lambda asks here and waits: what is
+//! made next is for whoever has waited longest, whatever it was begun for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
 use std::time::Duration;
 
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, SpawnHandle,
-    WrapFuture, fut,
+    StreamHandler, WrapFuture, fut,
 };
+use futures_util::stream;
 use slog::{Logger, debug, info, warn};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -25,8 +25,12 @@ use crate::backoff::Backoff;
 use crate::lambda_zygotes::LambdaZygotes;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
+use crate::shelves::{SharedShelves, ShelfLimits, Wanted};
 use crate::stats::WorkerStats;
-use crate::world::{Class, Code, LaunchError, Launcher, LocalFuture, Standby, World, Zygote};
+use crate::world::{Class, Code, LaunchError, Launcher, LocalFuture, Start, World, Zygote};
+
+/// The shelves of a world.
+pub type Standbys<W> = SharedShelves<Class, <W as World>::Standby>;
 
 /// Hand out what a sandbox of this function can be made of.
 pub struct Acquire<W: World> {
@@ -40,8 +44,8 @@ pub struct Acquire<W: World> {
 
 /// What a sandbox is made of.
 pub enum Acquired<W: World> {
-    /// An interpreter that has to load the function.
-    Standby(W::Standby),
+    /// An interpreter that has to load the function, and whether it lay ready.
+    Standby(W::Standby, Start),
     /// A fork of the function's own zygote: the sandbox itself.
     Sandbox(W::Sandbox),
 }
@@ -50,8 +54,18 @@ impl<W: World> Message for Acquire<W> {
     type Result = Result<Acquired<W>, LaunchError>;
 }
 
-/// A sandbox has loaded a function: it may be worth a zygote. The answer, when that is decided, is why the function's
-/// module must not be forked, if that is so.
+/// What there is of a lambda's zygote.
+#[derive(Debug, Clone, PartialEq, Eq, actix::MessageResponse)]
+pub enum Forkability {
+    /// It waits to be forked.
+    Ready,
+    /// There is none now.
+    None,
+    /// What the function's module has made must not be forked; the text says what that is.
+    Never(String),
+}
+
+/// A sandbox has loaded a function: it may be worth a zygote. The answer comes when that is decided and done.
 pub struct Loaded<W: World> {
     /// Of the function.
     pub name: FunctionName,
@@ -64,7 +78,7 @@ pub struct Loaded<W: World> {
 }
 
 impl<W: World> Message for Loaded<W> {
-    type Result = Option<String>;
+    type Result = Forkability;
 }
 
 /// Give up standbys that wait: memory is tight. The answer is how many there were.
@@ -89,13 +103,26 @@ pub struct ZygotesConfig {
     pub default_class: Class,
     /// Standbys of the default class that wait when nothing is asked for.
     pub standbys: usize,
-    /// Standbys of any one class that wait at most; each takes about 1.5 MB.
+    /// Standbys of any one class that wait at most; each takes about 2.5 MB.
     pub standbys_max: usize,
 }
 
-/// Standbys prepared on demand at once: forks of one zygote queue up behind each other in the kernel, so
-/// that more at once would only make each slower.
+impl ZygotesConfig {
+    /// The bounds of the shelves. Classes are few; two that are used as hard as may be have room.
+    #[must_use]
+    pub fn shelf_limits(&self) -> ShelfLimits {
+        ShelfLimits { each_max: self.standbys_max, total_max: 2 * self.standbys_max }
+    }
+}
+
+/// Standbys prepared at once while somebody waits for them: forks of one zygote queue up behind each other in the
+/// kernel, so that more at once would only make each slower.
 pub const ON_DEMAND_MAX: usize = 8;
+/// Standbys prepared at once to fill a shelf that a burst has emptied: making one is a chain of steps in several
+/// processes, so that fewer leave cores idle.
+pub const URGENT_MAX: usize = 4;
+/// How long refilling waits after one was taken, if it is not urgent: about as long as the first call takes.
+pub const REFILL_DELAY: Duration = Duration::from_millis(2);
 /// Requests for a standby that may wait; as many launches as a burst of new sandboxes can use within the
 /// time that a request waits, at 500 a second.
 pub const QUEUE_LENGTH_MAX: usize = 5_000;
@@ -105,8 +132,6 @@ pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const PREPARE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a lambda's zygote may take to load its function: as long as a sandbox may.
 pub const SPROUT_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long nothing is asked for before a target shrinks.
-pub const SHRINK_AFTER: Duration = Duration::from_secs(30);
 /// The pause after a failed refill; it doubles up to [`REFILL_PAUSE_MAX`].
 pub const REFILL_PAUSE: Duration = Duration::from_millis(200);
 /// See [`REFILL_PAUSE`].
@@ -118,10 +143,10 @@ pub const PRESSURE_PAUSE: Duration = Duration::from_secs(2);
 pub struct Zygotes<W: World> {
     launcher: W::Launcher,
     config: ZygotesConfig,
-    shelves: HashMap<Class, Shelf<W::Standby>>,
-    queue: VecDeque<Customer<W::Standby>>,
-    n_on_demand: usize,
-    refilling: bool,
+    standbys: Standbys<W>,
+    queues: HashMap<Class, VecDeque<Customer<W::Standby>>>,
+    n_waiting: usize,
+    n_customers: u64,
     refill_pause: Backoff,
     not_before: Option<Instant>,
     next_refill: Option<SpawnHandle>,
@@ -132,37 +157,35 @@ pub struct Zygotes<W: World> {
     _monitor: Monitor,
 }
 
-/// The standbys of one class.
-struct Shelf<T> {
-    ready: Vec<T>,
-    target: usize,
-    least: usize,
-    last_asked: Instant,
+struct Customer<T> {
+    /// Counts up with those who came.
+    number: u64,
+    deadline: Instant,
+    reach: oneshot::Sender<Result<(T, Start), LaunchError>>,
 }
 
-struct Customer<T> {
-    class: Class,
-    deadline: Instant,
-    reach: oneshot::Sender<Result<T, LaunchError>>,
-}
+/// Something was taken from the shelves.
+struct Taken;
 
 impl<W: World> Zygotes<W> {
-    /// Owns none yet; begins to fill up as soon as it runs.
+    /// Begins to fill the shelves as soon as it runs; what a predecessor has left there is kept.
     #[must_use]
     pub fn new(
         launcher: W::Launcher,
         config: ZygotesConfig,
+        standbys: Standbys<W>,
         stats: Arc<WorkerStats>,
         log: Logger,
         monitor: Monitor,
     ) -> Self {
+        standbys.forget_makings();
         Self {
             launcher,
             config,
-            shelves: HashMap::new(),
-            queue: VecDeque::new(),
-            n_on_demand: 0,
-            refilling: false,
+            standbys,
+            queues: HashMap::new(),
+            n_waiting: 0,
+            n_customers: 0,
             refill_pause: Backoff::new(REFILL_PAUSE, REFILL_PAUSE_MAX),
             not_before: None,
             next_refill: None,
@@ -174,40 +197,86 @@ impl<W: World> Zygotes<W> {
         }
     }
 
-    fn shelf(&mut self, class: Class) -> &mut Shelf<W::Standby> {
-        let least = if class == self.config.default_class { self.config.standbys } else { 0 };
-        self.shelves.entry(class).or_insert_with(|| Shelf {
-            ready: Vec::new(),
-            target: least,
-            least,
-            last_asked: Instant::now(),
-        })
+    /// Prepare for those who wait, then for the shelves, as many at once as may be.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        while self.standbys.n_making() < ON_DEMAND_MAX {
+            let Some(class) = self.unattended() else { break };
+            self.make(class, ctx);
+        }
+        self.refill(ctx);
     }
 
-    /// Prepare for those who wait, as many at once as may be.
-    fn serve_queue(&mut self, ctx: &mut Context<Self>) {
-        while self.n_on_demand < ON_DEMAND_MAX {
-            let Some(customer) = self.queue.pop_front() else { return };
-            if customer.reach.is_closed() {
-                continue;
-            }
-            if customer.deadline <= Instant::now() {
-                let late = LaunchError::Resources("no standby became ready in time".into());
-                let _ = customer.reach.send(Err(late));
-                continue;
-            }
-            self.n_on_demand += 1;
-            let made = self.prepare(customer.class);
-            ctx.spawn(made.into_actor(self).map(move |made, zygotes, ctx| {
-                zygotes.n_on_demand -= 1;
-                // Whoever asked may have gone; then the standby is the next one's.
-                if let Err(Ok(standby)) = customer.reach.send(made) {
-                    zygotes.stock(customer.class, standby);
+    /// The class of the one who has waited longest of those for whom none is being made.
+    fn unattended(&mut self) -> Option<Class> {
+        let now = Instant::now();
+        for queue in self.queues.values_mut() {
+            while let Some(customer) = queue.front() {
+                let late = customer.deadline <= now;
+                if !late && !customer.reach.is_closed() {
+                    break;
                 }
-                zygotes.serve_queue(ctx);
-                zygotes.refill(ctx);
-            }));
+                let Some(customer) = queue.pop_front() else { break };
+                self.n_waiting -= 1;
+                if late {
+                    let late = LaunchError::Resources("no standby became ready in time".into());
+                    let _ = customer.reach.send(Err(late));
+                }
+            }
         }
+        self.queues.retain(|_, queue| !queue.is_empty());
+        self.queues
+            .iter()
+            .filter_map(|(class, queue)| {
+                let first = queue.get(self.standbys.n_making_of(class))?;
+                Some((first.number, *class))
+            })
+            .min_by_key(|(number, _)| *number)
+            .map(|(_, class)| class)
+    }
+
+    fn make(&mut self, class: Class, ctx: &mut Context<Self>) {
+        self.standbys.begin(&class);
+        let made = self.prepare(class);
+        ctx.spawn(made.into_actor(self).map(move |made, zygotes, ctx| {
+            zygotes.standbys.end(&class);
+            match made {
+                Ok(standby) => {
+                    zygotes.refill_pause.succeeded();
+                    zygotes.deliver(class, standby);
+                }
+                Err(error) => {
+                    zygotes.refill_pause.failed(Instant::now());
+                    while let Some(customer) = zygotes.next_customer(class) {
+                        if customer.reach.send(Err(error.clone())).is_ok() {
+                            break;
+                        }
+                    }
+                }
+            }
+            zygotes.work(ctx);
+        }));
+    }
+
+    /// To the one who has waited longest; if nobody waits, or all have gone, onto the shelf.
+    fn deliver(&mut self, class: Class, standby: W::Standby) {
+        let mut ready = (standby, Start::Forked);
+        while let Some(customer) = self.next_customer(class) {
+            match customer.reach.send(Ok(ready)) {
+                Err(Ok(again)) => ready = again,
+                _ => return,
+            }
+        }
+        self.standbys.stock(&class, ready.0);
+    }
+
+    fn next_customer(&mut self, class: Class) -> Option<Customer<W::Standby>> {
+        let Entry::Occupied(mut queue) = self.queues.entry(class) else { return None };
+        let customer = queue.get_mut().pop_front();
+        if queue.get().is_empty() {
+            queue.remove();
+        }
+        self.n_waiting -= usize::from(customer.is_some());
+        customer
     }
 
     fn prepare(&self, class: Class) -> impl Future<Output = Result<W::Standby, LaunchError>> + use<W> {
@@ -232,102 +301,68 @@ impl<W: World> Zygotes<W> {
         }
     }
 
-    fn stock(&mut self, class: Class, standby: W::Standby) {
-        if self.closed {
+    /// Bring the shelves nearer to their targets, unless something more urgent is under way.
+    fn refill(&mut self, ctx: &mut Context<Self>) {
+        if self.closed || self.n_waiting > 0 {
             return;
         }
-        let shelf = self.shelf(class);
-        if shelf.ready.len() < shelf.target.max(1) {
-            shelf.ready.push(standby);
+        let now = Instant::now();
+        let wait = self.refill_pause.waits_until(now).max(self.not_before.filter(|then| *then > now));
+        while let Some(Wanted { key, urgent }) = self.standbys.wanted() {
+            if let Some(then) = wait {
+                self.refill_later(then - now, ctx);
+                return;
+            }
+            if self.standbys.n_making() >= if urgent { URGENT_MAX } else { 1 } {
+                return;
+            }
+            self.make(key, ctx);
         }
     }
 
-    /// Bring the shelves nearer to their targets by one standby, unless something more urgent is under way.
-    fn refill(&mut self, ctx: &mut Context<Self>) {
-        if self.closed || self.refilling || self.n_on_demand > 0 || self.next_refill.is_some() {
-            return;
-        }
-        let Some(class) = self.emptiest() else { return };
-        let now = Instant::now();
-        let wait = self.refill_pause.waits_until(now).max(self.not_before.filter(|then| *then > now));
-        if let Some(then) = wait {
-            self.next_refill = Some(ctx.run_later(then - now, |zygotes, ctx| {
+    fn refill_later(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        if self.next_refill.is_none() {
+            self.next_refill = Some(ctx.run_later(pause, |zygotes, ctx| {
                 zygotes.next_refill = None;
                 zygotes.refill(ctx);
             }));
-            return;
         }
-        self.refilling = true;
-        let made = self.prepare(class);
-        ctx.spawn(made.into_actor(self).map(move |made, zygotes, ctx| {
-            zygotes.refilling = false;
-            match made {
-                Ok(standby) => {
-                    zygotes.refill_pause.succeeded();
-                    zygotes.stock(class, standby);
-                }
-                Err(_) => {
-                    zygotes.refill_pause.failed(Instant::now());
-                }
-            }
-            zygotes.refill(ctx);
-        }));
     }
 
-    /// The class whose shelf is furthest below its target.
-    fn emptiest(&self) -> Option<Class> {
-        self.shelves
-            .iter()
-            .map(|(class, shelf)| (shelf.target.saturating_sub(shelf.ready.len()), class))
-            .filter(|(n_missing, _)| *n_missing > 0)
-            .max_by_key(|(n_missing, _)| *n_missing)
-            .map(|(_, class)| *class)
-    }
-
-    /// Targets shrink where nothing was asked for; dead standbys go.
-    fn tidy(&mut self, ctx: &mut Context<Self>) {
-        let now = Instant::now();
-        for shelf in self.shelves.values_mut() {
-            if now.saturating_duration_since(shelf.last_asked) >= SHRINK_AFTER && shelf.target > shelf.least {
-                shelf.target = (shelf.target / 2).max(shelf.least);
-                shelf.last_asked = now;
-            }
-            shelf.ready.retain(Standby::is_alive);
-            shelf.ready.truncate(shelf.target);
-        }
-        self.shelves.retain(|_, shelf| shelf.target > 0 || !shelf.ready.is_empty());
-        self.lambdas.tidy(Zygote::is_alive, now);
-        self.refill(ctx);
-    }
-
+    /// A standby that lies ready, or the next one that is made for whoever has waited longest.
     fn standby(
         &mut self,
         class: Class,
         ctx: &mut Context<Self>,
-    ) -> LocalFuture<Result<W::Standby, LaunchError>> {
-        let standbys_max = self.config.standbys_max;
-        let shelf = self.shelf(class);
-        shelf.last_asked = Instant::now();
-        while let Some(standby) = shelf.ready.pop() {
-            if standby.is_alive() {
-                self.refill(ctx);
-                return Box::pin(async { Ok(standby) });
-            }
+    ) -> LocalFuture<Result<(W::Standby, Start), LaunchError>> {
+        if let Some(standby) = self.standbys.demand(&class) {
+            self.refill(ctx);
+            return Box::pin(async { Ok((standby, Start::Standby)) });
         }
-        shelf.target = (shelf.target * 2).clamp(1, standbys_max.max(1));
-        if self.queue.len() >= QUEUE_LENGTH_MAX {
+        if self.n_waiting >= QUEUE_LENGTH_MAX {
             return Box::pin(async {
                 Err(LaunchError::Resources("too many sandboxes are being made".into()))
             });
         }
         let (reach, answer) = oneshot::channel();
-        self.queue.push_back(Customer { class, deadline: Instant::now() + QUEUE_WAIT_MAX, reach });
-        self.serve_queue(ctx);
+        self.n_customers += 1;
+        let customer =
+            Customer { number: self.n_customers, deadline: Instant::now() + QUEUE_WAIT_MAX, reach };
+        self.queues.entry(class).or_default().push_back(customer);
+        self.n_waiting += 1;
+        self.work(ctx);
         Box::pin(async {
             answer
                 .await
                 .unwrap_or_else(|_| Err(LaunchError::Failed("the zygotes are being restarted".into())))
         })
+    }
+
+    /// Targets shrink where nothing was asked for; dead standbys go.
+    fn tidy(&mut self, ctx: &mut Context<Self>) {
+        self.standbys.tidy();
+        self.lambdas.tidy(Zygote::is_alive, Instant::now());
+        self.refill(ctx);
     }
 }
 
@@ -338,9 +373,24 @@ impl<W: World> Actor for Zygotes<W> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.shelf(self.config.default_class);
+        self.standbys.keep(&self.config.default_class, self.config.standbys);
+        let taken = stream::unfold(self.standbys.clone(), |standbys| async move {
+            standbys.taken().await;
+            Some((Taken, standbys))
+        });
+        ctx.add_stream(taken);
         self.refill(ctx);
         ctx.run_interval(TIDY_EVERY, Self::tidy);
+    }
+}
+
+impl<W: World> StreamHandler<Taken> for Zygotes<W> {
+    fn handle(&mut self, _: Taken, ctx: &mut Context<Self>) {
+        match self.standbys.wanted() {
+            Some(Wanted { urgent: true, .. }) => self.refill(ctx),
+            Some(_) => self.refill_later(REFILL_DELAY, ctx),
+            None => {}
+        }
     }
 }
 
@@ -359,7 +409,11 @@ impl<W: World> Handler<Acquire<W>> for Zygotes<W> {
         let zygote = self.lambdas.find(&name, generation, Instant::now()).filter(Zygote::is_alive);
         let Some(zygote) = zygote else {
             let standby = self.standby(class, ctx);
-            return Box::pin(standby.into_actor(self).map(|standby, _, _| standby.map(Acquired::Standby)));
+            return Box::pin(
+                standby
+                    .into_actor(self)
+                    .map(|standby, _, _| standby.map(|(standby, start)| Acquired::Standby(standby, start))),
+            );
         };
         let made = tokio::time::timeout(PREPARE_TIME_MAX, self.launcher.spawn(name.clone(), zygote, code));
         Box::pin(made.into_actor(self).then(
@@ -378,14 +432,18 @@ impl<W: World> Handler<Acquire<W>> for Zygotes<W> {
                     zygotes.lambdas.failed(&name, generation, Instant::now());
                 }
                 let standby = zygotes.standby(class, ctx).into_actor(zygotes);
-                Box::pin(standby.map(|standby, _, _| standby.map(Acquired::Standby)))
+                Box::pin(
+                    standby.map(|standby, _, _| {
+                        standby.map(|(standby, start)| Acquired::Standby(standby, start))
+                    }),
+                )
             },
         ))
     }
 }
 
 impl<W: World> Handler<Loaded<W>> for Zygotes<W> {
-    type Result = ResponseActFuture<Self, Option<String>>;
+    type Result = ResponseActFuture<Self, Forkability>;
 
     fn handle(
         &mut self,
@@ -393,7 +451,7 @@ impl<W: World> Handler<Loaded<W>> for Zygotes<W> {
         _ctx: &mut Context<Self>,
     ) -> Self::Result {
         if self.closed || !self.lambdas.loaded(&name, generation, took, code.reuse(), Instant::now()) {
-            return Box::pin(fut::ready(self.lambdas.barren(&name, generation).map(str::to_owned)));
+            return Box::pin(fut::ready(self.lambdas.forkability(&name, generation)));
         }
         let made = tokio::time::timeout(SPROUT_TIME_MAX, self.launcher.sprout(name.clone(), code));
         Box::pin(made.into_actor(self).map(move |made, zygotes: &mut Self, _ctx| {
@@ -414,7 +472,7 @@ impl<W: World> Handler<Loaded<W>> for Zygotes<W> {
             // Meanwhile there may have come new code, or the end; then it goes again.
             let unwanted = zygotes.lambdas.sprouted(&name, generation, made, Instant::now());
             drop(unwanted);
-            zygotes.lambdas.barren(&name, generation).map(str::to_owned)
+            zygotes.lambdas.forkability(&name, generation)
         }))
     }
 }
@@ -423,10 +481,10 @@ impl<W: World> Handler<ReleaseIdle> for Zygotes<W> {
     type Result = usize;
 
     fn handle(&mut self, _: ReleaseIdle, ctx: &mut Context<Self>) -> usize {
-        let released: Vec<_> = self.shelves.values_mut().flat_map(|shelf| shelf.ready.drain(..)).collect();
+        let n_released = self.standbys.release();
         // Standbys first: they cost 2 ms to make again, a zygote an import. One at a time, the next one when it has not
         // been enough.
-        if released.is_empty()
+        if n_released == 0
             && let Some(zygote) = self.lambdas.release_one()
         {
             debug!(self.log, "released a lambda's zygote");
@@ -434,11 +492,11 @@ impl<W: World> Handler<ReleaseIdle> for Zygotes<W> {
             return 1;
         }
         self.not_before = Some(Instant::now() + PRESSURE_PAUSE);
-        if !released.is_empty() {
-            debug!(self.log, "released standbys"; "n_released" => released.len());
+        if n_released > 0 {
+            debug!(self.log, "released standbys"; "n_released" => n_released);
         }
         self.refill(ctx);
-        released.len()
+        n_released
     }
 }
 
@@ -447,9 +505,10 @@ impl<W: World> Handler<Close> for Zygotes<W> {
 
     fn handle(&mut self, _: Close, _ctx: &mut Context<Self>) {
         self.closed = true;
-        self.shelves.clear();
+        self.standbys.close();
         self.lambdas.clear();
-        for customer in self.queue.drain(..) {
+        self.n_waiting = 0;
+        for customer in self.queues.drain().flat_map(|(_, queue)| queue) {
             let _ = customer.reach.send(Err(LaunchError::Resources("the worker is shutting down".into())));
         }
     }
@@ -459,7 +518,7 @@ impl<W: World> Handler<Waiting> for Zygotes<W> {
     type Result = actix::MessageResult<Waiting>;
 
     fn handle(&mut self, _: Waiting, _ctx: &mut Context<Self>) -> Self::Result {
-        actix::MessageResult(self.shelves.iter().map(|(class, shelf)| (*class, shelf.ready.len())).collect())
+        actix::MessageResult(self.standbys.waiting())
     }
 }
 
@@ -492,18 +551,24 @@ mod tests {
 
     type Zygotes = super::Zygotes<FakeWorld>;
 
-    async fn zygotes(world: &Fake) -> actix::Addr<Zygotes> {
+    const CONFIG: ZygotesConfig = ZygotesConfig { default_class: CLASS, standbys: 4, standbys_max: 16 };
+
+    async fn start(world: &Fake, standbys: &Standbys<FakeWorld>) -> actix::Addr<Zygotes> {
         let monitor = Monitor::new(Child::Zygotes, 1, Ear.start().recipient());
-        let config = ZygotesConfig { default_class: CLASS, standbys: 4, standbys_max: 16 };
-        let zygotes = Zygotes::new(world.clone(), config, Arc::default(), log(), monitor).start();
+        let zygotes =
+            Zygotes::new(world.clone(), CONFIG, standbys.clone(), Arc::default(), log(), monitor).start();
         sleep(ms(50)).await;
         zygotes
+    }
+
+    async fn zygotes(world: &Fake) -> actix::Addr<Zygotes> {
+        start(world, &Standbys::<FakeWorld>::new(CONFIG.shelf_limits())).await
     }
 
     async fn acquire(zygotes: &actix::Addr<Zygotes>, class: Class) -> Result<FakeStandby, LaunchError> {
         let code = FakeCode { class, ..code("1") };
         match zygotes.send(Acquire { name: name("f"), generation: 1, code }).await.unwrap()? {
-            Acquired::Standby(standby) => Ok(standby),
+            Acquired::Standby(standby, _) => Ok(standby),
             Acquired::Sandbox(_) => panic!("nothing was loaded, so there is no zygote of it"),
         }
     }
@@ -514,12 +579,75 @@ mod tests {
         let world = Fake::new();
         let zygotes = zygotes(&world).await;
         assert_eq!(world.state().standbys.len(), 4);
-        assert_eq!(world.state().n_preparing_max, 1, "one after the other");
         let began = Instant::now();
         let _standby = acquire(&zygotes, CLASS).await.unwrap();
         assert_eq!(began.elapsed(), Duration::ZERO);
         sleep(ms(50)).await;
         assert_eq!(world.state().standbys.len(), 5, "four wait again");
+    }
+
+    #[actix::test]
+    async fn what_is_taken_without_asking_is_made_again_a_moment_later_and_one_at_a_time() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+        let _zygotes = start(&world, &standbys).await;
+        world.state().n_preparing_max = 0;
+        let _taken = standbys.take_ready(&CLASS).unwrap();
+        standbys.say_taken();
+        sleep(ms(1)).await;
+        assert_eq!(world.state().n_preparing_max, 0, "the request has the cores for itself");
+        sleep(ms(50)).await;
+        assert_eq!(world.state().n_preparing_max, 1);
+        assert_eq!(world.state().standbys.len(), 5);
+    }
+
+    #[actix::test]
+    async fn a_shelf_that_a_burst_has_emptied_is_filled_at_once_and_by_several() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+        let _zygotes = start(&world, &standbys).await;
+        world.state().n_preparing_max = 0;
+        while standbys.take_ready(&CLASS).is_some() {}
+        standbys.say_taken();
+        sleep(ms(1)).await;
+        assert_eq!(world.state().n_preparing_max, URGENT_MAX);
+    }
+
+    #[actix::test]
+    async fn what_is_made_first_is_for_whoever_has_waited_longest() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let zygotes = zygotes(&world).await;
+        zygotes.send(ReleaseIdle).await.unwrap();
+        let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        join_all((0..20).map(|i| {
+            let (order, zygotes) = (std::rc::Rc::clone(&order), zygotes.clone());
+            async move {
+                acquire(&zygotes, CLASS).await.unwrap();
+                order.borrow_mut().push(i);
+            }
+        }))
+        .await;
+        assert!(order.borrow().is_sorted(), "{order:?}");
+    }
+
+    #[actix::test]
+    async fn standbys_outlive_their_keeper_and_the_next_one_has_them() {
+        tokio::time::pause();
+        let world = Fake::new();
+        let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+        let zygotes = start(&world, &standbys).await;
+        // Amid its work, so that what it had begun is not waited for ever after.
+        drop(standbys.take_ready(&CLASS));
+        standbys.say_taken();
+        sleep(REFILL_DELAY + ms(1)).await;
+        assert_eq!(standbys.n_making(), 1);
+        assert!(zygotes.send(Crash).await.is_err());
+        let _successor = start(&world, &standbys).await;
+        assert_eq!((standbys.n_making(), standbys.waiting()), (0, vec![(CLASS, 4)]));
+        assert!(world.state().n_prepared <= 6);
     }
 
     #[actix::test]

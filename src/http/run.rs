@@ -13,17 +13,20 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
-use actors::pool::{Discard, Lease, Leasing};
+use actors::pool::{Discard, Lease, Leasing, Ticket};
 use actors::router::{Resolve, ResolveError, Route};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::HttpError;
+use super::first::{self, Opened, Unopened};
+use super::timing::Timing;
 use super::upload::{Body, Rest, Unread, answered};
 use super::{App, client};
 use crate::frame::{HeadError, Kind, ResponseHead, push_line};
 use crate::sandbox::channel::{ChannelError, Incoming};
 use crate::sandbox::launcher::Sandbox;
+use crate::stats::Stats;
 use crate::world::OlWorld;
 
 /// Headers that are about one connection, and so not the function's to see or to say (RFC 9110, 7.6.1).
@@ -40,6 +43,8 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 /// Which sandbox and which of its invocations: what the function's log lines begin with.
 const INVOCATION_HEADER: &str = "x-ol-invocation";
+/// What the time went into, as the W3C has it.
+const SERVER_TIMING: &str = "server-timing";
 
 /// `/run/<name>[/path][?query]`, any method.
 pub(super) async fn run(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
@@ -98,7 +103,15 @@ async fn invoke(
 ) -> Result<HttpResponse, HttpError> {
     let started = Instant::now();
     let (name, below) = split_path(request.uri().path(), prefix)?;
-    let route = find(app, &name).await?;
+    let mut timing = Timing::default();
+    let route = match app.tree.routes.get(name.as_str()) {
+        Some(route) => route,
+        None => {
+            let route = find(app, &name).await?;
+            timing.pull = started.elapsed();
+            route
+        }
+    };
     let code = &route.code;
     let method = request.method().as_str();
     if !code.config().allows_method(method) {
@@ -109,17 +122,30 @@ async fn invoke(
         request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
     let waited_from = Instant::now();
-    let lease = match route.pool.lease() {
-        Leasing::Ready(lease) => lease,
-        Leasing::Queued(ticket) => tokio::select! {
-            lease = ticket => lease?,
-            () = client::gone(request) => return Err(HttpError::ClientGone),
-        },
+    let runtime = code.sandbox_limits().runtime;
+    let mut call = Call {
+        request,
+        name: &name,
+        target: below,
+        runtime,
+        deadline: waited_from + runtime,
+        timing,
+        stats: app.stats,
+    };
+    let (lease, body) = match route.pool.lease() {
+        Leasing::Ready(lease) => (lease, Some(body)),
+        Leasing::Queued(ticket) => {
+            let (mut lease, body) = call.wait(app, &route, ticket, body).await?;
+            call.timing.waited = waited_from.elapsed();
+            // One that has served has been somebody else's.
+            let n_sent = u32::from(body.is_none());
+            call.timing.origin = lease.origin.take().filter(|_| lease.channel.invocation() == n_sent);
+            call.deadline = Instant::now() + runtime;
+            (lease, body)
+        }
         Leasing::Refused(refusal) => return Err(refusal.into()),
     };
     app.stats.wait_sandbox.add(waited_from.elapsed());
-    let runtime = code.sandbox_limits().runtime;
-    let call = Call { request, target: below, runtime, deadline: Instant::now() + runtime };
     let response = call.exchange(lease, body).await;
     app.stats.web_request.add(started.elapsed());
     response
@@ -141,15 +167,49 @@ pub(super) async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlW
     })
 }
 
-struct Call<'a> {
-    request: &'a HttpRequest,
+pub(super) struct Call<'a> {
+    pub(super) request: &'a HttpRequest,
+    pub(super) name: &'a FunctionName,
     target: &'a str,
-    runtime: Duration,
+    pub(super) runtime: Duration,
     deadline: Instant,
+    timing: Timing,
+    stats: &'static Stats,
 }
 
 impl Call<'_> {
-    async fn exchange(&self, mut lease: Lease<Sandbox>, body: Body<'_>) -> Result<HttpResponse, HttpError> {
+    /// A sandbox that this call makes itself, if it can, or waits for. Gives the body back if it has still to be sent.
+    async fn wait<'b>(
+        &self,
+        app: &App,
+        route: &Route<OlWorld>,
+        ticket: Ticket<Sandbox>,
+        body: Body<'b>,
+    ) -> Result<(Lease<Sandbox>, Option<Body<'b>>), HttpError> {
+        let ticket = match app.tree.at_hand.take(route, ticket) {
+            Ok(first) => match first::open(app, self, &route.code, first, &body).await {
+                Ok(Opened { lease, is_sent }) => return Ok((lease, (!is_sent).then_some(body))),
+                Err(Unopened::Error(error)) => return Err(error),
+                Err(Unopened::NotNow) => match route.pool.lease() {
+                    Leasing::Ready(lease) => return Ok((lease, Some(body))),
+                    Leasing::Queued(ticket) => ticket,
+                    Leasing::Refused(refusal) => return Err(refusal.into()),
+                },
+            },
+            Err(ticket) => ticket,
+        };
+        tokio::select! {
+            lease = ticket => Ok((lease?, Some(body))),
+            () = client::gone(self.request) => Err(HttpError::ClientGone),
+        }
+    }
+
+    /// `body`: `None` when the request is in the sandbox already.
+    async fn exchange(
+        &self,
+        mut lease: Lease<Sandbox>,
+        body: Option<Body<'_>>,
+    ) -> Result<HttpResponse, HttpError> {
         let began = Instant::now();
         let answer = tokio::select! {
             biased;
@@ -193,7 +253,7 @@ impl Call<'_> {
         let Some(mut response) = build(head) else {
             // The function's own doing, and it is whole: only the answer is lost. The rest of it must not be
             // taken for the next one's, so the sandbox goes when there is a rest.
-            if answer.n_rest > 0 || answer.header.more() {
+            if !answer.is_whole() {
                 lease.discard(Discard::Abandoned);
             } else {
                 lease.finish(began.elapsed());
@@ -201,10 +261,11 @@ impl Call<'_> {
             return Err(HttpError::Nonsense("a status or a header that HTTP does not allow".into()));
         };
         response.insert_header((INVOCATION_HEADER, invocation_id(&lease, answer.header.invocation)));
+        response.append_header((SERVER_TIMING, self.timing.tell(began.elapsed(), self.stats)));
         if answer.header.failed() {
             lease.count_error();
         }
-        if answer.n_rest == 0 && !answer.header.more() {
+        if answer.is_whole() {
             lease.finish(began.elapsed());
             return Ok(response.body(answer.body));
         }
@@ -216,8 +277,13 @@ impl Call<'_> {
     }
 
     /// Sends the request and waits for the answer to begin.
-    async fn converse(&self, sandbox: &mut Sandbox, body: Body<'_>) -> Result<Incoming, Trouble> {
-        let head = if sandbox.wants_head() { self.head(sandbox)? } else { Vec::new() };
+    async fn converse(&self, sandbox: &mut Sandbox, body: Option<Body<'_>>) -> Result<Incoming, Trouble> {
+        let Some(body) = body else { return Ok(sandbox.channel.receive().await?) };
+        let head = if sandbox.wants_head() {
+            self.head(&invocation_id(sandbox, sandbox.channel.next_invocation()))?
+        } else {
+            Vec::new()
+        };
         sandbox.channel.send_request(&head, &body.first, body.rest.is_some()).await?;
         if let Some(rest) = body.rest {
             send_rest(sandbox, rest).await?;
@@ -225,7 +291,8 @@ impl Call<'_> {
         Ok(sandbox.channel.receive().await?)
     }
 
-    fn head(&self, sandbox: &Sandbox) -> Result<Vec<u8>, Trouble> {
+    /// The request's head, for the invocation of this id.
+    pub(super) fn head(&self, id: &str) -> Result<Vec<u8>, HeadError> {
         let uri = self.request.uri();
         let mut head = Vec::with_capacity(1024);
         push_line(&mut head, self.request.method().as_str().as_bytes())?;
@@ -237,9 +304,7 @@ impl Call<'_> {
         push_line(&mut head, left.as_millis().to_string().as_bytes())?;
         match self.request.headers().get("x-request-id") {
             Some(id) => push_line(&mut head, id.as_bytes())?,
-            None => {
-                push_line(&mut head, invocation_id(sandbox, sandbox.channel.next_invocation()).as_bytes())?
-            }
+            None => push_line(&mut head, id.as_bytes())?,
         }
         for (name, value) in self.request.headers() {
             if !HOP_BY_HOP.contains(&name.as_str()) {
@@ -248,7 +313,7 @@ impl Call<'_> {
             }
         }
         if head.len() > usize::from(u16::MAX) {
-            return Err(HeadError::TooLong.into());
+            return Err(HeadError::TooLong);
         }
         Ok(head)
     }

@@ -60,6 +60,14 @@ pub struct Incoming {
     pub n_rest: usize,
 }
 
+impl Incoming {
+    /// Whether nothing of the answer is missing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.n_rest == 0 && !self.header.more()
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Channel {
@@ -168,6 +176,17 @@ impl Channel {
         self.send_frame(Kind::Cancel, 0, self.invocation, &[], &[]).await
     }
 
+    /// Sends what the sandbox is to be, and in the same piece its first invocation, so that it wakes up once.
+    ///
+    /// # Errors
+    /// When the sandbox is gone.
+    pub async fn send_load(&mut self, load: &[u8], head: &[u8], body: &[u8]) -> Result<(), ChannelError> {
+        self.invocation = self.next_invocation();
+        let order = header(Kind::Load, 0, 0, &[], load);
+        let request = header(Kind::Request, 0, self.invocation, head, body);
+        self.send_all([&order, load, &request, head, body]).await
+    }
+
     async fn send_frame(
         &mut self,
         kind: Kind,
@@ -176,14 +195,16 @@ impl Channel {
         head: &[u8],
         body: &[u8],
     ) -> Result<(), ChannelError> {
-        let n_payload = (head.len() + body.len()) as u32;
-        let header = Header { n_payload, kind, flags, n_head: head.len() as u16, invocation }.encode();
+        self.send_all([&header(kind, flags, invocation, head, body), head, body]).await
+    }
+
+    async fn send_all<const N: usize>(&mut self, parts: [&[u8]; N]) -> Result<(), ChannelError> {
         let socket = self.socket.here()?;
         let mut n_sent = 0;
-        let n_all = HEADER_BYTES + head.len() + body.len();
+        let n_all: usize = parts.iter().map(|part| part.len()).sum();
         while n_sent < n_all {
-            let mut parts = [IoSlice::new(&header), IoSlice::new(head), IoSlice::new(body)];
-            let mut rest = &mut parts[..];
+            let mut slices = parts.map(IoSlice::new);
+            let mut rest = &mut slices[..];
             IoSlice::advance_slices(&mut rest, n_sent);
             // Tried before it is waited for: an idle sandbox's socket has room.
             match socket.get_mut().write_vectored(rest) {
@@ -259,6 +280,11 @@ impl Channel {
             _ => Ok(()),
         }
     }
+}
+
+fn header(kind: Kind, flags: u8, invocation: u32, head: &[u8], body: &[u8]) -> [u8; HEADER_BYTES] {
+    let n_payload = (head.len() + body.len()) as u32;
+    Header { n_payload, kind, flags, n_head: head.len() as u16, invocation }.encode()
 }
 
 /// Reads once, into the room that the buffer has; waits until that gives something. Given up while it

@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::name::FunctionName;
-use actors::world::{Class, LaunchError, Network};
+use actors::world::{Class, LaunchError, Making, Network, Start};
 use serde::Serialize;
 use slog::{Logger, debug, o};
 
@@ -114,6 +114,8 @@ struct Newborn {
     channel: Channel,
     process: Process,
     naming: Naming,
+    /// How long its shell took.
+    shell: Duration,
     /// Of a zygote: its control socket, and the uids of its user namespace.
     sprout: Option<(OwnedFd, Uids)>,
 }
@@ -150,6 +152,35 @@ pub struct Standby {
     channel: Channel,
     process: Process,
     naming: Naming,
+    /// How long its shell and its fork took.
+    made: (Duration, Duration),
+}
+
+/// A standby that can be told to load its function's code.
+#[derive(Debug)]
+pub struct Loading {
+    channel: Channel,
+    process: Process,
+    naming: Naming,
+    program: Program,
+    origin: Origin,
+    /// What it is told: to load, or as a fork of one that has, to renew itself.
+    kind: Kind,
+}
+
+/// How a sandbox came to be, and how long each step took that a request waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// What it was made from.
+    pub start: Start,
+    /// Its packages.
+    pub install: Duration,
+    /// The shell; nothing if it was there.
+    pub shell: Duration,
+    /// The fork; nothing if it was there.
+    pub fork: Duration,
+    /// The function's code.
+    pub import: Duration,
 }
 
 /// A sandbox that serves one function.
@@ -157,6 +188,8 @@ pub struct Standby {
 pub struct Sandbox {
     /// Where requests go in and answers come out.
     pub channel: Channel,
+    /// Until somebody takes it: whoever waited for the sandbox wants to know.
+    pub origin: Option<Origin>,
     process: Process,
     wants_head: bool,
     is_frozen: bool,
@@ -191,7 +224,13 @@ struct Ready {
 }
 
 impl Program {
-    fn order(&self) -> Result<Vec<u8>, LaunchError> {
+    /// What goes with a frame that has it loaded.
+    fn order(&self, kind: Kind) -> Result<Vec<u8>, LaunchError> {
+        let random = random_hex().map_err(failed("read random bytes"))?;
+        if kind == Kind::Renew {
+            return serde_json::to_vec(&Renewal { random })
+                .map_err(|error| LaunchError::Failed(error.to_string()));
+        }
         let order = Order {
             protocol: PROTOCOL,
             name: self.name.as_str(),
@@ -199,7 +238,7 @@ impl Program {
             entry: &self.entry,
             environment: &self.environment,
             packages: &[],
-            random: random_hex().map_err(failed("read random bytes"))?,
+            random,
         };
         serde_json::to_vec(&order).map_err(|error| LaunchError::Failed(error.to_string()))
     }
@@ -236,7 +275,7 @@ impl Launcher {
                 slot,
                 cgroups,
                 forker: Forker::start()?,
-                mounter: Mounter::start()?,
+                mounter: Mounter::new()?,
                 reaper: Reaper::start(log.clone())?,
                 logs,
                 filters,
@@ -272,10 +311,15 @@ impl Launcher {
     pub async fn prepare(&self, class: Class) -> Result<Standby, LaunchError> {
         let root = self.inner.root_zygote(class.network != Network::Host).await?;
         let limits = self.inner.spec.limits;
-        let Newborn { channel, process, naming, .. } = self.inner.bear(&root, class, limits, None).await?;
-        let mut standby = Standby { channel, process, naming };
+        let Newborn { channel, process, naming, shell, .. } =
+            self.inner.bear(&root, class, limits, None).await?;
+        let began = Instant::now();
+        let mut standby = Standby { channel, process, naming, made: (shell, Duration::ZERO) };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
-            Ok(Ok(())) => Ok(standby),
+            Ok(Ok(())) => {
+                standby.made.1 = began.elapsed();
+                Ok(standby)
+            }
             Ok(Err(error)) => Err(LaunchError::Failed(format!(
                 "wait for a new interpreter: {}",
                 standby.process.obituary(&error).await
@@ -300,13 +344,17 @@ impl Launcher {
             .take_range(LAMBDA_ZYGOTE_UIDS)
             .ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?;
         let newborn = inner.bear(&root, class, program.limits, Some(range)).await?;
-        let Newborn { mut channel, process, naming, sprout: Some((control, uids)) } = newborn else {
+        let Newborn { mut channel, process, naming, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
         naming.assign(program.name.clone());
-        inner.attach_code(&process, program).await?;
-        let order = program.order()?;
-        let ready = load(&mut channel, &process, Kind::Zygote, &order, program.load_patience).await?;
+        inner.attach_code(&process, program)?;
+        let order = program.order(Kind::Zygote)?;
+        let exchange = async {
+            channel.send(Kind::Zygote, &order).await?;
+            receive_ready(&mut channel).await
+        };
+        let ready = loaded(exchange, &process, program.load_patience).await?;
         if let Some(reason) = ready.unforkable {
             return Err(LaunchError::Unsupported(reason));
         }
@@ -323,34 +371,52 @@ impl Launcher {
         &self,
         zygote: &LambdaZygote,
         class: Class,
-        program: &Program,
+        program: Program,
     ) -> Result<Sandbox, LaunchError> {
+        let began = Instant::now();
         let newborn = self.inner.bear(&zygote.0.zygote, class, program.limits, None).await?;
-        let Newborn { mut channel, process, naming, .. } = newborn;
-        naming.assign(program.name.clone());
-        self.inner.attach_code(&process, program).await?;
-        let renewal = Renewal { random: random_hex().map_err(failed("read random bytes"))? };
-        let renewal = serde_json::to_vec(&renewal).map_err(|error| LaunchError::Failed(error.to_string()))?;
-        let ready = load(&mut channel, &process, Kind::Renew, &renewal, WARM_PATIENCE).await?;
-        Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
+        let Newborn { channel, process, naming, shell, .. } = newborn;
+        self.inner.attach_code(&process, &program)?;
+        let fork = began.elapsed().saturating_sub(shell);
+        let origin =
+            Origin { start: Start::Forked, install: Duration::ZERO, shell, fork, import: Duration::ZERO };
+        // To import nothing takes no longer than to warm.
+        let program = Program { load_patience: WARM_PATIENCE, ..program };
+        Loading { channel, process, naming, program, origin, kind: Kind::Renew }.load(None, || {}).await
     }
 
     /// Gives a standby its function.
     ///
     /// # Errors
     /// [`LaunchError::Load`] with a text for the function's author when the code cannot be loaded.
-    pub async fn install(&self, standby: Standby, program: &Program) -> Result<Sandbox, LaunchError> {
-        let Standby { mut channel, mut process, naming } = standby;
+    pub async fn install(
+        &self,
+        standby: Standby,
+        program: Program,
+        making: Making,
+    ) -> Result<Sandbox, LaunchError> {
+        self.adopt(standby, program, making)?.load(None, || {}).await
+    }
+
+    /// Puts a function's code and limits on a standby, which does not run yet. Does not wait.
+    ///
+    /// # Errors
+    /// [`LaunchError::Resources`] when the limits cannot be set, else [`LaunchError::Failed`] with the step.
+    pub fn adopt(&self, standby: Standby, program: Program, making: Making) -> Result<Loading, LaunchError> {
+        let Standby { channel, mut process, naming, made } = standby;
         if let Some(group) = &mut process.remains_mut().cgroup {
             group
                 .set_limits(with_init(program.limits))
                 .map_err(|error| LaunchError::Resources(error.to_string()))?;
         }
-        naming.assign(program.name.clone());
-        self.inner.attach_code(&process, program).await?;
-        let order = program.order()?;
-        let ready = load(&mut channel, &process, Kind::Load, &order, program.load_patience).await?;
-        Ok(Sandbox { channel, process, wants_head: ready.head, is_frozen: false })
+        self.inner.attach_code(&process, &program)?;
+        let (shell, fork) = match making.start {
+            Start::Standby => (Duration::ZERO, Duration::ZERO),
+            Start::Forked => made,
+        };
+        let origin =
+            Origin { start: making.start, install: making.packages, shell, fork, import: Duration::ZERO };
+        Ok(Loading { channel, process, naming, program, origin, kind: Kind::Load })
     }
 
     /// Waits until every sandbox that was dropped is gone. Blocks: for shutdown.
@@ -358,6 +424,56 @@ impl Launcher {
         self.inner.reaper.flush();
         // The last one takes the rules along.
         drop(self.inner.outbound.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Loading {
+    /// Has the code loaded, and gives with the order, if there is one, the first request: its head and its body, both
+    /// so short that the socket takes them. Its answer follows. `told` is called as soon as the sandbox is at work.
+    ///
+    /// # Errors
+    /// [`LaunchError::Load`] with a text for the function's author when the code cannot be loaded.
+    pub async fn load(
+        self,
+        request: Option<(&[u8], &[u8])>,
+        told: impl FnOnce(),
+    ) -> Result<Sandbox, LaunchError> {
+        let Self { mut channel, process, naming, program, mut origin, kind } = self;
+        let order = program.order(kind)?;
+        let began = Instant::now();
+        let exchange = async {
+            match request {
+                Some((head, body)) => channel.send_load(&order, head, body).await?,
+                None => channel.send(kind, &order).await?,
+            }
+            // What it prints is kept until somebody reads it. Nobody waits for that, and it costs a wake-up.
+            naming.assign(program.name.clone());
+            told();
+            receive_ready(&mut channel).await
+        };
+        let ready = loaded(exchange, &process, program.load_patience).await?;
+        origin.import = began.elapsed();
+        Ok(Sandbox { channel, origin: Some(origin), process, wants_head: ready.head, is_frozen: false })
+    }
+}
+
+/// What came of an order to load.
+async fn loaded(
+    exchange: impl Future<Output = Result<Answer, ChannelError>>,
+    process: &Process,
+    patience: Duration,
+) -> Result<Ready, LaunchError> {
+    match tokio::time::timeout(patience, exchange).await {
+        Ok(Ok(Answer::Ready(ready))) => Ok(ready),
+        Ok(Ok(Answer::LoadFailed(text))) => Err(LaunchError::Load(text)),
+        Ok(Err(error)) => {
+            let cause = process.obituary(&error).await;
+            Err(LaunchError::Load(format!("the sandbox died while the function was loaded: {cause}")))
+        }
+        Err(_) => Err(LaunchError::Load(format!(
+            "the function was not loaded within {} s: what it does when it is imported takes too long",
+            patience.as_secs()
+        ))),
     }
 }
 
@@ -393,9 +509,11 @@ impl Inner {
             .map_err(|error| LaunchError::Failed(error.to_string()))?
             .map_err(|error| LaunchError::Resources(error.to_string()))?;
         process.remains_mut().cgroup = Some(group);
+        let began = Instant::now();
         let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer: zygote.outer(), users: ids };
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
+        let shell = began.elapsed();
         if class.network == Network::Outbound {
             let for_link = init.try_clone().map_err(failed("copy a descriptor"))?;
             process.remains_mut().init = Some(init);
@@ -427,7 +545,7 @@ impl Inner {
         // While we hold the other ends the death of the sandbox would not close them.
         drop((theirs, writer, control));
         let naming = self.logs.follow(reader, id);
-        Ok(Newborn { channel: Channel::new(ours), process, naming, sprout })
+        Ok(Newborn { channel: Channel::new(ours), process, naming, shell, sprout })
     }
 
     async fn connect(self: &Arc<Self>, init: OwnedFd) -> Result<network::Link, LaunchError> {
@@ -443,10 +561,9 @@ impl Inner {
             })
     }
 
-    async fn attach_code(&self, process: &Process, program: &Program) -> Result<(), LaunchError> {
+    fn attach_code(&self, process: &Process, program: &Program) -> Result<(), LaunchError> {
         let init = process.init().ok_or_else(|| LaunchError::Failed("the standby has no init".into()))?;
-        let init = init.try_clone_to_owned().map_err(failed("copy a descriptor"))?;
-        self.mounter.attach_code(init, &program.directory).await.map_err(failed("mount the function's code"))
+        self.mounter.attach_code(init, &program.directory).map_err(failed("mount the function's code"))
     }
 
     /// The zygote that runs no code but ours.
@@ -511,6 +628,12 @@ impl Inner {
 }
 
 impl Standby {
+    /// Unique while the worker runs; the sandbox keeps it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.process.id
+    }
+
     /// Whether it still waits.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -518,7 +641,8 @@ impl Standby {
     }
 
     async fn warm(&mut self) -> Result<(), ChannelError> {
-        match exchange(&mut self.channel, Kind::Warm, &[]).await? {
+        self.channel.send(Kind::Warm, &[]).await?;
+        match receive_ready(&mut self.channel).await? {
             Answer::Ready(_) => Ok(()),
             Answer::LoadFailed(_) => {
                 Err(crate::frame::BrokenFrame("it cannot load what it was not given").into())
@@ -527,35 +651,12 @@ impl Standby {
     }
 }
 
-/// Has the code loaded, and waits until that is done.
-async fn load(
-    channel: &mut Channel,
-    process: &Process,
-    kind: Kind,
-    order: &[u8],
-    patience: Duration,
-) -> Result<Ready, LaunchError> {
-    match tokio::time::timeout(patience, exchange(channel, kind, order)).await {
-        Ok(Ok(Answer::Ready(ready))) => Ok(ready),
-        Ok(Ok(Answer::LoadFailed(text))) => Err(LaunchError::Load(text)),
-        Ok(Err(error)) => {
-            let cause = process.obituary(&error).await;
-            Err(LaunchError::Load(format!("the sandbox died while the function was loaded: {cause}")))
-        }
-        Err(_) => Err(LaunchError::Load(format!(
-            "the function was not loaded within {} s: what it does when it is imported takes too long",
-            patience.as_secs()
-        ))),
-    }
-}
-
 enum Answer {
     Ready(Ready),
     LoadFailed(String),
 }
 
-async fn exchange(channel: &mut Channel, kind: Kind, body: &[u8]) -> Result<Answer, ChannelError> {
-    channel.send(kind, body).await?;
+async fn receive_ready(channel: &mut Channel) -> Result<Answer, ChannelError> {
     let answer = channel.receive().await?;
     match answer.header.kind {
         Kind::Ready => {
@@ -637,5 +738,6 @@ fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 fn random_hex() -> io::Result<String> {
     let mut bytes = [0u8; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }

@@ -381,7 +381,7 @@ fn growth_follows_the_table() {
         let mut pool = Pool::<(), ()>::new(1, bounds, true);
         pool.starting = busy;
         for _ in 0..busy {
-            pool.arrive(1, now);
+            pool.arrive(1, false, now);
         }
         if let Some(took) = took {
             pool.record(took, Duration::ZERO, 1, now);
@@ -401,7 +401,7 @@ fn a_busy_machine_does_not_talk_the_pool_into_more_sandboxes() {
     let mut pool = Pool::<(), ()>::new(1, bounds, true);
     pool.starting = 4;
     for _ in 0..4 {
-        pool.arrive(1, now);
+        pool.arrive(1, false, now);
     }
     // Calls that take 50 µs when they run alone, most of them slowed down by the others.
     for i in 0..100 {
@@ -419,7 +419,7 @@ fn while_sandboxes_keep_coming_home_age_alone_starts_none() {
     let now = Instant::now();
     let mut pool = Pool::<(), ()>::new(1, limits(), true);
     pool.starting = 1;
-    pool.arrive(1, now);
+    pool.arrive(1, false, now);
     for _ in 0..3 {
         pool.enqueue(now, ()).unwrap();
     }
@@ -434,13 +434,39 @@ fn a_reload_while_a_sandbox_is_being_frozen_drops_that_one() {
     let now = Instant::now();
     let mut pool = Pool::<u32, ()>::new(1, limits(), true);
     pool.starting = 1;
-    pool.arrive(1, now);
+    pool.arrive(1, false, now);
     assert!(matches!(pool.check_in(7, 1, false, now), Onward::Kept));
     let (idle, generation) = pool.take_to_freeze(true, now).unwrap();
     assert!(pool.set_code(2, limits(), true).is_empty());
     assert_eq!(pool.servers(), 0, "it will not serve the new code");
     assert!(matches!(pool.after_freeze(idle, generation), Onward::Drop(7)));
     assert_eq!((pool.total(), pool.draining), (0, 0));
+}
+
+#[actix::test]
+async fn a_claimed_place_is_nobody_elses_and_is_given_back_with_a_word_to_those_who_wait() {
+    tokio::time::pause();
+    let (pool, world) = pool(limits());
+    let (place, ()) = queued(pool.lease()).claim(1, |_| Some(())).unwrap();
+    let mut ticket = queued(pool.lease());
+    assert!(poll(&mut ticket).is_pending());
+    assert!(pool.growth_wanted().await);
+    assert_eq!(grow(&pool, &world), 0, "one is coming, and will come home");
+    drop(place);
+    assert!(pool.growth_wanted().await, "it does not come");
+    assert_eq!(grow(&pool, &world), 1);
+    ticket.await.unwrap().finish(ms(1));
+}
+
+#[actix::test]
+async fn whoever_cannot_claim_wakes_the_lambda_when_it_begins_to_wait() {
+    tokio::time::pause();
+    let (pool, _world) = pool(limits());
+    let Err(ticket) = queued(pool.lease()).claim(1, |_| None::<()>) else { panic!("nothing is at hand") };
+    let Err(mut ticket) = ticket.claim(0, |_| Some(())) else { panic!("there is newer code") };
+    assert!(tokio::time::timeout(ms(1), pool.growth_wanted()).await.is_err());
+    assert!(poll(&mut ticket).is_pending());
+    assert!(pool.growth_wanted().await);
 }
 
 /// Threads that lease, leave and come home all at once, and one that makes sandboxes. No clock is waited for.
@@ -458,6 +484,17 @@ fn threads_that_share_a_pool_lose_nothing() {
                 match (pool.lease(), (i * 7 + seed) % 5) {
                     (Leasing::Queued(ticket), 0) => drop(ticket),
                     (Leasing::Queued(mut ticket), 1) => drop(poll(&mut ticket)),
+                    (Leasing::Queued(ticket), 2) => match ticket.claim(1, |_| Some(())) {
+                        Ok((place, ())) if i % 3 == 0 => drop(place),
+                        Ok((place, ())) => {
+                            place.lease(world.sandbox("v"), ms(1), ms(1)).finish(ms(1));
+                            n_served += 1;
+                        }
+                        Err(ticket) => {
+                            ticket.await.unwrap().finish(ms(1));
+                            n_served += 1;
+                        }
+                    },
                     (Leasing::Queued(ticket), _) => {
                         ticket.await.unwrap().finish(ms(1));
                         n_served += 1;
@@ -495,6 +532,7 @@ fn threads_that_share_a_pool_lose_nothing() {
 #[derive(Debug, Clone)]
 enum Op {
     Lease,
+    Claim,
     Poll(usize),
     DropTicket(usize),
     Finish(usize),
@@ -516,6 +554,7 @@ fn op() -> impl Strategy<Value = Op> {
     let at = 0..8usize;
     prop_oneof![
         8 => Just(Op::Lease),
+        4 => Just(Op::Claim),
         6 => at.clone().prop_map(Op::Poll),
         2 => at.clone().prop_map(Op::DropTicket),
         6 => at.clone().prop_map(Op::Finish),
@@ -566,6 +605,9 @@ impl Held {
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), n_seen, "each sandbox is in one place");
+        let n_claimed =
+            self.places.iter().filter(|place| place.claimed && place.generation == inner.generation);
+        assert_eq!(inner.claimed, n_claimed.count(), "a claim is as good as its place");
         let n_under_way = figures.busy - self.leases.len();
         let waiting: Vec<u64> = inner.waiters.iter().map(|waiter| waiter.id).collect();
         let mut outstanding: Vec<u64> =
@@ -595,6 +637,18 @@ async fn run(ops: Vec<Op>) {
                 Leasing::Queued(ticket) => held.tickets.push(ticket),
                 Leasing::Refused(refusal) => assert_eq!(refusal, Refusal::QueueFull),
             },
+            Op::Claim => {
+                // Whoever claims has just come.
+                if let Leasing::Queued(ticket) = pool.lease() {
+                    match ticket.claim(pool.generation(), |_| Some(())) {
+                        Ok((place, ())) => {
+                            assert!(!pool.0.lock().reuse || before.queue == 0, "nobody is overtaken");
+                            held.places.push(place);
+                        }
+                        Err(ticket) => held.tickets.push(ticket),
+                    }
+                }
+            }
             Op::Poll(at) => {
                 if let Some(mut ticket) = pick(&mut held.tickets, at) {
                     match poll(&mut ticket) {
@@ -619,7 +673,11 @@ async fn run(ops: Vec<Op>) {
             Op::Reserve => held.places.extend(pool.reserve_growth(pool.generation()).0),
             Op::Fill(at) => {
                 if let Some(place) = pick(&mut held.places, at) {
-                    place.fill(world.sandbox("v"));
+                    if place.claimed {
+                        held.leases.push(place.lease(world.sandbox("v"), ms(1), ms(1)));
+                    } else {
+                        place.fill(world.sandbox("v"));
+                    }
                 }
             }
             Op::Fail(at, error) => {

@@ -1,54 +1,86 @@
-"""Warming: the paths of a request are walked once on a dummy, before the first real one.
+"""Warming: the ways of LOAD and of a first request are walked once on a dummy, before the first real ones.
 
-After a fork every page is shared with the zygote until it is written to, which costs a fault each. A
-sandbox that waits in a pool has the time for them; a caller has not.
+After a fork every page is shared with the zygote until it is written to, which costs a fault each; and Python writes
+to what it only reads, since it counts references and takes notes in code that it runs. A sandbox that waits in a
+pool has the time for that; a caller has not. So it is the same code that runs here, not code like it: what is left
+out here is paid for by whoever calls first.
 """
 
+import gc
 import json
+import linecache
 import os
 import sys
-from importlib.machinery import SourceFileLoader
 
-from . import identity
-from .entries import Event
-from .frames import MORE, REQUEST, Channel
+from .frames import MORE, PROTOCOL, REQUEST, Channel
 from .invocation import Invocation
-from .load import import_source
+from .load import load
 
-NAME = "<warm>"
-SOURCE = b"""
+# Of everything a little, since the compiler too has its pages.
+SOURCE = b'''"""A dummy."""
 import json
+from os import path as _path
+LIMIT: int = 3
+TABLE = {"a": [1, 2.5, -3], "b": (None, True, b"bytes"), "c": {*"xyz"}}
+
+
 class Dummy:
-    def __init__(self, value):
-        self.value = value
-def f(event):
+    """A value."""
+
+    kind = "dummy"
+
+    def __init__(self, value, *rest, key=None, **more):
+        self.value, self.key = value, key
+
+    @property
+    def text(self):
+        return f"{self.value!r:>{LIMIT}} {self.key or 'none'}!"
+
+
+def numbers(n):
+    while n > 0:
+        n -= 1
+        if n % 2 == 0 and n not in (4, 6):
+            continue
+        yield n
+
+
+def f(event, context):
+    """Does what functions do."""
+    name = event.get("name") if isinstance(event, dict) else None
     if event.get("fail"):
-        raise ValueError("a dummy")
-    return {**event, "dummy": [Dummy(x).value for x in event["list"]], "text": f"{event!r}"}
-"""
+        raise ValueError("a dummy: %s" % name)
+    found = []
+    for i, x in enumerate(event["list"]):
+        try:
+            found.append(Dummy(x, i, key=name).text.strip())
+        except (KeyError, TypeError) as error:
+            found.append(str(error))
+        finally:
+            i += 1
+    with open("/dev/null", "rb") as file:
+        size = len(file.read())
+    squares = {x: x ** 2 for x in numbers(5)}
+    best = max(squares.items(), key=lambda item: item[1])
+    parts = [*found[:2], *(_path.basename(name or "") for _ in range(2))]
+    return {**event, "dummy": parts, "best": best, "size": size, "again": json.loads(json.dumps(TABLE["a"])),
+            "text": f"{event!r} {context.path}", "headers": context.headers}
+'''
 EVENT = b'{"name": "value", "number": 1.5, "list": [1, 2, 3], "nested": {"true": true, "null": null}}'
+HEAD = b"POST\n/dummy?x=y\n1000\n0-0\nhost\nlocalhost\ncontent-type\napplication/json\n"
+# A file that is there without having been written: what is in a pipe. The sandbox has it in its own /proc.
+FILES = "/proc/self/fd"
+VARIABLE = "OL_DUMMY"
 
 
 def warm():
     """Loads a function and calls it, over a pipe to itself. Leaves no trace but pages that are its own."""
-    # LOAD does it again, with the worker's bytes. OpenSSL's generator takes a millisecond the first time.
-    identity.renew(os.urandom(32))
-    # What loading does besides: an order in JSON, a file. Saves 60 us of LOAD's 240.
-    json.loads(EVENT)
-    loader = SourceFileLoader(NAME, NAME)
-    try:
-        loader.get_data(os.devnull)
-    except OSError:
-        # The sandbox has no /dev. Then not.
-        pass
-    module = import_source(loader, SOURCE)
-    del sys.modules[NAME]
-    entry = Event(module.f, wants_head=False)
     fd_in, fd_out = os.pipe()
     try:
         channel = Channel(fd_in, fd_out)
+        entry = load_dummy()
         for body in (EVENT, b'{"fail": true}'):
-            channel.write(REQUEST, 0, 0, b"", body)
+            channel.write(REQUEST, 0, 0, HEAD, body)
             _, flags, number, head, body = channel.read()
             entry.call(Invocation(channel, number, flags & MORE, head, body))
             # The answer.
@@ -56,3 +88,32 @@ def warm():
     finally:
         os.close(fd_in)
         os.close(fd_out)
+    # A collection that came due amid the first request would be its.
+    gc.collect()
+
+
+def load_dummy():
+    """What LOAD does, and back again."""
+    fd, fd_out = os.pipe()
+    os.write(fd_out, SOURCE)
+    os.close(fd_out)
+    order = {
+        "protocol": PROTOCOL,
+        "name": "dummy",
+        "directory": FILES,
+        "entry": str(fd),
+        "environment": {VARIABLE: "value"},
+        "packages": [],
+        # LOAD does it again, with the worker's bytes. OpenSSL's generator takes a millisecond the first time.
+        "random": os.urandom(32).hex(),
+    }
+    directory, path, argv = os.getcwd(), sys.path[:], sys.argv
+    try:
+        return load(json.dumps(order).encode())
+    finally:
+        os.close(fd)
+        os.chdir(directory)
+        sys.path[:], sys.argv = path, argv
+        os.environ.pop(VARIABLE, None)
+        sys.modules.pop(order["entry"], None)
+        linecache.clearcache()
