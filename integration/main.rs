@@ -12,6 +12,7 @@
 mod support;
 
 mod actors;
+mod bench;
 mod crash;
 mod invoke;
 mod isolation;

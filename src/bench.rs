@@ -20,9 +20,12 @@ mod fresh;
 mod load;
 mod machine;
 mod memory;
+mod play;
+mod plot;
 mod report;
 mod sample;
 mod start;
+pub mod trace;
 mod warm;
 pub(crate) mod workload;
 
@@ -35,6 +38,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::ClientError;
+pub use play::Score;
 pub use report::{Report, Style};
 
 /// More wrong answers than this, 0 to 1, and the run has failed: the other numbers mean nothing then.
@@ -162,6 +166,24 @@ pub enum BenchError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// A trace has a line that cannot be understood.
+    #[error("the trace is wrong in line {line}: {said}")]
+    Trace {
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        said: String,
+    },
+    /// The trace calls functions that the worker does not have.
+    #[error(
+        "the worker does not have {n} of the trace's functions, '{first}' among them: install them, or give --fill-in to have plain ones in their place"
+    )]
+    Missing {
+        /// How many.
+        n: usize,
+        /// One of them.
+        first: String,
+    },
     /// The event loop of this process.
     #[error("cannot start the load generator: {0}")]
     Runtime(io::Error),
@@ -192,6 +214,35 @@ struct Run {
 /// # Errors
 /// When it could not be measured. Wrong answers are in the report: see [`Report::verdict`].
 pub fn run(plan: Plan) -> Result<Report, BenchError> {
+    let scenarios = plan.scenarios.clone();
+    with_run(plan, |runtime, run| {
+        for scenario in scenarios {
+            run.progress.set_message(scenario.name());
+            match scenario {
+                Scenario::Start => start::measure(run)?,
+                Scenario::Memory => runtime.block_on(memory::measure(run))?,
+                Scenario::Warm => runtime.block_on(warm::measure(run))?,
+                Scenario::Cold => runtime.block_on(cold::measure(run))?,
+                Scenario::Fresh => runtime.block_on(fresh::measure(run))?,
+            }
+            run.progress.inc(1);
+        }
+        Ok(())
+    })
+}
+
+/// Plays a trace, and tells as it goes on when a person watches.
+///
+/// # Errors
+/// When it could not be played. Wrong answers are in the report: see [`Report::verdict`].
+pub fn play(plan: Plan, score: &Score) -> Result<Report, BenchError> {
+    with_run(plan, |runtime, run| runtime.block_on(play::measure(run, score)))
+}
+
+fn with_run(
+    plan: Plan,
+    measure: impl FnOnce(&tokio::runtime::Runtime, &mut Run) -> Result<(), BenchError>,
+) -> Result<Report, BenchError> {
     let address = call::reach(&plan.target.host, plan.target.port)?;
     let progress = ProgressBar::new(plan.scenarios.len() as u64);
     let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}");
@@ -201,17 +252,7 @@ pub fn run(plan: Plan) -> Result<Report, BenchError> {
     // One thread, as wrk -t1: there must be room left for what is measured.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::Runtime)?;
-    for scenario in run.plan.scenarios.clone() {
-        run.progress.set_message(scenario.name());
-        match scenario {
-            Scenario::Start => start::measure(&mut run)?,
-            Scenario::Memory => runtime.block_on(memory::measure(&mut run))?,
-            Scenario::Warm => runtime.block_on(warm::measure(&mut run))?,
-            Scenario::Cold => runtime.block_on(cold::measure(&mut run))?,
-            Scenario::Fresh => runtime.block_on(fresh::measure(&mut run))?,
-        }
-        run.progress.inc(1);
-    }
+    measure(&runtime, &mut run)?;
     run.progress.finish_and_clear();
     run.report.finish();
     Ok(run.report)

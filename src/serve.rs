@@ -148,6 +148,9 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     let socket = worker_dir.join("ol.sock");
     let pid_file = worker_dir.join("worker.pid");
     let (public, private) = listen(&config, listener, &socket, app)?;
+    // Where the kernel has chosen the port, only we know which. Before the pid, which says that all is there.
+    let port_file = worker_dir.join("worker.port");
+    fs::write(&port_file, port.to_string()).map_err(file("write", &port_file))?;
     fs::write(&pid_file, std::process::id().to_string()).map_err(file("write", &pid_file))?;
     info!(log, "the worker is ready"; "host" => &config.host, "port" => port, "cgroup" => launcher.cgroup_layout());
 
@@ -186,7 +189,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     if let Err(error) = cleanup::sweep(&config.cgroup_root) {
         warn!(log, "cannot remove all cgroups; the next start does"; "error" => %error);
     }
-    for path in [&socket, &pid_file] {
+    for path in [&socket, &pid_file, &port_file] {
         // Whoever starts next replaces them anyway.
         let _ = fs::remove_file(path);
     }

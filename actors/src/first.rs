@@ -130,7 +130,7 @@ mod tests {
     async fn tree(world: &Fake) -> (Tree<FakeWorld>, Arc<Route<FakeWorld>>) {
         let tree = world.start();
         sleep(ms(50)).await;
-        let route = route(&tree, "f").await.ok().expect("it was put there");
+        let route = route(&tree, "f").await.expect("it was put there");
         (tree, route)
     }
 

@@ -1,11 +1,13 @@
 //! What came out: tables for people, JSON for programs.
 
+use std::path::Path;
+
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::machine::Machine;
 use super::sample::Sample;
-use super::{BenchError, ERROR_SHARE_MAX, Plan};
+use super::{BenchError, ERROR_SHARE_MAX, Plan, plot};
 
 /// All of it.
 #[derive(Debug, Clone, Serialize)]
@@ -55,6 +57,9 @@ pub struct Row {
     first_error: Option<String>,
     #[serde(skip)]
     error_share: f64,
+    /// For the plot.
+    #[serde(skip)]
+    sample: Sample,
 }
 
 /// One number.
@@ -121,6 +126,7 @@ impl Row {
             goal: None,
             first_error: sample.first_error.clone(),
             error_share: sample.error_share(),
+            sample: sample.clone(),
         }
     }
 
@@ -234,6 +240,16 @@ impl Report {
                 first: row.first_error.clone().unwrap_or_else(|| "no answer at all".into()),
             })
         })
+    }
+
+    /// Draws the rows' curves to an SVG file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn plot(&self, path: &Path) -> Result<(), BenchError> {
+        let curves: Vec<_> =
+            self.calls.iter().map(|row| (format!("{}: {}", row.scenario, row.what), &row.sample)).collect();
+        plot::write(path, &curves)
     }
 
     /// The tables.

@@ -6,7 +6,7 @@
 //! config.json.overrides    the same with the `-o` options of the last `up`, if it had any
 //! registry/                the functions
 //! lambda/                  the base image, if not the machine itself
-//! worker/                  while it runs: worker.pid, ol.sock, worker.lock; and what it works with
+//! worker/                  while it runs: worker.pid, worker.port, ol.sock, worker.lock; and what it works with
 //! worker.out               the log of a detached worker
 //! ```
 
@@ -103,7 +103,7 @@ impl OlDir {
         let not_running = |state| CliError::NotRunning { path: self.path.clone(), state };
         let settings = self.settings()?.ok_or_else(|| not_running(State::Uninitialized))?;
         match worker_state(&settings.worker_dir())? {
-            State::Running(_) => Ok(settings),
+            State::Running(_) => Ok(settings.as_listening()),
             state => Err(not_running(state)),
         }
     }

@@ -65,6 +65,15 @@ impl Settings {
         self.config.port
     }
 
+    /// With the port that the running worker has, where it was for the kernel to choose one.
+    pub(super) fn as_listening(mut self) -> Self {
+        if self.config.port == 0 {
+            let chosen = std::fs::read_to_string(self.worker_dir().join("worker.port")).ok();
+            self.config.port = chosen.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        }
+        self
+    }
+
     /// How the worker is called from this machine.
     pub(super) fn address(&self) -> String {
         let host = self.reachable_host();

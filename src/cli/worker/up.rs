@@ -81,13 +81,16 @@ impl Up {
             log: log.clone(),
         };
         let started = launch.start()?;
-        say(format!(
-            "\tPID: {}\n\tPort: {}\n\tLog File: {}\n",
-            started.pid(),
-            settings.port(),
-            log.display()
-        ));
-        started.wait_until_ready()?;
+        let pid = started.pid();
+        let tell = |port| say(format!("\tPID: {pid}\n\tPort: {port}\n\tLog File: {}\n", log.display()));
+        if settings.port() == 0 {
+            // Which it is, the worker knows when it listens.
+            started.wait_until_ready()?;
+            tell(ol_dir.running()?.port());
+        } else {
+            tell(settings.port());
+            started.wait_until_ready()?;
+        }
         say("Ready!\n");
         Ok(())
     }
