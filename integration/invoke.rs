@@ -2,6 +2,7 @@
 
 mod bodies;
 mod failures;
+mod first;
 mod load;
 mod logs;
 mod names;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::evictor::Reservation;
 use crate::lambda::Services;
-use crate::pool::{Lease, Place, Ticket};
+use crate::pool::{Lease, Place, SharedPool, Ticket};
 use crate::router::Route;
 use crate::stats::WorkerStats;
 use crate::world::{Code, LaunchError, World};
@@ -46,18 +46,25 @@ pub struct Opening<W: World> {
     place: Place<W::Sandbox>,
     began: Instant,
     reservation: Reservation,
-    refill: Refill<W>,
+    chores: Option<Chores<W>>,
     stats: Arc<WorkerStats>,
 }
 
-/// Has the shelf filled up again, once, also when nobody says so.
-struct Refill<W: World>(Option<Standbys<W>>);
+/// What has to be done about a first call, but not while it waits: each wakes another thread, on a core that the
+/// request may need. Done when it is dropped.
+pub struct Chores<W: World> {
+    standbys: Standbys<W>,
+    pool: SharedPool<W::Sandbox>,
+}
 
-impl<W: World> Drop for Refill<W> {
+/// How long after the sandbox is at work the chores are done: most first calls are over by then.
+pub const CHORES_AFTER: Duration = Duration::from_millis(2);
+
+impl<W: World> Drop for Chores<W> {
     fn drop(&mut self) {
-        if let Some(standbys) = self.0.take() {
-            standbys.say_taken();
-        }
+        // The shelf is filled up again, and the lambda has a sandbox to see to.
+        self.standbys.say_taken();
+        self.pool.wake_lambda();
     }
 }
 
@@ -79,11 +86,12 @@ impl<W: World> AtHand<W> {
             let reservation = self.services.ledger.try_reserve(self.services.estimate(measured))?;
             Some((self.standbys.take_ready(&class)?, reservation))
         })?;
+        let chores = Chores { standbys: self.standbys.clone(), pool: place.pool() };
         let opening = Opening {
             place,
             began: Instant::now(),
             reservation,
-            refill: Refill(Some(self.standbys.clone())),
+            chores: Some(chores),
             stats: Arc::clone(&self.services.stats),
         };
         Ok(First { standby, opening })
@@ -91,9 +99,9 @@ impl<W: World> AtHand<W> {
 }
 
 impl<W: World> Opening<W> {
-    /// The sandbox is at work: now is the time to think of the next one.
-    pub fn under_way(&mut self) {
-        drop(Refill::<W>(self.refill.0.take()));
+    /// The sandbox is at work. What is given back is to be dropped [`CHORES_AFTER`] from now.
+    pub fn under_way(&mut self) -> Option<Chores<W>> {
+        self.chores.take()
     }
 
     /// It is there, and this request's. To load the function took `load_time`.
@@ -153,8 +161,10 @@ mod tests {
     }
 
     fn open(world: &Fake, first: First<FakeWorld>) -> Lease<FakeSandbox> {
-        drop(first.standby);
-        first.opening.opened(world.sandbox("1"), ms(1))
+        let First { standby, mut opening } = first;
+        drop(standby);
+        drop(opening.under_way());
+        opening.opened(world.sandbox("1"), ms(1))
     }
 
     #[actix::test]

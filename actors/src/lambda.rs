@@ -23,7 +23,7 @@ use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
 use crate::packages::{Packages, Require};
-use crate::pool::{Closed, Figures, Place, SharedPool};
+use crate::pool::{Closed, Figures, Place, SharedPool, TEND_PAUSE_MIN};
 use crate::stats::{LambdaStatus, State, WorkerStats};
 use crate::world::{Code, LaunchError, Launcher, Making, World};
 use crate::zygotes::{self, Acquire, Acquired, Forkability, Loaded, Zygotes};
@@ -191,10 +191,12 @@ impl<W: World> Lambda<W> {
             Some(Ok(took)) => {
                 self.last_failure = None;
                 self.tell_load_time(took, ctx);
-                self.tend_later(Duration::ZERO, ctx);
             }
             Some(Err(error)) => self.launch_failed(error),
             None => {}
+        }
+        if self.pool.0.has_any() {
+            self.tend_later(TEND_PAUSE_MIN, ctx);
         }
     }
 

@@ -48,6 +48,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Sleep};
 
 use crate::backoff::Backoff;
+use crate::first::CHORES_AFTER;
 use crate::latency::Latency;
 use crate::world::{LaunchError, PoolLimits, Sandbox};
 
@@ -67,7 +68,7 @@ const QUEUE_WAIT_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How often an otherwise settled pool looks for idle sandboxes that have died.
 const TEND_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Tending more often than this would not be worth the wake-up.
-const TEND_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub(crate) const TEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// Why a request got no sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -817,7 +818,7 @@ impl<S: Sandbox> SharedPool<S> {
         Self(Arc::new(Shared {
             pool: Mutex::new(pool),
             growth_wanted: Notify::new(),
-            sample_due: AtomicBool::new(true),
+            sample_due: AtomicBool::new(false),
         }))
     }
 
@@ -956,6 +957,16 @@ impl<S: Sandbox> SharedPool<S> {
         if generation == pool.generation {
             pool.forkable = forkable;
         }
+    }
+
+    /// There is something for the lambda to hear or to see to.
+    pub(crate) fn wake_lambda(&self) {
+        self.0.growth_wanted.notify_one();
+    }
+
+    /// Whether there is a sandbox, or one is being made.
+    pub(crate) fn has_any(&self) -> bool {
+        self.0.lock().total() > 0
     }
 
     /// Freeze and release what has been idle for long enough, drop what has died. Says when to come back.
@@ -1344,17 +1355,25 @@ pub(crate) struct Place<S: Sandbox> {
 }
 
 impl<S: Sandbox> Place<S> {
+    /// The pool that it is in.
+    pub(crate) fn pool(&self) -> SharedPool<S> {
+        SharedPool(Arc::clone(&self.shared))
+    }
+
     /// The sandbox is there, and stays with the request that has made it. That took `waited`; to load the function, a
     /// part of it, `load_time`.
     pub(crate) fn lease(mut self, sandbox: S, waited: Duration, load_time: Duration) -> Lease<S> {
         self.open = false;
-        {
+        let others_wait = {
             let mut pool = self.shared.lock();
             pool.arrive(self.generation, self.claimed, Instant::now());
             pool.news = Some(Ok(load_time));
+            !pool.waiters.is_empty()
+        };
+        // It is woken after this long in any case, so that the request need not pay for it.
+        if others_wait || waited >= CHORES_AFTER {
+            self.shared.growth_wanted.notify_one();
         }
-        // The lambda has a sandbox to see to from now on; and perhaps others wait.
-        self.shared.growth_wanted.notify_one();
         Lease::new(&self.shared, sandbox, self.generation, waited)
     }
 

@@ -1,9 +1,9 @@
 //! The interpreters that are forked, and the standbys forked from them.
 //!
 //! A standby is made in some milliseconds and handed out in none, so some wait ready on
-//! [shelves](crate::shelves), which say how many. This actor fills them, off the path of requests: a moment after
-//! one was taken and one at a time, so that the request finds the machine's cores for itself; but at once, and
-//! several together, when a burst has emptied a shelf by half. It pauses after failures.
+//! [shelves](crate::shelves), which say how many. This actor fills them, off the path of requests: it is told
+//! of what was taken when the first call is over, and makes one at a time, but several together when a burst has
+//! emptied a shelf by half. It pauses after failures.
 //!
 //! Requests take standbys from the shelves themselves. When there is none, their lambda asks here and waits: what is
 //! made next is for whoever has waited longest, whatever it was begun for.
@@ -121,8 +121,6 @@ pub const ON_DEMAND_MAX: usize = 8;
 /// Standbys prepared at once to fill a shelf that a burst has emptied: making one is a chain of steps in several
 /// processes, so that fewer leave cores idle.
 pub const URGENT_MAX: usize = 4;
-/// How long refilling waits after one was taken, if it is not urgent: about as long as the first call takes.
-pub const REFILL_DELAY: Duration = Duration::from_millis(2);
 /// Requests for a standby that may wait; as many launches as a burst of new sandboxes can use within the
 /// time that a request waits, at 500 a second.
 pub const QUEUE_LENGTH_MAX: usize = 5_000;
@@ -386,11 +384,7 @@ impl<W: World> Actor for Zygotes<W> {
 
 impl<W: World> StreamHandler<Taken> for Zygotes<W> {
     fn handle(&mut self, _: Taken, ctx: &mut Context<Self>) {
-        match self.standbys.wanted() {
-            Some(Wanted { urgent: true, .. }) => self.refill(ctx),
-            Some(_) => self.refill_later(REFILL_DELAY, ctx),
-            None => {}
-        }
+        self.refill(ctx);
     }
 }
 
@@ -587,16 +581,16 @@ mod tests {
     }
 
     #[actix::test]
-    async fn what_is_taken_without_asking_is_made_again_a_moment_later_and_one_at_a_time() {
+    async fn what_is_taken_without_asking_is_made_again_one_at_a_time() {
         tokio::time::pause();
         let world = Fake::new();
         let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
         let _zygotes = start(&world, &standbys).await;
         world.state().n_preparing_max = 0;
         let _taken = standbys.take_ready(&CLASS).unwrap();
-        standbys.say_taken();
-        sleep(ms(1)).await;
+        sleep(ms(50)).await;
         assert_eq!(world.state().n_preparing_max, 0, "the request has the cores for itself");
+        standbys.say_taken();
         sleep(ms(50)).await;
         assert_eq!(world.state().n_preparing_max, 1);
         assert_eq!(world.state().standbys.len(), 5);
@@ -642,7 +636,7 @@ mod tests {
         // Amid its work, so that what it had begun is not waited for ever after.
         drop(standbys.take_ready(&CLASS));
         standbys.say_taken();
-        sleep(REFILL_DELAY + ms(1)).await;
+        sleep(ms(1)).await;
         assert_eq!(standbys.n_making(), 1);
         assert!(zygotes.send(Crash).await.is_err());
         let _successor = start(&world, &standbys).await;

@@ -8,11 +8,11 @@
 
 use std::time::{Duration, Instant};
 
-use actors::first::{First, Opening};
+use actors::first::{CHORES_AFTER, First, Opening};
 use actors::pool::{Discard, Lease};
 use actors::world::LaunchError;
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::App;
 use super::client;
@@ -21,7 +21,7 @@ use super::run::Call;
 use super::upload::Body;
 use crate::frame::Kind;
 use crate::registry::FunctionCode;
-use crate::sandbox::launcher::{Loading, Sandbox};
+use crate::sandbox::launcher::{Loading, Output, Sandbox};
 use crate::world::OlWorld;
 
 /// Longest request that goes together with the order to load: a socket holds 200 KiB, and one read takes 64.
@@ -97,7 +97,15 @@ fn load(
     async move {
         let began = Instant::now();
         let request = request.as_ref().map(|request| (&request.head[..], &request.body[..]));
-        match loading.load(request, || opening.under_way()).await {
+        let told = |output: Output| {
+            let chores = opening.under_way();
+            actix_web::rt::spawn(async move {
+                sleep(CHORES_AFTER).await;
+                output.follow();
+                drop(chores);
+            });
+        };
+        match loading.load(request, told).await {
             Ok(sandbox) => {
                 let took = began.elapsed();
                 stats.create.add(took);

@@ -156,6 +156,21 @@ pub struct Standby {
     made: (Duration, Duration),
 }
 
+/// Whose output it is that a new sandbox prints: kept in its pipe until this is told. It wakes up a thread, so
+/// nobody who waits should have to wait for it.
+#[derive(Debug)]
+pub struct Output {
+    naming: Naming,
+    name: FunctionName,
+}
+
+impl Output {
+    /// Have it written to the function's log.
+    pub fn follow(self) {
+        self.naming.assign(self.name);
+    }
+}
+
 /// A standby that can be told to load its function's code.
 #[derive(Debug)]
 pub struct Loading {
@@ -204,7 +219,6 @@ struct Order<'a> {
     entry: &'a str,
     environment: &'a BTreeMap<String, String>,
     packages: &'a [String],
-    random: String,
 }
 
 /// `RENEW`, as the protocol has it.
@@ -226,8 +240,8 @@ struct Ready {
 impl Program {
     /// What goes with a frame that has it loaded.
     fn order(&self, kind: Kind) -> Result<Vec<u8>, LaunchError> {
-        let random = random_hex().map_err(failed("read random bytes"))?;
         if kind == Kind::Renew {
+            let random = random_hex().map_err(failed("read random bytes"))?;
             return serde_json::to_vec(&Renewal { random })
                 .map_err(|error| LaunchError::Failed(error.to_string()));
         }
@@ -238,7 +252,6 @@ impl Program {
             entry: &self.entry,
             environment: &self.environment,
             packages: &[],
-            random,
         };
         serde_json::to_vec(&order).map_err(|error| LaunchError::Failed(error.to_string()))
     }
@@ -382,7 +395,9 @@ impl Launcher {
             Origin { start: Start::Forked, install: Duration::ZERO, shell, fork, import: Duration::ZERO };
         // To import nothing takes no longer than to warm.
         let program = Program { load_patience: WARM_PATIENCE, ..program };
-        Loading { channel, process, naming, program, origin, kind: Kind::Renew }.load(None, || {}).await
+        Loading { channel, process, naming, program, origin, kind: Kind::Renew }
+            .load(None, Output::follow)
+            .await
     }
 
     /// Gives a standby its function.
@@ -395,7 +410,7 @@ impl Launcher {
         program: Program,
         making: Making,
     ) -> Result<Sandbox, LaunchError> {
-        self.adopt(standby, program, making)?.load(None, || {}).await
+        self.adopt(standby, program, making)?.load(None, Output::follow).await
     }
 
     /// Puts a function's code and limits on a standby, which does not run yet. Does not wait.
@@ -429,14 +444,15 @@ impl Launcher {
 
 impl Loading {
     /// Has the code loaded, and gives with the order, if there is one, the first request: its head and its body, both
-    /// so short that the socket takes them. Its answer follows. `told` is called as soon as the sandbox is at work.
+    /// so short that the socket takes them. Its answer follows. `told` is called as soon as the sandbox is at work; what
+    /// it prints fills its pipe until `told` has it followed.
     ///
     /// # Errors
     /// [`LaunchError::Load`] with a text for the function's author when the code cannot be loaded.
     pub async fn load(
         self,
         request: Option<(&[u8], &[u8])>,
-        told: impl FnOnce(),
+        told: impl FnOnce(Output),
     ) -> Result<Sandbox, LaunchError> {
         let Self { mut channel, process, naming, program, mut origin, kind } = self;
         let order = program.order(kind)?;
@@ -447,8 +463,7 @@ impl Loading {
                 None => channel.send(kind, &order).await?,
             }
             // What it prints is kept until somebody reads it. Nobody waits for that, and it costs a wake-up.
-            naming.assign(program.name.clone());
-            told();
+            told(Output { naming, name: program.name.clone() });
             receive_ready(&mut channel).await
         };
         let ready = loaded(exchange, &process, program.load_patience).await?;
@@ -738,6 +753,5 @@ fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 fn random_hex() -> io::Result<String> {
     let mut bytes = [0u8; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
-    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -12,8 +12,20 @@ import os
 from sys import modules
 
 
+# Whether this process has an identity of its own. `runtime.main` sets it anew after the fork.
+is_renewed = False
+
+
+def ensure():
+    """Gives this process an identity of its own, if it has none yet."""
+    if not is_renewed:
+        renew(os.urandom(32))
+
+
 def renew(seed):
     """Gives this process an identity of its own. `seed`: 32 fresh random bytes."""
+    global is_renewed
+    is_renewed = True
     words = [int.from_bytes(seed[at : at + 4], "little") for at in range(0, len(seed), 4)]
 
     random = modules.get("random")

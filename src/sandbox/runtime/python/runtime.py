@@ -38,6 +38,7 @@ def main(fd, fork=None):
         # A program that the function starts has no business here.
         os.set_inheritable(fd, False)
         invocation.pid = os.getpid()
+        identity.is_renewed = False
         if entry is None:
             log.install()
         channel = Channel(fd)
@@ -66,6 +67,7 @@ def wait_for_load(channel):
     while True:
         kind, _, _, _, body = channel.read()
         if kind == WARM:
+            identity.ensure()
             warm()
             ready(channel, False, "none")
         elif kind in (LOAD, ZYGOTE):
@@ -98,10 +100,11 @@ def wait_for_renewal(channel, entry):
 
 
 def ready(channel, wants_head, entry, unforkable=None):
-    body = {"protocol": PROTOCOL, "pid": os.getpid(), "head": wants_head, "entry": entry}
-    if unforkable:
-        body["unforkable"] = unforkable
-    channel.write(READY, 0, 0, b"", json.dumps(body).encode())
+    # Names and numbers: not worth an encoder.
+    head = "true" if wants_head else "false"
+    reason = f', "unforkable": {json.dumps(unforkable)}' if unforkable else ""
+    body = f'{{"protocol": {PROTOCOL}, "pid": {os.getpid()}, "head": {head}, "entry": "{entry}"{reason}}}'
+    channel.write(READY, 0, 0, b"", body.encode())
 
 
 def serve(channel, entry):

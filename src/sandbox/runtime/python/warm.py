@@ -104,8 +104,6 @@ def load_dummy():
         "entry": str(fd),
         "environment": {VARIABLE: "value"},
         "packages": [],
-        # LOAD does it again, with the worker's bytes. OpenSSL's generator takes a millisecond the first time.
-        "random": os.urandom(32).hex(),
     }
     directory, path, argv = os.getcwd(), sys.path[:], sys.argv
     try:

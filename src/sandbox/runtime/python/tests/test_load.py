@@ -3,7 +3,7 @@
 import json
 import os
 
-from sandbox import LOAD, LOAD_FAILED, READY, Case
+from sandbox import JSON, LOAD, LOAD_FAILED, READY, REQUEST, RESPONSE, WARM, Case, frame
 
 ASGI = "app in f.py is an ASGI app; this version serves WSGI apps and functions f(event)"
 
@@ -172,6 +172,55 @@ def f(event):
         self.assertEqual((uuid._node, uuid._last_timestamp), (None, None))
         self.assertNotEqual(key, bytes(multiprocessing.process.current_process().authkey))
         self.assertTrue(ssl.RAND_status())
+
+
+class Seeds(Case):
+    def test_without_bytes_from_the_worker_each_sandbox_draws_its_own(self):
+        import random
+
+        source = "import random\nn = random.random()\ndef f(event): return [n, random.random()]"
+        order = json.loads(self.order())
+        del order["random"]
+        drawn = []
+        # As in a zygote, whose forks would all go on from here.
+        random.seed(1)
+        for warm in (True, False, True, False):
+            self.write("f.py", source)
+            sandbox = self.sandbox()
+            if warm:
+                sandbox.send(WARM)
+                self.assertEqual(sandbox.receive()[0], READY)
+            sandbox.send(LOAD, json.dumps(order).encode())
+            self.assertEqual(sandbox.receive()[0], READY)
+            drawn += self.call_json(sandbox)
+        self.assertEqual(len(set(drawn)), 8, drawn)
+
+
+class First(Case):
+    def test_a_request_that_comes_with_the_order_to_load_is_answered_after_it(self):
+        self.write("f.py", "print('loading')\ndef f(event, context): return [event, context.path]")
+        sandbox = self.sandbox()
+        head = b"POST\n/x\n1000\n1-1\n"
+        sandbox.socket.sendall(frame(LOAD, self.order()) + frame(REQUEST, b"1", head=head, number=1))
+        kind, _, number, _, body = sandbox.receive()
+        self.assertEqual((kind, number, json.loads(body)["head"]), (READY, 0, True))
+        kind, flags, number, head, body = sandbox.receive()
+        self.assertEqual((kind, flags, number, head, json.loads(body)), (RESPONSE, 0, 1, JSON, [1, "/x"]))
+
+    def test_a_head_that_the_function_does_not_want_does_no_harm(self):
+        self.write("f.py", "def f(event): return event")
+        sandbox = self.sandbox()
+        sandbox.socket.sendall(frame(LOAD, self.order()) + frame(REQUEST, b"1", head=b"POST\n/x\n1\n1-1\n", number=1))
+        self.assertEqual(sandbox.receive()[0], READY)
+        self.assertEqual(sandbox.receive()[4], b"1")
+
+    def test_a_request_that_comes_with_code_that_does_not_load_is_not_answered(self):
+        self.write("f.py", "raise ValueError('no')")
+        sandbox = self.sandbox()
+        sandbox.socket.sendall(frame(LOAD, self.order()) + frame(REQUEST, b"1", number=1))
+        self.assertEqual(sandbox.receive()[0], LOAD_FAILED)
+        # With the request unread, the socket may be reset rather than closed.
+        self.assertRaises((EOFError, ConnectionResetError), sandbox.receive)
 
 
 class Warm(Case):
