@@ -103,7 +103,7 @@ impl OlDir {
         let not_running = |state| CliError::NotRunning { path: self.path.clone(), state };
         let settings = self.settings()?.ok_or_else(|| not_running(State::Uninitialized))?;
         match worker_state(&settings.worker_dir())? {
-            State::Running(_) => Ok(settings.as_listening()),
+            State::Running(_) => Ok(settings.listening()),
             state => Err(not_running(state)),
         }
     }

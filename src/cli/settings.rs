@@ -66,7 +66,7 @@ impl Settings {
     }
 
     /// With the port that the running worker has, where it was for the kernel to choose one.
-    pub(super) fn as_listening(mut self) -> Self {
+    pub(super) fn listening(mut self) -> Self {
         if self.config.port == 0 {
             let chosen = std::fs::read_to_string(self.worker_dir().join("worker.port")).ok();
             self.config.port = chosen.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
