@@ -13,6 +13,7 @@ mod support;
 
 mod actors;
 mod crash;
+mod examples;
 mod invoke;
 mod isolation;
 mod leaks;
