@@ -12,6 +12,7 @@
 mod support;
 
 mod actors;
+mod admin;
 mod crash;
 mod examples;
 mod invoke;
