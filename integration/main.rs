@@ -13,6 +13,7 @@ mod support;
 
 mod actors;
 mod admin;
+mod api;
 mod client;
 mod crash;
 mod examples;
