@@ -92,8 +92,10 @@ fn items() -> Vec<(&'static str, PathItem)> {
             "/stats",
             PathItem::new(
                 Get,
-                worker("stats", "Counts and mean times, under OpenLambda's names")
-                    .response("200", json("`<name>.cnt` and `<name>.ms-avg`", map_of(Type::Integer))),
+                worker("stats", "Counts and mean times, under OpenLambda's names").response(
+                    "200",
+                    json("`<name>.cnt`, with `<name>.ms-avg` or `<name>.us-avg`", map_of(Type::Integer)),
+                ),
             ),
         ),
         (
@@ -210,6 +212,7 @@ fn call(id: &str, method: &str, is_below: bool) -> OperationBuilder {
     let answer = ResponseBuilder::new()
         .description("The function's answer")
         .header("X-Ol-Invocation", Header::new(of(Type::String)))
+        .header("Server-Timing", Header::new(of(Type::String)))
         .content(ANYTHING, bytes())
         .build();
     operation = operation.response("200", answer.clone()).response("default", answer);
