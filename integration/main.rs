@@ -12,8 +12,12 @@
 mod support;
 
 mod actors;
+mod admin;
+mod api;
 mod bench;
+mod client;
 mod crash;
+mod examples;
 mod invoke;
 mod isolation;
 mod leaks;

@@ -268,13 +268,21 @@ fn what_the_documents_point_at_is_there() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The text of everything that tests are in.
+fn sources() -> Vec<String> {
+    let rust = ["src", "actors/src", "integration"].iter().flat_map(|directory| files(directory, ".rs"));
+    let python = files("src/sandbox/runtime/python/tests", ".py");
+    rust.chain(python).map(|path| read(&root().join(path))).collect()
+}
+
+fn is_defined(name: &str, sources: &[String]) -> bool {
+    let definitions = ["fn", "def"].map(|keyword| format!("{keyword} {name}("));
+    sources.iter().any(|source| definitions.iter().any(|definition| source.contains(definition)))
+}
+
 #[test]
 fn the_tests_that_the_documents_name_exist() {
-    let sources: Vec<_> = ["src", "actors/src", "integration"]
-        .iter()
-        .flat_map(|directory| files(directory, ".rs"))
-        .map(|path| read(&root().join(path)))
-        .collect();
+    let sources = sources();
     for document in files("docs", ".md") {
         let text = read(&root().join(&document));
         // Nothing but tests has names that are sentences.
@@ -282,11 +290,35 @@ fn the_tests_that_the_documents_name_exist() {
             word.split('_').filter(|part| !part.is_empty()).count() > 4 && word.chars().all(is_word)
         };
         for name in text.split('`').filter(is_sentence) {
-            let definition = format!("fn {name}(");
-            let is_there = sources.iter().any(|source| source.contains(&definition));
-            assert!(is_there, "{document} names the test {name}, which is not there");
+            assert!(is_defined(name, &sources), "{document} names the test {name}, which is not there");
         }
     }
+}
+
+#[test]
+fn what_is_said_to_be_the_same_as_in_openlambda_is_tested() {
+    let sources = sources();
+    let text = read(&root().join("docs/COMPATIBILITY.md"));
+    let mut n_same = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| here | |")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let &[_, verdict, last] = cells.as_slice() else { panic!("not three columns: {row}") };
+        // A word in backticks that could be a test's.
+        let named: Vec<_> = last.split('`').skip(1).step_by(2).filter(|word| word.contains('_')).collect();
+        match verdict {
+            "same" => {
+                n_same += 1;
+                assert!(!named.is_empty(), "no test behind: {row}");
+                for word in named {
+                    assert!(is_defined(word, &sources), "{word} is no test: {row}");
+                }
+            }
+            "different" => assert!(!last.is_empty(), "no reason: {row}"),
+            "not yet" => {}
+            other => panic!("'{other}' is none of same, different, not yet: {row}"),
+        }
+    }
+    assert!(n_same > 0, "the table was not understood");
 }
 
 #[test]

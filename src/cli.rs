@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ol worker init|up|down|status|force-cleanup     worker/    a worker in a directory
-//! ol admin install|list|show|remove|invoke        admin/     the functions of a running worker
+//! ol admin install|list|show|invoke|logs|remove   admin/     the functions of a running worker
 //! ol bench init|run                               bench      how fast a worker is
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
 //! ```
@@ -14,6 +14,7 @@ mod classic;
 mod error;
 mod files;
 mod foreground;
+mod function_log;
 mod functions;
 mod launch;
 mod lock;

@@ -4,6 +4,7 @@
 pub(crate) mod client;
 mod error;
 mod first;
+mod openapi;
 mod registry;
 mod run;
 mod status;
@@ -54,6 +55,7 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/stats", web::route().to(status::stats))
         .route("/debug", web::route().to(status::debug))
         .route("/lambdas", web::get().to(status::lambdas))
+        .route("/openapi.json", web::get().to(openapi::document))
         .route("/registry", web::get().to(registry::list))
         .route("/registry/", web::get().to(registry::list))
         .route("/registry/{name}", web::post().to(registry::upload))

@@ -92,7 +92,7 @@ fn what_is_installed_can_be_looked_at_called_and_removed_by_command() {
     worker.ol("admin install -n greeter").arg(&folder).succeed();
     assert_eq!(worker.ol("admin list").succeed(), "greeter\n");
     assert_eq!(worker.ol("admin invoke").arg("greeter").arg(r#"{"name": "Ann"}"#).succeed(), "\"hi Ann\"\n");
-    assert!(worker.ol("admin show").arg("greeter").succeed().contains("\"ReuseSandbox\": true"));
+    assert!(worker.ol("admin show --json").arg("greeter").succeed().contains("\"ReuseSandbox\": true"));
     assert_eq!(worker.ol("admin remove").arg("greeter").succeed(), "Removed greeter\n");
     assert_eq!(worker.ol("admin list").succeed(), "");
     let refused = worker.ol("admin invoke").arg("greeter").fail();

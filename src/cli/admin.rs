@@ -3,6 +3,7 @@
 mod install;
 mod invoke;
 mod list;
+mod logs;
 mod remove;
 mod show;
 
@@ -12,13 +13,14 @@ use super::error::CliError;
 
 pub(super) use install::upload;
 
-/// Install, list, show, call and remove functions
+/// Install, list, show, call and remove functions, and read what they print
 #[derive(StructOpt)]
 pub(super) enum Admin {
     Install(install::Install),
     List(list::List),
     Show(show::Show),
     Invoke(invoke::Invoke),
+    Logs(logs::Logs),
     Remove(remove::Remove),
 }
 
@@ -29,6 +31,7 @@ impl Admin {
             Self::List(command) => command.run(),
             Self::Show(command) => command.run(),
             Self::Invoke(command) => command.run(),
+            Self::Logs(command) => command.run(),
             Self::Remove(command) => command.run(),
         }
     }

@@ -55,6 +55,12 @@ pub(super) enum CliError {
     Name(#[from] actors::name::NameError),
     #[error("git clone of {url} failed: {reason}")]
     Git { url: String, reason: String },
+    #[error(
+        "the program git is not here, and {0} is a git repository: install git, or clone it elsewhere and give the folder"
+    )]
+    NoGit(String),
+    #[error("{0} has printed nothing yet: there is no {path}", path = .1.display())]
+    NoLog(actors::name::FunctionName, PathBuf),
     #[error("cluster directory {} does not exist: make it with 'admin new -cluster {}'", .0.display(), .0.display())]
     NoCluster(PathBuf),
     #[error("no worker of {} was started: do that with 'admin workers -cluster {}'", .0.display(), .0.display())]

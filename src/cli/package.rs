@@ -1,4 +1,4 @@
-//! A folder of code as the archive that a worker takes: a gzipped tar, built in memory.
+//! A folder of code, or an archive, as the archive that a worker takes: a gzipped tar, built in memory.
 //!
 //! Only directories and plain files go in. What else there is would not mean the same on the other
 //! side (links), or nothing at all (devices, sockets), and is refused by its path.
@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
+use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 /// What a function may weigh, unpacked: as much as a worker takes by default.
@@ -17,6 +18,8 @@ const BYTES_MAX: u64 = 250 << 20;
 const ENTRIES_MAX: usize = 20_000;
 /// Left out wherever they lie: history, and what Python makes by itself.
 const LEFT_OUT: [&str; 2] = [".git", "__pycache__"];
+/// What every gzip file begins with (RFC 1952, 2.3.1).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PackageError {
@@ -28,6 +31,10 @@ pub(super) enum PackageError {
     TooLarge(PathBuf),
     #[error("{} has more than {ENTRIES_MAX} files", .0.display())]
     TooMany(PathBuf),
+    #[error("{} is not a .tar.gz: {source}", path.display())]
+    NotArchive { path: PathBuf, source: io::Error },
+    #[error("'{inside}' in {} is neither a file nor a directory", path.display())]
+    NotRegularInside { path: PathBuf, inside: String },
     #[error("there is no f.py, lambda_func.py or f.bin in {}: name the entry file in ol.yaml (environment: OL_ENTRY_FILE)", .0.display())]
     NoEntry(PathBuf),
     #[error("cannot read {}: {source}", path.display())]
@@ -43,15 +50,71 @@ pub(super) struct Extra<'a> {
     pub(super) requirements: Option<&'a Path>,
 }
 
+impl<'a> Extra<'a> {
+    fn files(&self) -> Vec<(&'static str, &'a Path)> {
+        [("ol.yaml", self.config), ("requirements.txt", self.requirements)]
+            .into_iter()
+            .filter_map(|(name, path)| Some((name, path?)))
+            .collect()
+    }
+}
+
+/// An archive as it is, or, when files take the place of some of its own, one with those in it.
+pub(super) fn repack(archive: &Path, extra: &Extra<'_>) -> Result<Vec<u8>, PackageError> {
+    let unreadable = |source| PackageError::Read { path: archive.to_owned(), source };
+    let mut packed = Vec::new();
+    let file = File::open(archive).map_err(unreadable)?;
+    file.take(BYTES_MAX + 1).read_to_end(&mut packed).map_err(unreadable)?;
+    if packed.len() as u64 > BYTES_MAX {
+        return Err(PackageError::TooLarge(archive.to_owned()));
+    }
+    // Said here and not by the worker, which knows no path.
+    if !packed.starts_with(&GZIP_MAGIC) {
+        let source = io::Error::new(io::ErrorKind::InvalidData, "it is not compressed with gzip");
+        return Err(PackageError::NotArchive { path: archive.to_owned(), source });
+    }
+    let replaced = extra.files();
+    if replaced.is_empty() {
+        return Ok(packed);
+    }
+    let broken = |source| PackageError::NotArchive { path: archive.to_owned(), source };
+    let mut new = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let mut left = BYTES_MAX;
+    let mut old = tar::Archive::new(MultiGzDecoder::new(packed.as_slice()));
+    for (n, entry) in old.entries().map_err(broken)?.enumerate() {
+        if n == ENTRIES_MAX {
+            return Err(PackageError::TooMany(archive.to_owned()));
+        }
+        let entry = entry.map_err(broken)?;
+        let name = entry.path().map_err(broken)?.into_owned();
+        let plain = name.strip_prefix(".").unwrap_or(&name);
+        if replaced.iter().any(|(given, _)| Path::new(given) == plain) {
+            continue;
+        }
+        let kind = entry.header().entry_type();
+        if !kind.is_file() && !kind.is_dir() {
+            let inside = name.display().to_string();
+            return Err(PackageError::NotRegularInside { path: archive.to_owned(), inside });
+        }
+        left = left.checked_sub(entry.size()).ok_or_else(|| PackageError::TooLarge(archive.to_owned()))?;
+        let mut header = entry.header().clone();
+        new.append_data(&mut header, &name, entry).map_err(broken)?;
+    }
+    for (name, path) in replaced {
+        let found = Found { name: name.into(), path: path.to_path_buf(), is_dir: false };
+        found.append(&mut new, &mut left, archive)?;
+    }
+    new.into_inner()
+        .and_then(GzEncoder::finish)
+        .map_err(|source| PackageError::Write { path: archive.to_owned(), source })
+}
+
 /// Pack a folder.
 pub(super) fn pack(folder: &Path, extra: &Extra<'_>) -> Result<Vec<u8>, PackageError> {
     if !folder.is_dir() {
         return Err(PackageError::NotDirectory(folder.to_owned()));
     }
-    let replaced: Vec<(&str, &Path)> = [("ol.yaml", extra.config), ("requirements.txt", extra.requirements)]
-        .into_iter()
-        .filter_map(|(name, path)| Some((name, path?)))
-        .collect();
+    let replaced = extra.files();
     let mut files = Vec::new();
     list(folder, Path::new(""), &mut files)?;
     files.retain(|file| !replaced.iter().any(|(name, _)| Path::new(name) == file.name));
@@ -196,6 +259,39 @@ mod tests {
         let config = given.path().join("other.yaml");
         let all = unpacked(&pack(dir.path(), &Extra { config: Some(&config), requirements: None }).unwrap());
         assert_eq!((all.len(), all["ol.yaml"].1.as_str()), (2, "new"));
+    }
+
+    #[test]
+    fn an_archive_goes_as_it_is_unless_files_take_the_place_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, content).unwrap();
+            path
+        };
+        let folder = dir.path().join("hello");
+        fs::create_dir_all(folder.join("lib")).unwrap();
+        for (name, text) in [("f.py", "x"), ("ol.yaml", "old"), ("lib/a.py", "y")] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let packed = pack(&folder, &Extra::default()).unwrap();
+        let archive = file("hello.tar.gz", &packed);
+        assert_eq!(repack(&archive, &Extra::default()).unwrap(), packed);
+        let (config, requirements) = (file("c", b"new"), file("r", b"none"));
+        let extra = Extra { config: Some(&config), requirements: Some(&requirements) };
+        let all = unpacked(&repack(&archive, &extra).unwrap());
+        assert_eq!(
+            all.keys().collect::<Vec<_>>(),
+            ["f.py", "lib", "lib/a.py", "ol.yaml", "requirements.txt"]
+        );
+        assert_eq!((all["ol.yaml"].1.as_str(), all["lib/a.py"].1.as_str()), ("new", "y"));
+        let error = repack(&file("plain.tar.gz", b"text"), &Extra::default()).unwrap_err();
+        assert!(
+            matches!(&error, PackageError::NotArchive { path, .. } if path.ends_with("plain.tar.gz")),
+            "{error}"
+        );
+        let cut = file("cut.tar.gz", &packed[..packed.len() / 2]);
+        assert!(matches!(repack(&cut, &extra), Err(PackageError::NotArchive { .. })));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use actors::name::FunctionName;
 use serde_json::Value;
 
 use super::error::CliError;
@@ -55,6 +56,11 @@ impl Settings {
 
     pub(super) fn worker_dir(&self) -> PathBuf {
         self.config.worker_dir.clone()
+    }
+
+    /// What the function prints goes there.
+    pub(super) fn function_log(&self, name: &FunctionName) -> PathBuf {
+        self.worker_dir().join("logs").join(format!("{name}.log"))
     }
 
     pub(super) fn host(&self) -> &str {

@@ -9,20 +9,20 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Lambda {
-    name: String,
-    state: String,
-    generation: u64,
+    pub(super) name: String,
+    pub(super) state: String,
+    pub(super) generation: u64,
     busy: u64,
     warm: u64,
     frozen: u64,
     starting: u64,
     queue: u64,
-    invocations: u64,
-    errors: u64,
+    pub(super) invocations: u64,
+    pub(super) errors: u64,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     memory_bytes: u64,
-    message: Option<String>,
+    pub(super) message: Option<String>,
 }
 
 /// The answer to `GET /lambdas`, as far as it is shown.

@@ -1,9 +1,11 @@
-//! `ol admin install`: a folder, or a git repository, becomes a function of a running worker.
+//! `ol admin install`: a folder, an archive or a git repository becomes a function of a running worker.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actors::name::FunctionName;
+use serde_json::json;
 use structopt::StructOpt;
 use tempfile::TempDir;
 
@@ -16,7 +18,7 @@ use crate::client::{Client, Method, StatusCode};
 /// A repository that takes longer is not a function's.
 const CLONE_WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// Upload a folder of code as a function
+/// Upload a folder, an archive or a git repository as a function
 #[derive(StructOpt)]
 pub(crate) struct Install {
     /// The worker's directory
@@ -28,32 +30,72 @@ pub(crate) struct Install {
     /// Use this file as the function's requirements.txt
     #[structopt(short, long, parse(from_os_str))]
     requirements: Option<PathBuf>,
-    /// The function's name [default: the folder's]
+    /// The function's name [default: the source's]
     #[structopt(short, long)]
     name: Option<String>,
-    /// A folder, or a git repository (https://….git, git@….git)
+    /// What was installed, and its address, as JSON
+    #[structopt(long)]
+    json: bool,
+    /// A folder, a .tar.gz, or a git repository (https://…, ssh://…, file://…, git@…:…)
     source: String,
 }
 
 impl Install {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let is_repository = self.source.starts_with("https://") || self.source.starts_with("git@");
-        let clone = if is_repository { Some(clone(&self.source)?) } else { None };
-        let folder = clone.as_ref().map_or(Path::new(&self.source), TempDir::path);
+        let source = Source::of(&self.source);
         let name: FunctionName = match &self.name {
             Some(name) => name.parse()?,
-            None if is_repository => repository_name(&self.source).parse()?,
-            None => folder_name(folder)?.parse()?,
+            None => source.name()?.parse()?,
         };
-        let extra = Extra { config: self.config.as_deref(), requirements: self.requirements.as_deref() };
-        let archive = package::pack(folder, &extra)?;
+        // Before a repository is fetched for nobody.
         let settings = OlDir::at(&self.path)?.running()?;
+        let extra = Extra { config: self.config.as_deref(), requirements: self.requirements.as_deref() };
+        let archive = match source {
+            Source::Repository(url) => package::pack(clone(url)?.path(), &extra)?,
+            Source::Archive(path) => package::repack(path, &extra)?,
+            Source::Folder(path) => package::pack(path, &extra)?,
+        };
         upload(&settings.client(), &name, archive)?;
-        say(format!(
-            "Installed {name}. To call it:\n  curl -X POST {}/run/{name} -d '{{}}'\n",
-            settings.address()
-        ));
+        let address = format!("{}/run/{name}", settings.address());
+        if self.json {
+            say(format!("{}\n", json!({"name": name.as_str(), "url": format!("http://{address}")})));
+        } else {
+            say(format!("Installed {name}. To call it:\n  curl -X POST {address} -d '{{}}'\n"));
+        }
         Ok(())
+    }
+}
+
+/// Where a function's files are.
+#[derive(Debug, PartialEq, Eq)]
+enum Source<'a> {
+    Repository(&'a str),
+    Archive(&'a Path),
+    Folder(&'a Path),
+}
+
+impl<'a> Source<'a> {
+    fn of(source: &'a str) -> Self {
+        // As git tells an address from a path: by a scheme, or by a colon before the first slash.
+        let host = source.split('/').next().unwrap_or_default();
+        if source.contains("://") || (host.contains(':') && !Path::new(source).exists()) {
+            return Self::Repository(source);
+        }
+        let path = Path::new(source);
+        if path.is_file() { Self::Archive(path) } else { Self::Folder(path) }
+    }
+
+    /// What the function is called if nothing else is said.
+    fn name(&self) -> Result<String, CliError> {
+        Ok(match self {
+            Self::Repository(url) => repository_name(url).to_owned(),
+            Self::Archive(path) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let stem = [".tar.gz", ".tgz"].iter().find_map(|suffix| name.strip_suffix(suffix));
+                stem.unwrap_or(&name).to_owned()
+            }
+            Self::Folder(path) => folder_name(path)?,
+        })
     }
 }
 
@@ -91,7 +133,10 @@ fn clone(url: &str) -> Result<TempDir, CliError> {
     let done = talk::wait(async { tokio::time::timeout(CLONE_WAIT_MAX, git.output()).await })?;
     let output = done
         .map_err(|_| failed(format!("it took longer than {} s", CLONE_WAIT_MAX.as_secs())))?
-        .map_err(|error| failed(format!("cannot run git: {error}")))?;
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => CliError::NoGit(url.to_owned()),
+            _ => failed(format!("cannot run git: {error}")),
+        })?;
     if output.status.success() {
         return Ok(dir);
     }
@@ -108,6 +153,22 @@ mod tests {
             ["https://x.y/a/hello.git", "git@x.y:hello.git", "git@x.y:a/hello.git", "https://x.y/hello/"]
         {
             assert_eq!(repository_name(url), "hello", "{url}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_what_it_looks_like() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("hello.tar.gz");
+        std::fs::write(&archive, "").unwrap();
+        let archive = archive.to_str().unwrap();
+        assert_eq!(Source::of(archive), Source::Archive(Path::new(archive)));
+        assert_eq!(Source::of(archive).name().unwrap(), "hello");
+        for url in ["https://x.y/a.git", "file:///a/b.git", "ssh://git@x.y/a", "git@x.y:a/b.git", "x.y:a"] {
+            assert_eq!(Source::of(url), Source::Repository(url));
+        }
+        for folder in ["here", "./a:b", "/a/b.git", ".."] {
+            assert_eq!(Source::of(folder), Source::Folder(Path::new(folder)));
         }
     }
 

@@ -1,14 +1,16 @@
 //! `ol admin invoke`: call a function once.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use actors::name::FunctionName;
+use serde_json::{Map, Value, json};
 use structopt::StructOpt;
 
 use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
-use crate::cli::{functions, talk};
+use crate::cli::{functions, say, talk};
+use crate::client::Reply;
 
 /// Call a function once and print what it answers
 #[derive(StructOpt)]
@@ -16,9 +18,12 @@ pub(crate) struct Invoke {
     /// The worker's directory
     #[structopt(short, long, parse(from_os_str), default_value = "default-ol")]
     path: PathBuf,
+    /// Status, headers and body of the answer, as JSON
+    #[structopt(long)]
+    json: bool,
     /// The function's name
     name: String,
-    /// What to call it with: JSON
+    /// What to call it with: JSON, or - for what standard input has
     #[structopt(default_value = "{}")]
     event: String,
 }
@@ -27,13 +32,38 @@ impl Invoke {
     pub(super) fn run(self) -> Result<(), CliError> {
         let name: FunctionName = self.name.parse()?;
         let settings = OlDir::at(&self.path)?.running()?;
+        let mut event = self.event.into_bytes();
+        if event == b"-" {
+            event.clear();
+            io::stdin().read_to_end(&mut event).map_err(CliError::file("read", "standard input"))?;
+        }
         let path = format!("/run/{name}");
-        let reply = talk::wait(settings.client().post(&path, self.event))??;
+        let reply = talk::wait(settings.client().post(&path, event))??;
+        if self.json {
+            say(format!("{}\n", described(&reply)));
+        }
         let reply = functions::accepted("POST", &path, reply)?;
-        // Bytes, as they are: a function may answer with something else than text.
-        let mut out = io::stdout().lock();
-        let line_end: &[u8] = if reply.body.ends_with(b"\n") { b"" } else { b"\n" };
-        drop(out.write_all(&reply.body).and_then(|()| out.write_all(line_end)));
+        if !self.json {
+            // Bytes, as they are: a function may answer with something else than text.
+            let mut out = io::stdout().lock();
+            let line_end: &[u8] = if reply.body.ends_with(b"\n") { b"" } else { b"\n" };
+            drop(out.write_all(&reply.body).and_then(|()| out.write_all(line_end)));
+        }
         Ok(())
     }
+}
+
+/// The body as the JSON that it is, or as a text.
+fn described(reply: &Reply) -> Value {
+    let mut headers = Map::new();
+    for (name, value) in &reply.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        match headers.get_mut(name.as_str()) {
+            // As RFC 9110, 5.3, has several of a name mean the same as one with commas.
+            Some(Value::String(before)) => *before += &format!(", {value}"),
+            _ => drop(headers.insert(name.to_string(), json!(value))),
+        }
+    }
+    let body: Value = reply.json().unwrap_or_else(|_| json!(reply.text()));
+    json!({"status": reply.status.as_u16(), "headers": headers, "body": body})
 }

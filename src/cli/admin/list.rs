@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
 use structopt::StructOpt;
 
 use crate::cli::error::CliError;
@@ -14,6 +15,9 @@ pub(crate) struct List {
     /// The worker's directory
     #[structopt(short, long, parse(from_os_str), default_value = "default-ol")]
     path: PathBuf,
+    /// The names as a JSON array
+    #[structopt(long)]
+    json: bool,
 }
 
 impl List {
@@ -24,6 +28,14 @@ impl List {
             CliError::Answer(format!("the worker's list of functions is not understood: {error}"))
         })?;
         names.sort_unstable();
+        if self.json {
+            say(format!("{}\n", json!(names)));
+            return Ok(());
+        }
+        if names.is_empty() {
+            // Not on standard output, where every line is a name.
+            eprintln!("there is no function yet; 'ol admin install' makes one of a folder");
+        }
         say(names.into_iter().map(|name| name + "\n").collect::<String>());
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use actors::name::FunctionName;
+use serde_json::json;
 use structopt::StructOpt;
 
 use crate::cli::error::CliError;
@@ -16,6 +17,9 @@ pub(crate) struct Remove {
     /// The worker's directory
     #[structopt(short, long, parse(from_os_str), default_value = "default-ol")]
     path: PathBuf,
+    /// What was removed, as JSON
+    #[structopt(long)]
+    json: bool,
     /// The function's name
     name: String,
 }
@@ -27,7 +31,11 @@ impl Remove {
         let path = format!("/registry/{name}");
         let reply = talk::wait(settings.client().request(Method::DELETE, &path, &[], ""))??;
         functions::accepted("DELETE", &path, reply)?;
-        say(format!("Removed {name}\n"));
+        if self.json {
+            say(format!("{}\n", json!({"name": name.as_str()})));
+        } else {
+            say(format!("Removed {name}\n"));
+        }
         Ok(())
     }
 }
