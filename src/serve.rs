@@ -37,7 +37,7 @@ const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection stays open without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// Standbys that wait at most, of any one class: at 2.5 MB each, what a burst of a tenth of a second uses up.
+/// Standbys that wait at most, of any one class: at 2.5 MB each, 160 MB after a burst that uses up as many.
 const STANDBYS_MAX: usize = 64;
 /// What a sandbox of which nothing is known takes: a fork with its pages touched, measured.
 const SANDBOX_BYTES: u64 = 3 << 20;

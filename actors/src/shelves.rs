@@ -9,8 +9,10 @@
 //! ```
 //!
 //! One shelf for each key, whatever tells standbys apart. A shelf's target is what was asked of it in the busiest
-//! [`BURST`] of the last [`MEMORY`] (to twice that): what comes back is then served without waiting, and what does
-//! not come back is given up. Never less than the shelf's `least`, and within the bounds of [`ShelfLimits`].
+//! burst of the last [`MEMORY`] (to twice that): what comes back is then served without waiting, and what does
+//! not come back is given up. A burst is all that is asked for until the shelf is full again: so its length follows
+//! from how fast this machine makes standbys, and a trickle that is made up for each time counts as one. Never less
+//! than the shelf's `least`, and within the bounds of [`ShelfLimits`].
 //!
 //! [`Shelves`] is plain data and decides; [`SharedShelves`] puts it behind a mutex, so that whoever needs a standby
 //! takes it without asking the actor that fills the shelves. Standbys are dropped outside of the mutex.
@@ -25,8 +27,6 @@ use tokio::time::Instant;
 
 use crate::world::Standby;
 
-/// The length of a burst that the shelves are to bridge: longer ones run at the speed at which standbys are made.
-pub const BURST: Duration = Duration::from_millis(100);
 /// How long a burst is remembered: one to two of these.
 pub const MEMORY: Duration = Duration::from_secs(30);
 
@@ -59,7 +59,6 @@ struct Shelf<T> {
 /// How many were asked for in the busiest burst that is remembered.
 #[derive(Debug)]
 struct Demand {
-    burst_began: Instant,
     n_in_burst: usize,
     window_began: Instant,
     peak: usize,
@@ -68,15 +67,11 @@ struct Demand {
 
 impl Demand {
     fn new(now: Instant) -> Self {
-        Self { burst_began: now, n_in_burst: 0, window_began: now, peak: 0, peak_before: 0 }
+        Self { n_in_burst: 0, window_began: now, peak: 0, peak_before: 0 }
     }
 
     fn record(&mut self, now: Instant) {
         self.forget_old(now);
-        if now.saturating_duration_since(self.burst_began) >= BURST {
-            self.burst_began = now;
-            self.n_in_burst = 0;
-        }
         self.n_in_burst += 1;
         self.peak = self.peak.max(self.n_in_burst);
     }
@@ -98,6 +93,12 @@ impl Demand {
 impl<T> Shelf<T> {
     fn target(&self, limits: ShelfLimits) -> usize {
         self.demand.peak().max(self.least).min(limits.each_max)
+    }
+
+    fn end_burst(&mut self, limits: ShelfLimits) {
+        if self.ready.len() >= self.target(limits) {
+            self.demand.n_in_burst = 0;
+        }
     }
 
     fn n_missing(&self, limits: ShelfLimits) -> usize {
@@ -155,6 +156,7 @@ impl<K: Eq + Hash + Clone, T> Shelves<K, T> {
             return Some(standby);
         }
         shelf.ready.push(standby);
+        shelf.end_burst(limits);
         None
     }
 
@@ -170,6 +172,7 @@ impl<K: Eq + Hash + Clone, T> Shelves<K, T> {
             out.extend(dead);
             let n_surplus = shelf.ready.len().saturating_sub(shelf.target(limits));
             out.extend(shelf.ready.drain(..n_surplus));
+            shelf.end_burst(limits);
         }
         self.shelves.retain(|_, shelf| shelf.target(limits) > 0 || shelf.n_making > 0);
         out
@@ -346,6 +349,13 @@ mod tests {
         shelves.shelf(&key, now).target(limits)
     }
 
+    fn fill(shelves: &mut Plain, key: &'static str, now: Instant) {
+        let limits = shelves.limits;
+        while shelves.shelf(&key, now).n_missing(limits) > 0 {
+            assert_eq!(shelves.stock(&key, 0, now), None);
+        }
+    }
+
     #[test]
     fn the_target_is_the_busiest_burst_that_is_remembered() {
         let mut shelves = shelves();
@@ -353,7 +363,7 @@ mod tests {
         shelves.shelf(&"plain", now).least = 4;
         assert_eq!(target(&mut shelves, "plain", now), 4);
         ask(&mut shelves, "plain", 9, now);
-        now += BURST;
+        fill(&mut shelves, "plain", now);
         ask(&mut shelves, "plain", 3, now);
         assert_eq!(target(&mut shelves, "plain", now), 9);
         now += MEMORY;
@@ -363,14 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn one_now_and_then_keeps_one_ready_and_a_flood_no_more_than_the_bound() {
+    fn a_trickle_that_is_made_up_for_keeps_one_ready_and_a_flood_no_more_than_the_bound() {
         let mut shelves = shelves();
-        let mut now = Instant::now();
+        let now = Instant::now();
         for _ in 0..20 {
-            ask(&mut shelves, "seldom", 1, now);
-            now += Duration::from_secs(1);
+            shelves.shelf(&"trickle", now).ready.pop();
+            ask(&mut shelves, "trickle", 1, now);
+            fill(&mut shelves, "trickle", now);
         }
-        assert_eq!(target(&mut shelves, "seldom", now), 1);
+        assert_eq!(target(&mut shelves, "trickle", now), 1);
         ask(&mut shelves, "flood", 1_000, now);
         assert_eq!(target(&mut shelves, "flood", now), 16);
     }

@@ -33,11 +33,11 @@ impl Timing {
         text.extend_from_slice(b"start;desc=");
         text.extend_from_slice(start.0.as_bytes());
         let mut part = |name: &str, took: Duration, timer: &crate::stats::Timer| {
-            if took.is_zero() {
+            let us = took.as_micros() as u64;
+            if us == 0 {
                 return;
             }
             timer.add(took);
-            let us = took.as_micros();
             // Writing to memory does not fail.
             let _ = write!(text, ", {name};dur={}.{:03}", us / 1000, us % 1000);
         };
