@@ -8,6 +8,8 @@ import gc
 import os
 import sys
 
+from . import holes
+
 # Standard input, output and error, the data socket, the control socket: what a zygote has been given.
 GIVEN = 5
 
@@ -44,4 +46,5 @@ def unforkable():
 def settle():
     """Last thing before the forks: what lives now lives for ever, and the collector need not write to it."""
     gc.collect()
+    holes.fill()
     gc.freeze()

@@ -19,8 +19,7 @@ PACKAGE = "_ol_runtime"
 
 # What functions commonly import, and what that imports: 23 MB in the zygote, all but 0.6 MB of it shared
 # with its forks, and 20 to 50 ms of imports that a new sandbox does not wait for. Imports
-# that take long but are rare stay out (asyncio, sqlite3, multiprocessing, xml: 3 MB, 50 us more for each fork). threading and
-# logging cost each fork 0.35 ms by their at-fork hooks, but that is not on the way of a request.
+# that take long but are rare stay out (asyncio, sqlite3, multiprocessing, xml: 3 MB, 50 us more for each fork).
 MODULES = """
     json re random datetime _strptime collections functools itertools math operator copy enum typing
     contextlib dataclasses decimal statistics string textwrap time traceback
@@ -36,8 +35,12 @@ def main():
     # Python put the script's directory in front. The function's files must not meet the runtime's.
     directory = sys.path.pop(0)
     open_package(directory)
+    from _ol_runtime import at_fork
+
+    at_fork.begin()
     for name in MODULES:
         import_module(name)
+    at_fork.end()
     # `-S` leaves out the module that defines them; scripts expect them.
     builtins.exit = builtins.quit = sys.exit
 
@@ -46,12 +49,13 @@ def main():
 
     warm.warm()
     prepare_zygote()
-    fd = _ol.serve(control_fd)
+    fork = at_fork.for_worker(_ol.serve)
+    fd = fork(control_fd)
     if not isinstance(fd, int):
         raise RuntimeError(f"_ol.serve returned {fd!r} instead of a descriptor")
     # The function's `__main__` is not this file: multiprocessing would run it again in its children.
     sys.modules["__main__"] = type(sys)("__main__")
-    runtime.main(fd, _ol.serve)
+    runtime.main(fd, fork)
 
 
 def open_package(directory):
@@ -63,7 +67,10 @@ def open_package(directory):
 
 def prepare_zygote():
     """Last thing before the forks: what lives now lives for ever, and the collector need not write to it."""
+    from _ol_runtime import holes
+
     gc.collect()
+    holes.fill()
     gc.freeze()
 
 

@@ -97,6 +97,42 @@ def f(event):
             worker.close()
         self.assertEqual(len(numbers), 3)
 
+    def test_handlers_of_forks_run_for_forks_of_a_function_and_not_for_its_own(self):
+        self.start()
+        self.write(
+            "f.py",
+            """
+import logging, os, random, threading
+state = random.getstate()
+seen = []
+os.register_at_fork(after_in_child=lambda: seen.append("child"))
+
+def f(event):
+    lock = threading._active_limbo_lock
+    random.setstate(state)
+    mine = random.random()
+    random.setstate(state)
+    fd, fd_out = os.pipe()
+    logging._lock.acquire()
+    pid = os.fork()
+    if not pid:
+        # Of the library's own handlers: those of random, of threading, and of logging, which sets its lock free.
+        told = [random.random() != mine, threading._active_limbo_lock is not lock, logging._lock.acquire(False), seen]
+        os.write(fd_out, repr(told).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    logging._lock.release()
+    return os.read(fd, 1000).decode()
+""",
+        )
+        worker = self.fork()
+        self.assertEqual(self.ask(worker, WARM)[0], READY)
+        kind, body = self.ask(worker, LOAD, self.order())
+        self.assertEqual(kind, READY, body)
+        kind, body = self.ask(worker, REQUEST, b"{}", number=1)
+        self.assertEqual(json.loads(body), "[True, True, True, ['child']]")
+        worker.close()
+
     def ended(self):
         said = self.zygote.communicate(timeout=20)[0].decode()
         return self.zygote.returncode, said
