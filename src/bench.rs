@@ -17,6 +17,7 @@ mod cold;
 pub(crate) mod floor;
 mod fork;
 mod fresh;
+mod growth;
 mod load;
 mod machine;
 mod memory;
@@ -57,11 +58,14 @@ pub enum Scenario {
     Cold,
     /// A new sandbox for each call.
     Fresh,
+    /// First calls beside few and beside many live sandboxes.
+    Growth,
 }
 
 impl Scenario {
     /// In the order in which they run: a worker that has served much is no longer an idle one.
-    pub const ALL: [Self; 5] = [Self::Start, Self::Memory, Self::Warm, Self::Cold, Self::Fresh];
+    pub const ALL: [Self; 6] =
+        [Self::Start, Self::Memory, Self::Warm, Self::Cold, Self::Fresh, Self::Growth];
 
     /// As on the command line.
     #[must_use]
@@ -72,6 +76,7 @@ impl Scenario {
             Self::Warm => "warm",
             Self::Cold => "cold",
             Self::Fresh => "fresh",
+            Self::Growth => "growth",
         }
     }
 }
@@ -118,6 +123,8 @@ pub struct Plan {
     pub n_connections: usize,
     /// Functions of each variant of `cold`.
     pub n_cold: usize,
+    /// Live sandboxes of `growth`.
+    pub n_live: usize,
 }
 
 /// Why there is no report.
@@ -224,6 +231,7 @@ pub fn run(plan: Plan) -> Result<Report, BenchError> {
                 Scenario::Warm => runtime.block_on(warm::measure(run))?,
                 Scenario::Cold => runtime.block_on(cold::measure(run))?,
                 Scenario::Fresh => runtime.block_on(fresh::measure(run))?,
+                Scenario::Growth => runtime.block_on(growth::measure(run))?,
             }
             run.progress.inc(1);
         }
@@ -276,6 +284,6 @@ mod tests {
             assert_eq!(scenario.name().parse(), Ok(scenario));
         }
         let error = "hot".parse::<Scenario>().unwrap_err();
-        assert_eq!(error, "there is no scenario 'hot'; there are start, memory, warm, cold, fresh");
+        assert_eq!(error, "there is no scenario 'hot'; there are start, memory, warm, cold, fresh, growth");
     }
 }

@@ -73,6 +73,11 @@ pub(super) struct Interpreter {
 }
 
 impl Interpreter {
+    /// The process.
+    pub(super) fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
     /// Our end.
     pub(super) fn socket(&self) -> &UnixStream {
         self.socket.as_ref().expect("only dropping takes it away")

@@ -3,44 +3,81 @@
 use std::time::Duration;
 
 use super::fork::Forker;
-use super::load::each_once;
+use super::load::{drive, each_once};
 use super::report::{Goal, Row};
 use super::sample::{Sample, merged};
 use super::{BenchError, Run, workload};
 
-/// Goal: p50, in microseconds.
+/// Goals: p50 in microseconds, with standbys and without.
 const P50_US_MAX: f64 = 5_000.0;
+const ON_DEMAND_P50_US_MAX: f64 = 2_500.0;
+/// Goal: functions per second.
+const PER_S_MIN: f64 = 800.0;
 /// Between two first calls of the variant that leaves the worker time to prepare.
 const PAUSE: Duration = Duration::from_millis(20);
 /// After the uploads: the worker prepares what it wants to have ready.
 const SETTLE: Duration = Duration::from_millis(700);
+/// Calls at once of the variants with many.
+const N_AT_ONCE: usize = 8;
+/// Functions of the variant without standbys at most: each leaves one of a class of its own waiting for half a minute.
+const N_ON_DEMAND_MAX: usize = 40;
+/// Size of `/tmp` from which those count up, in MiB: nobody else asks for such.
+const ODD_TMP_MB: usize = 1_001;
+
+/// How the functions of a line are called.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// One at a time, with this pause in between.
+    Paced(Duration),
+    /// The same, each of a class that nobody has asked for, so that no standby is there.
+    OnDemand,
+    /// Some at once.
+    AtOnce,
+    /// Some at once, again and again; none keeps its sandbox.
+    Endless,
+}
 
 pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     let n = run.plan.n_cold;
     let forker = Forker::start(&run.plan.target.python)?;
     let mut floors = vec![forker.measure(n)];
-    let variants: [(&str, &str, usize, Duration); 3] = [
-        ("paced", "one at a time, 20 ms apart", 1, PAUSE),
-        ("row", "one at a time, back to back", 1, Duration::ZERO),
-        ("many", "8 at once", 8, Duration::ZERO),
+    let variants = [
+        ("paced", "lambdas, one at a time, 20 ms apart", n, Way::Paced(PAUSE)),
+        ("row", "lambdas, one at a time, back to back", n, Way::Paced(Duration::ZERO)),
+        ("demand", "lambdas without a standby, 20 ms apart", n.min(N_ON_DEMAND_MAX), Way::OnDemand),
+        ("many", "lambdas, 8 at once", n, Way::AtOnce),
+        ("endless", "lambdas in turn without end, 8 at once", n.max(N_AT_ONCE), Way::Endless),
     ];
     let mut rows = Vec::new();
-    for (key, what, n_at_once, pause) in variants {
-        run.tell(format!("cold: {what}"));
+    for (key, what, n, way) in variants {
+        run.tell(format!("cold: {n} {what}"));
         let names = workload::new_names(key, n);
-        let uploaded = run.upload(&names).await;
+        let config = |i: usize| match way {
+            Way::OnDemand => Some(format!("limits: {{tmp_mb: {}}}\n", ODD_TMP_MB + i)),
+            Way::Endless => Some(workload::FRESH_CONFIG.to_owned()),
+            Way::Paced(_) | Way::AtOnce => None,
+        };
+        let uploaded = run.upload_with(&names, config).await;
         if uploaded.is_ok() {
             tokio::time::sleep(SETTLE).await;
-            let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
-            let sample = each_once(run.address, &calls, n_at_once, pause).await;
-            let mut row = Row::of("cold", &format!("{n} lambdas, {what}"), &sample);
-            if !pause.is_zero() {
-                row.per_s = None;
+            let sample = call(run, &names, way).await;
+            let mut row = Row::of("cold", &format!("{n} {what}"), &sample);
+            let p50_ms = sample.percentile_us(50.0) / 1e3;
+            match way {
+                Way::Paced(pause) => {
+                    row.per_s = row.per_s.filter(|_| pause.is_zero());
+                    row.goals.push(Goal::at_most("p50 ms", P50_US_MAX / 1e3, p50_ms));
+                }
+                Way::OnDemand => {
+                    row.per_s = None;
+                    row.goals.push(Goal::at_most("p50 ms", ON_DEMAND_P50_US_MAX / 1e3, p50_ms));
+                }
+                Way::AtOnce | Way::Endless => {
+                    row.goals.push(Goal::at_least("calls/s", PER_S_MIN, sample.per_s()));
+                }
             }
-            if n_at_once == 1 {
-                row.goal = Some(Goal::at_most("p50 ms", P50_US_MAX / 1e3, sample.percentile_us(50.0) / 1e3));
-            }
-            rows.push((row, n_at_once));
+            let is_alone = matches!(way, Way::Paced(_) | Way::OnDemand);
+            rows.push((row, if is_alone { 1 } else { N_AT_ONCE }));
         }
         run.remove(&names).await;
         uploaded?;
@@ -49,6 +86,16 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     let floor = merged(&floors);
     tell(run, rows, &floor, "cold");
     Ok(())
+}
+
+async fn call(run: &Run, names: &[String], way: Way) -> Sample {
+    let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
+    match way {
+        Way::Paced(pause) => each_once(run.address, &calls, 1, pause).await,
+        Way::OnDemand => each_once(run.address, &calls, 1, PAUSE).await,
+        Way::AtOnce => each_once(run.address, &calls, N_AT_ONCE, Duration::ZERO).await,
+        Way::Endless => drive(run.address, &calls, N_AT_ONCE, run.plan.length).await,
+    }
 }
 
 /// The rows, each with how many calls were under way at once, and the floor in front. Its forks come one at a

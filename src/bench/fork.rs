@@ -47,6 +47,17 @@ impl Forker {
         sample
     }
 
+    /// The interpreter, whose children the forks are.
+    pub(super) fn pid(&self) -> i32 {
+        self.interpreter.pid()
+    }
+
+    /// Fork `n` times; each is asked once, and lives as long as its socket.
+    pub(super) fn keep(&self, n: usize) -> Result<Vec<UnixStream>, BenchError> {
+        let load = self.files.load();
+        (0..n).map(|_| self.one(&load)).collect::<io::Result<_>>().map_err(floor("fork an interpreter"))
+    }
+
     fn one(&self, load: &[u8]) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         packets::send_bytes(self.interpreter.socket().as_fd(), b"!", &[theirs.as_fd()])?;

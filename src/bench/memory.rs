@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use super::fork::Forker;
 use super::load::each_once;
 use super::report::Quantity;
 use super::{BenchError, Run, workload};
@@ -17,6 +18,9 @@ const TRIES_MAX: usize = 20;
 
 /// Goal: MB of the worker itself.
 pub(super) const PSS_MB_MAX: f64 = 30.0;
+
+/// Goal: MB of one more idle sandbox. A bare fork of the same interpreter takes 1.35.
+const SANDBOX_MB_MAX: f64 = 1.6;
 
 const MB: f64 = 1e6;
 
@@ -41,6 +45,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     let (before, after) = if uploaded.is_ok() { called(run, &names).await } else { Default::default() };
     run.remove(&names).await;
     uploaded?;
+    let bare_fork = bare_fork(&Forker::start(&run.plan.target.python)?)?;
 
     let worker = Quantity::new("memory", "worker as the run found it, PSS", before.worker / MB, "MB");
     run.report.add_quantity(worker.at_most(PSS_MB_MAX));
@@ -51,10 +56,16 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
         &format!("{} zygotes, standbys and sandboxes that were there, PSS", before.n_sandboxes),
         before.sandboxes,
     );
+    add(&format!("floor: one more bare fork of {N_IDLE}, PSS"), bare_fork);
     let n_new = after.n_sandboxes.saturating_sub(before.n_sandboxes);
     if n_new > 0 {
         let each = |after: f64, before: f64| (after - before) / n_new as f64;
-        add(&format!("one more idle sandbox of {n_new}, PSS"), each(after.sandboxes, before.sandboxes));
+        let sandbox = each(after.sandboxes, before.sandboxes) / MB;
+        let sandbox =
+            Quantity::new("memory", format!("one more idle sandbox of {n_new}, PSS"), sandbox, "MB");
+        run.report.add_quantity(sandbox.at_most(SANDBOX_MB_MAX));
+        let mut add =
+            |what: &str, bytes: f64| run.report.add_quantity(Quantity::new("memory", what, bytes / MB, "MB"));
         add(
             &format!("one more idle sandbox of {n_new}, charged to cgroups"),
             each(after.charged, before.charged),
@@ -67,6 +78,21 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// What each of some forks adds that serve the same function and have nothing else around them.
+fn bare_fork(forker: &Forker) -> Result<f64, BenchError> {
+    let pss = || {
+        let processes = processes();
+        let ours =
+            |process: &&Process| process.pid == forker.pid() || descends(&processes, process.pid, forker.pid());
+        processes.iter().filter(ours).filter_map(|process| pss_bytes(process.pid)).sum::<f64>()
+    };
+    let before = pss();
+    let forks = forker.keep(N_IDLE)?;
+    let after = pss();
+    drop(forks);
+    Ok((after - before) / N_IDLE as f64)
+}
+
 async fn called(run: &mut Run, names: &[String]) -> (Memory, Memory) {
     run.tell("memory: before");
     let before = settled(run).await;
@@ -77,6 +103,11 @@ async fn called(run: &mut Run, names: &[String]) -> (Memory, Memory) {
         run.progress.println(format!("ol bench: memory: {} calls failed: {error}", sample.n_errors));
     }
     (before, settled(run).await)
+}
+
+/// How many sandboxes there are, zygotes and standbys included.
+pub(super) fn n_sandboxes(run: &Run) -> usize {
+    read(run.plan.target.pid, &run.plan.target.cgroup_root).n_sandboxes
 }
 
 async fn settled(run: &Run) -> Memory {

@@ -20,7 +20,9 @@ pub(super) const N_PLAIN: usize = 10;
 pub(super) const HELLO_CODE: &str = include_str!("../../quickstart/handlers/hello/lambda_func.py");
 /// The entry file of the code above.
 pub(super) const HELLO_FILE: &str = "lambda_func.py";
-const FRESH_CONFIG: &str = "reuse-sandbox: false\n";
+const CONFIG_FILE: &str = "ol.yaml";
+/// Each call gets a sandbox that nobody has used.
+pub(super) const FRESH_CONFIG: &str = "reuse-sandbox: false\n";
 const BODY: &str = r#"{"name": "Alice"}"#;
 const ANSWER: &str = r#""Hello, Alice!""#;
 
@@ -71,7 +73,7 @@ pub(crate) fn install(registry: &Path) -> Result<usize, BenchError> {
             fs::set_permissions(&from, fs::Permissions::from_mode(0o755))?;
             fs::write(from.join(HELLO_FILE), HELLO_CODE)?;
             if is_fresh {
-                fs::write(from.join("ol.yaml"), FRESH_CONFIG)?;
+                fs::write(from.join(CONFIG_FILE), FRESH_CONFIG)?;
             }
             remove(&to)?;
             // Renamed into its place: nobody sees half of it.
@@ -111,11 +113,20 @@ impl Run {
 
     /// Upload functions that nobody has called.
     pub(super) async fn upload(&self, names: &[String]) -> Result<(), BenchError> {
-        let archive = archive();
-        for name in names {
+        self.upload_with(names, |_| None).await
+    }
+
+    /// Upload functions with an `ol.yaml`, of the text that is given for each number.
+    pub(super) async fn upload_with(
+        &self,
+        names: &[String],
+        config: impl Fn(usize) -> Option<String>,
+    ) -> Result<(), BenchError> {
+        for (i, name) in names.iter().enumerate() {
+            let archive = archive(config(i).as_deref());
             let headers = [("content-type", "application/gzip")];
             let path = format!("/registry/{name}");
-            let reply = self.client().request(Method::POST, &path, &headers, archive.clone()).await?;
+            let reply = self.client().request(Method::POST, &path, &headers, archive).await?;
             if !reply.status.is_success() {
                 let text = reply.text();
                 return Err(BenchError::Refused(format!("POST {path}: {}: {}", reply.status, text.trim())));
@@ -140,16 +151,21 @@ pub(super) fn new_names(variant: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{PREFIX}{variant}-{}-{i}", std::process::id())).collect()
 }
 
-fn archive() -> Vec<u8> {
+fn archive(config: Option<&str>) -> Vec<u8> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    let mut header = tar::Header::new_gnu();
-    header.set_size(HELLO_CODE.len() as u64);
-    header.set_mode(0o644);
-    let packed = tar
-        .append_data(&mut header, HELLO_FILE, HELLO_CODE.as_bytes())
+    let files = [(HELLO_FILE, Some(HELLO_CODE)), (CONFIG_FILE, config)];
+    let packed = files
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, text?)))
+        .try_for_each(|(name, text)| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, text.as_bytes())
+        })
         .and_then(|()| tar.into_inner())
         .and_then(GzEncoder::finish);
-    packed.expect("a short file fits into memory")
+    packed.expect("short files fit into memory")
 }
 
 #[cfg(test)]
@@ -169,11 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn the_archive_holds_the_entry_file() {
-        let archive = archive();
-        let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(&archive[..]));
-        let names: Vec<_> =
-            tar.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
-        assert_eq!(names, [Path::new(HELLO_FILE)]);
+    fn the_archive_holds_the_entry_file_and_the_settings_if_there_are_any() {
+        let names = |config| {
+            let archive = archive(config);
+            let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(&archive[..]));
+            let names = tar.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(names(None), [Path::new(HELLO_FILE)]);
+        assert_eq!(names(Some(FRESH_CONFIG)), [Path::new(HELLO_FILE), Path::new(CONFIG_FILE)]);
     }
 }

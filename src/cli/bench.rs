@@ -50,9 +50,12 @@ pub(super) struct Run {
     /// Never-called functions, for each variant of 'cold'
     #[structopt(long, default_value = "100")]
     lambdas: usize,
+    /// Live sandboxes beside which 'growth' makes first calls
+    #[structopt(long, default_value = "200")]
+    live: usize,
     #[structopt(flatten)]
     output: Output,
-    /// start, memory, warm, cold, fresh [default: all]
+    /// start, memory, warm, cold, fresh, growth [default: all]
     scenario: Vec<Scenario>,
 }
 
@@ -169,6 +172,7 @@ impl Run {
             warmup: Duration::from_secs(self.warmup.into()),
             n_connections: self.connections.max(1),
             n_cold: self.lambdas.max(1),
+            n_live: self.live,
         })?;
         self.output.tell(&report)
     }
@@ -203,6 +207,7 @@ impl Play {
             warmup: Duration::ZERO,
             n_connections: self.in_flight_max,
             n_cold: 0,
+            n_live: 0,
         };
         let score = Score { events, speed, fill_in: self.fill_in, in_flight_max: self.in_flight_max.max(1) };
         self.output.tell(&bench::play(plan, &score)?)
