@@ -6,7 +6,7 @@ Or of a zygote: loaded, and then forked; its forks begin where others have been 
 import json
 import os
 
-from . import identity, invocation, log, sprout
+from . import identity, invocation, log, sprout, warm
 from .entries import TEXT_400
 from .frames import (
     CANCEL,
@@ -25,7 +25,6 @@ from .frames import (
 )
 from .invocation import BEGUN, NOT_BEGUN, Cancelled, Invocation
 from .load import LoadFailed, load
-from .warm import warm
 
 
 def main(fd, fork=None):
@@ -68,7 +67,7 @@ def wait_for_load(channel):
         kind, _, _, _, body = channel.read()
         if kind == WARM:
             identity.ensure()
-            warm()
+            warm.warm()
             ready(channel, False, "none")
         elif kind in (LOAD, ZYGOTE):
             try:
@@ -94,7 +93,7 @@ def wait_for_renewal(channel, entry):
     kind, _, _, _, body = channel.read()
     if kind != RENEW:
         raise ProtocolError(f"frame {kind} before RENEW")
-    warm()
+    warm.call()
     identity.renew(bytes.fromhex(json.loads(body)["random"]))
     ready(channel, entry.wants_head, entry.kind)
 
