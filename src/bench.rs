@@ -64,8 +64,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// In the order in which they run: a worker that has served much is no longer an idle one.
-    pub const ALL: [Self; 6] =
-        [Self::Start, Self::Memory, Self::Warm, Self::Cold, Self::Fresh, Self::Growth];
+    pub const ALL: [Self; 6] = [Self::Start, Self::Memory, Self::Warm, Self::Cold, Self::Fresh, Self::Growth];
 
     /// As on the command line.
     #[must_use]

@@ -63,7 +63,10 @@ async fn stage(run: &Run, live: &[String], key: &str, forker: &Forker) -> Result
     let calls: Vec<_> = live.iter().map(|name| workload::call(name)).collect();
     let made = each_once(run.address, &calls, N_AT_ONCE, Duration::ZERO).await;
     if let Some(error) = made.first_error {
-        return Err(BenchError::Refused(format!("growth: {} sandboxes were not made: {error}", made.n_errors)));
+        return Err(BenchError::Refused(format!(
+            "growth: {} sandboxes were not made: {error}",
+            made.n_errors
+        )));
     }
     let names = workload::new_names(key, N_CALLS);
     let uploaded = run.upload(&names).await;

@@ -82,8 +82,9 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
 fn bare_fork(forker: &Forker) -> Result<f64, BenchError> {
     let pss = || {
         let processes = processes();
-        let ours =
-            |process: &&Process| process.pid == forker.pid() || descends(&processes, process.pid, forker.pid());
+        let ours = |process: &&Process| {
+            process.pid == forker.pid() || descends(&processes, process.pid, forker.pid())
+        };
         processes.iter().filter(ours).filter_map(|process| pss_bytes(process.pid)).sum::<f64>()
     };
     let before = pss();

@@ -133,7 +133,7 @@ impl CgroupRoot {
             Layout::V1(root) => LayoutGroup::V1(root.create(name)?),
         };
         let mut group = Cgroup { layout, limits };
-        match group.write_limits(limits) {
+        match group.write_limits(limits, true) {
             Ok(()) => Ok(group),
             Err(error) => {
                 // Empty, so it goes at once; if not, the sweep at the next start takes it.
@@ -178,16 +178,16 @@ impl Cgroup {
     /// When a limit could not be written.
     pub fn set_limits(&mut self, limits: Limits) -> Result<()> {
         if limits != self.limits {
-            self.write_limits(limits)?;
+            self.write_limits(limits, false)?;
             self.limits = limits;
         }
         Ok(())
     }
 
-    fn write_limits(&mut self, limits: Limits) -> Result<()> {
+    fn write_limits(&mut self, limits: Limits, is_new: bool) -> Result<()> {
         match &self.layout {
             LayoutGroup::V2(group) => group.write_limits(limits),
-            LayoutGroup::V1(group) => group.write_limits(limits),
+            LayoutGroup::V1(group) => group.write_limits(limits, is_new),
         }
     }
 

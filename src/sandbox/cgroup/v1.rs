@@ -13,7 +13,11 @@ use super::{
 /// missing to the whole machine's connections.
 const SOCKET_BUFFERS_PART: u64 = 4;
 
-/// The period of the processor quota, in microseconds: the kernel's own default.
+/// Memory and swap together.
+const SWAP_TOO: &str = "memory.memsw.limit_in_bytes";
+const SOCKET_BUFFERS: &str = "memory.kmem.tcp.limit_in_bytes";
+
+/// The period of the processor quota, in microseconds: the kernel's own default, which nobody changes.
 const CPU_PERIOD_US: u64 = 100_000;
 
 #[derive(Debug, Clone)]
@@ -23,6 +27,14 @@ pub(super) struct Root {
     /// Machines without it have no processor limit.
     cpu: Option<PathBuf>,
     unified: Option<PathBuf>,
+    accounts: Accounts,
+}
+
+/// What this kernel's memory controller counts besides memory. The same for all groups, so it is looked up once.
+#[derive(Debug, Clone, Copy)]
+struct Accounts {
+    swap: bool,
+    socket_buffers: bool,
 }
 
 #[derive(Debug)]
@@ -31,6 +43,7 @@ pub(super) struct Group {
     pids: PathBuf,
     cpu: Option<PathBuf>,
     unified: Option<PathBuf>,
+    accounts: Accounts,
 }
 
 impl Root {
@@ -43,7 +56,8 @@ impl Root {
                 ))
             })
         };
-        let root = Self {
+        let mut root = Self {
+            accounts: Accounts { swap: false, socket_buffers: false },
             memory: needed("memory")?,
             pids: needed("pids")?,
             cpu: mounts.v1_with("cpu").map(|point| point.join(name)),
@@ -55,6 +69,10 @@ impl Root {
         {
             create_directory(path)?;
         }
+        root.accounts = Accounts {
+            swap: root.memory.join(SWAP_TOO).exists(),
+            socket_buffers: root.memory.join(SOCKET_BUFFERS).exists(),
+        };
         Ok(root)
     }
 
@@ -69,6 +87,7 @@ impl Root {
             pids: inside(&self.pids),
             cpu: self.cpu.as_ref().map(inside),
             unified: self.unified.as_ref().map(inside),
+            accounts: self.accounts,
         };
         for path in group.directories() {
             create_directory(path)?;
@@ -98,29 +117,28 @@ impl Group {
         self.directories().into_iter().map(open_procs).collect()
     }
 
-    pub(super) fn write_limits(&self, limits: Limits) -> Result<()> {
+    /// `is_new`: nothing was limited before.
+    pub(super) fn write_limits(&self, limits: Limits, is_new: bool) -> Result<()> {
         // With swap accounting there is a second limit for both together, which must not be the lower of the
         // two at any moment: so it is lifted first.
-        let both = self.memory.join("memory.memsw.limit_in_bytes");
-        let counts_swap = both.exists();
-        if counts_swap {
-            write(both.clone(), "-1")?;
+        if self.accounts.swap && !is_new {
+            write(self.memory.join(SWAP_TOO), "-1")?;
         }
         write(self.memory.join("memory.limit_in_bytes"), &limits.memory_bytes.to_string())?;
-        if counts_swap {
-            write(both, &(limits.memory_bytes + limits.swap_bytes).to_string())?;
+        if self.accounts.swap {
+            let both = limits.memory_bytes + limits.swap_bytes;
+            write(self.memory.join(SWAP_TOO), &both.to_string())?;
         }
         if limits.swap_bytes == 0 {
             write(self.memory.join("memory.swappiness"), "0")?;
         }
-        let socket_buffers = self.memory.join("memory.kmem.tcp.limit_in_bytes");
-        if socket_buffers.exists() {
-            write(socket_buffers, &(limits.memory_bytes / SOCKET_BUFFERS_PART).to_string())?;
+        if self.accounts.socket_buffers {
+            let most = limits.memory_bytes / SOCKET_BUFFERS_PART;
+            write(self.memory.join(SOCKET_BUFFERS), &most.to_string())?;
         }
         write(self.pids.join("pids.max"), &limits.n_processes.to_string())?;
         if let Some(cpu) = &self.cpu {
             let quota = u64::from(limits.cpu_percent) * CPU_PERIOD_US / 100;
-            write(cpu.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string())?;
             write(cpu.join("cpu.cfs_quota_us"), &quota.to_string())?;
         }
         Ok(())
