@@ -55,7 +55,7 @@ pub(super) struct Run {
     live: usize,
     #[structopt(flatten)]
     output: Output,
-    /// start, memory, warm, cold, fresh, growth [default: all]
+    /// start, memory, growth, warm, cold, fresh [default: all]
     scenario: Vec<Scenario>,
 }
 
