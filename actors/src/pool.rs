@@ -25,7 +25,7 @@
 //! * For [`WAIT_TARGET`] no sandbox has come home while requests waited: then the estimate is wrong (or
 //!   there is none yet), all sandboxes are held by long calls, and each request that has waited so long
 //!   gets one of its own.
-//! * There are fewer than `min_warm`.
+//! * There are fewer than `min_warm`; or each call takes a new sandbox, and there is none for the next one.
 //!
 //! A request that is the reason for one may make it itself ([`Ticket::claim`]): then nobody else does, and nobody
 //! else gets it.
@@ -67,6 +67,11 @@ const MEAN_WEIGHT: f64 = 1.0 / 8.0;
 const QUEUE_WAIT_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How often an otherwise settled pool looks for idle sandboxes that have died.
 const TEND_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Sandboxes that lie ready for calls to come, where each call takes a new one: what two cores can make while as many
+/// calls run.
+const AHEAD_MAX: usize = 4;
+/// For how long after the last call they are made: by then it is more likely that none comes soon.
+const AHEAD_FOR: Duration = Duration::from_secs(60);
 /// Tending more often than this would not be worth the wake-up.
 pub(crate) const TEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 
@@ -515,11 +520,22 @@ impl<S, T> Pool<S, T> {
         Some(self.progress.map_or(queued_at, |progress| progress.max(queued_at)))
     }
 
-    fn warm_shortfall(&self) -> usize {
+    fn warm_shortfall(&self, now: Instant) -> usize {
         if self.prewarm_suspended {
             return 0;
         }
-        self.limits.min_warm.max(self.prestart).saturating_sub(self.servers() + self.starting)
+        let kept = self.limits.min_warm.max(self.prestart).saturating_sub(self.servers() + self.starting);
+        kept.max(self.ahead(now).saturating_sub(self.idle.len() + self.freezing + self.starting))
+    }
+
+    /// Sandboxes that are to lie ready where each call takes a new one: as many as calls are under way, and one for the
+    /// next. Only of a lambda with a zygote, since then a sandbox takes all of its time before the call; others take
+    /// standbys, which lie ready for everybody.
+    fn ahead(&self, now: Instant) -> usize {
+        let wanted = !self.reuse
+            && self.forkable
+            && self.last_used.is_some_and(|used| now.saturating_duration_since(used) < AHEAD_FOR);
+        if wanted { (self.busy + 1).min(AHEAD_MAX) } else { 0 }
     }
 
     fn plan_growth(&mut self, generation: u64, now: Instant) -> Growth {
@@ -531,7 +547,7 @@ impl<S, T> Pool<S, T> {
             self.watched = true;
             return Growth { n_start: 0, look_again: Some(until - now) };
         }
-        let wanted = self.estimated_shortfall().max(self.aged_shortfall(now)).max(self.warm_shortfall());
+        let wanted = self.estimated_shortfall().max(self.aged_shortfall(now)).max(self.warm_shortfall(now));
         let n_start = wanted.min(self.room());
         self.starting += n_start;
         if self.servers() + self.starting >= self.prestart {
@@ -957,6 +973,8 @@ impl<S: Sandbox> SharedPool<S> {
         if generation == pool.generation {
             pool.forkable = forkable;
         }
+        drop(pool);
+        self.0.wake_if_short();
     }
 
     /// There is something for the lambda to hear or to see to.
@@ -1081,7 +1099,8 @@ impl<S: Sandbox> Shared<S> {
     fn wake_if_short(&self) {
         let short = {
             let pool = self.lock();
-            pool.room() > 0 && (pool.warm_shortfall() > 0 || (!pool.watched && !pool.waiters.is_empty()))
+            pool.room() > 0
+                && (pool.warm_shortfall(Instant::now()) > 0 || (!pool.watched && !pool.waiters.is_empty()))
         };
         if short {
             self.growth_wanted.notify_one();

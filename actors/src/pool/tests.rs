@@ -277,6 +277,28 @@ async fn a_timeout_is_an_error_and_a_lost_client_is_none() {
 }
 
 #[actix::test]
+async fn without_reuse_the_next_sandbox_lies_ready_when_it_can_be_forked() {
+    tokio::time::pause();
+    let (pool, world) = (SharedPool::<FakeSandbox>::new(1, limits(), false), Fake::new());
+    let ticket = queued(pool.lease());
+    assert_eq!(grow(&pool, &world), 1);
+    let first = ticket.await.unwrap();
+    assert_eq!(grow(&pool, &world), 0, "others take standbys, which are everybody's");
+    pool.set_forkable(1, true);
+    first.finish(ms(1));
+    assert_eq!(grow(&pool, &world), 1);
+    assert_eq!(grow(&pool, &world), 0, "one is enough when nothing is under way");
+    let second = ready(pool.lease());
+    assert_eq!(grow(&pool, &world), 2, "one for the next call, and one for who comes while this one runs");
+    second.finish(ms(1));
+    assert_eq!((pool.figures().warm, grow(&pool, &world)), (2, 0));
+    // After a while nobody is expected any more.
+    drop((ready(pool.lease()), ready(pool.lease())));
+    advance(AHEAD_FOR).await;
+    assert_eq!(grow(&pool, &world), 0);
+}
+
+#[actix::test]
 async fn without_reuse_each_sandbox_serves_once() {
     tokio::time::pause();
     let world = Fake::new();
