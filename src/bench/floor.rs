@@ -49,7 +49,8 @@ pub(crate) fn serve(spec: &FloorSpec) -> Result<(), BenchError> {
             install(interpreter.socket(), &load).map_err(floor("load the function"))?;
             let socket = interpreter.socket().try_clone().map_err(floor("make a socket"))?;
             socket.set_nonblocking(true).map_err(floor("make a socket"))?;
-            channels.push(Data::new(Mutex::new(Channel::new(socket))));
+            let answers = socket.try_clone().map_err(floor("make a socket"))?;
+            channels.push(Data::new(Mutex::new(Channel::over(socket, answers))));
             interpreters.push(interpreter);
         }
         let next = Arc::new(AtomicUsize::new(0));

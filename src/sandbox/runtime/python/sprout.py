@@ -8,8 +8,8 @@ import gc
 import os
 import sys
 
-# Standard input, output and error, the data socket, the control socket: what a zygote has been given.
-GIVEN = 5
+# Standard input, output and error, the two sockets of the protocol, the control socket: what a zygote has been given.
+GIVEN = 6
 
 
 def unforkable():

@@ -51,7 +51,7 @@ def main():
         raise RuntimeError(f"_ol.serve returned {fd!r} instead of a descriptor")
     # The function's `__main__` is not this file: multiprocessing would run it again in its children.
     sys.modules["__main__"] = type(sys)("__main__")
-    runtime.main(fd, _ol.serve)
+    runtime.main(fd + 1, fd, _ol.serve)
 
 
 def open_package(directory):
