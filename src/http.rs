@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod error;
 mod first;
 mod openapi;
+mod lane;
 mod registry;
 mod run;
 mod status;

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
+use std::iter;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -74,6 +75,12 @@ impl Incoming {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.n_rest == 0 && !self.header.more()
+    }
+
+    /// Whether this begins the answer to that invocation.
+    #[must_use]
+    pub fn is_answer_to(&self, invocation: Option<u32>) -> bool {
+        self.header.kind == Kind::Response && Some(self.header.invocation) == invocation
     }
 }
 
@@ -262,19 +269,27 @@ impl Channel {
 
     /// Takes back the requests that the sandbox has not read, and gives their numbers. It will not see them.
     pub fn take_back(&mut self) -> VecDeque<u32> {
-        let mut numbers = VecDeque::new();
-        let Some(unread) = &self.unread else { return numbers };
+        iter::from_fn(|| self.unread(RecvFlags::empty())).collect()
+    }
+
+    /// The number of the request that the sandbox reads next.
+    #[must_use]
+    pub fn first_unread(&self) -> Option<u32> {
+        self.unread(RecvFlags::PEEK)
+    }
+
+    fn unread(&self, flags: RecvFlags) -> Option<u32> {
         let mut header = [0u8; HEADER_BYTES];
         loop {
-            // The rest of a packet goes with what is read of it.
-            match rustix::net::recv(unread, &mut header[..], RecvFlags::DONTWAIT) {
+            // The rest of a packet goes with what is read of it. Whether the socket blocks is for the sandbox to say as
+            // well: it is the same one.
+            match rustix::net::recv(self.unread.as_ref()?, &mut header[..], flags | RecvFlags::DONTWAIT) {
                 Ok((HEADER_BYTES, _)) => {
                     let [.., a, b, c, d] = header;
-                    numbers.push_back(u32::from_le_bytes([a, b, c, d]));
+                    return Some(u32::from_le_bytes([a, b, c, d]));
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                // Nothing is left, or the sandbox reads nothing any more and what it had not read is gone.
-                _ => return numbers,
+                _ => return None,
             }
         }
     }

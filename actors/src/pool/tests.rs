@@ -385,11 +385,11 @@ fn growth_follows_the_table() {
             pool.arrive(1, false, now);
         }
         if let Some(took) = took {
-            pool.record(took, Duration::ZERO, 1, now);
+            pool.record(took, Some(took), 1, now);
         }
         pool.starting = starting;
         for _ in 0..waiters {
-            pool.enqueue(now, ()).unwrap();
+            pool.enqueue(now, Asker::here(true), ()).unwrap();
         }
         assert_eq!(pool.plan_growth(1, now + ms(age_ms)).n_start, expected, "{about}");
     }
@@ -407,10 +407,10 @@ fn a_busy_machine_does_not_talk_the_pool_into_more_sandboxes() {
     // Calls that take 50 µs when they run alone, most of them slowed down by the others.
     for i in 0..100 {
         let took = if i % 10 == 0 { Duration::from_micros(50) } else { ms(2) };
-        pool.record(took, Duration::ZERO, 1, now);
+        pool.record(took, Some(took), 1, now);
     }
     for _ in 0..200 {
-        pool.enqueue(now, ()).unwrap();
+        pool.enqueue(now, Asker::here(true), ()).unwrap();
     }
     assert_eq!(pool.plan_growth(1, now).n_start, 0);
 }
@@ -422,9 +422,9 @@ fn while_sandboxes_keep_coming_home_age_alone_starts_none() {
     pool.starting = 1;
     pool.arrive(1, false, now);
     for _ in 0..3 {
-        pool.enqueue(now, ()).unwrap();
+        pool.enqueue(now, Asker::here(true), ()).unwrap();
     }
-    pool.record(Duration::from_micros(20), Duration::ZERO, 1, now + ms(9));
+    pool.record(Duration::from_micros(20), Some(Duration::from_micros(20)), 1, now + ms(9));
     let growth = pool.plan_growth(1, now + ms(10));
     assert_eq!((growth.n_start, growth.look_again), (0, Some(ms(4))));
     assert_eq!(pool.plan_growth(1, now + ms(14)).n_start, 3);
