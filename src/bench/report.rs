@@ -53,7 +53,7 @@ pub struct Row {
     pub(super) p50_of_floor: Option<f64>,
     /// Share of the processors' time that was idle, 0 to 1.
     pub(super) idle: Option<f64>,
-    pub(super) goal: Option<Goal>,
+    pub(super) goals: Vec<Goal>,
     first_error: Option<String>,
     #[serde(skip)]
     error_share: f64,
@@ -104,7 +104,7 @@ impl Goal {
     fn text(&self) -> String {
         let sign = if self.at_least { "≥" } else { "≤" };
         let word = if self.met { "met" } else { "NOT MET" };
-        format!("{} {sign} {}: {word}", self.what, self.limit)
+        format!("{} {sign} {}: {word} ({:.2})", self.what, self.limit, self.value)
     }
 }
 
@@ -123,7 +123,7 @@ impl Row {
             throughput_of_floor: None,
             p50_of_floor: None,
             idle: None,
-            goal: None,
+            goals: Vec::new(),
             first_error: sample.first_error.clone(),
             error_share: sample.error_share(),
             sample: sample.clone(),
@@ -145,7 +145,7 @@ impl Row {
             ratio(self.throughput_of_floor),
             ratio(self.p50_of_floor),
             or_dash(self.idle.map(|idle| format!("{:.0} %", idle * 100.0))),
-            self.goal.as_ref().map_or_else(String::new, Goal::text),
+            self.goals.iter().map(Goal::text).collect::<Vec<_>>().join("; "),
         ]
     }
 }
@@ -352,8 +352,11 @@ mod tests {
 
     #[test]
     fn a_goal_says_whether_it_was_met() {
-        assert_eq!(Goal::at_least("calls/s of floor", 0.6, 0.61).text(), "calls/s of floor ≥ 0.6: met");
-        assert_eq!(Goal::at_most("p50 ms", 5.0, 5.1).text(), "p50 ms ≤ 5: NOT MET");
+        assert_eq!(
+            Goal::at_least("calls/s of floor", 0.6, 0.61).text(),
+            "calls/s of floor ≥ 0.6: met (0.61)"
+        );
+        assert_eq!(Goal::at_most("p50 ms", 5.0, 5.1).text(), "p50 ms ≤ 5: NOT MET (5.10)");
     }
 
     #[test]
@@ -375,7 +378,7 @@ mod tests {
     #[test]
     fn tables_and_json_hold_the_numbers() {
         let mut row = Row::of("warm", "hello", &sample(10, 0));
-        row.goal = Some(Goal::at_least("calls/s of floor", 0.6, 0.7));
+        row.goals.push(Goal::at_least("calls/s of floor", 0.6, 0.7));
         let mut report = report(row);
         report.add_quantity(Quantity::new("memory", "worker", 12.345, "MB").at_most(30.0));
         let text = report.render(Style::Markdown);
@@ -385,7 +388,7 @@ mod tests {
         );
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["calls"][0]["n"], 10);
-        assert_eq!(json["calls"][0]["goal"]["met"], true);
+        assert_eq!(json["calls"][0]["goals"][0]["met"], true);
         assert_eq!(json["quantities"][0]["value"], 12.345);
     }
 }
