@@ -22,8 +22,9 @@ pub const DEPTH_MAX: usize = 16;
 /// What a request may be expected to wait in a sandbox's socket: about what waking some others costs on a busy machine.
 pub const SOCKET_WAIT: Duration = Duration::from_micros(500);
 /// How often the requests in front are looked at. One that is still the same at the next look is long, and nobody stays
-/// behind it. The event loop's timers have a grain of 1 ms.
-pub const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// behind it. On a busy machine a sandbox loses its processor for some milliseconds, which is no reason to begin anew
+/// elsewhere; and a new sandbox costs as much.
+pub const LOOK_PAUSE: Duration = Duration::from_millis(4);
 /// How long one thread may go on using a sandbox while requests of other threads wait for one: some hundred short calls.
 pub const TURN: Duration = Duration::from_millis(2);
 /// A pace is told after so many calls, or when the sandbox has nothing to do: the answers of several calls may be read at
@@ -201,7 +202,7 @@ mod tests {
     #[test]
     fn who_uses_a_sandbox_for_long_lets_others_have_it() {
         let now = Instant::now();
-        let flight = Flight::new(1, (), now);
+        let mut flight = Flight::new(1, (), now);
         assert!(flight.may_join(2, true, now));
         assert!(!flight.may_join(2, true, now + TURN));
         flight.join(2, (), now + TURN);
