@@ -717,3 +717,54 @@ proptest! {
         runtime.block_on(run(ops));
     }
 }
+
+#[actix::test]
+async fn a_thread_that_has_no_sandbox_gets_one_though_calls_are_short() {
+    tokio::time::pause();
+    let (pool, world, lease) = one_busy(limits()).await;
+    lease.finish(Duration::from_micros(20));
+    let _held = ready(pool.lease());
+    let _waits_here = queued(pool.lease_unseen(Asker::here(true)));
+    assert_eq!(grow(&pool, &world), 0, "its thread has one");
+    let other = std::thread::spawn(|| Asker::here(false)).join().unwrap();
+    let _wait_there = [queued(pool.lease_unseen(other)), queued(pool.lease_unseen(other))];
+    assert_eq!(grow(&pool, &world), 1);
+}
+
+#[test]
+fn a_thread_gets_the_sandbox_that_it_used_last() {
+    let mut pool: Pool<u32, ()> = Pool::new(1, limits(), true);
+    let now = Instant::now();
+    pool.busy = 3;
+    assert!(matches!(pool.check_in(1, 1, true, now), Onward::Kept));
+    assert!(matches!(pool.check_in(2, 1, true, now), Onward::Kept));
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(matches!(pool.check_in(3, 1, true, now), Onward::Kept)));
+    });
+    let here = std::thread::current().id();
+    let taken: Vec<_> = (0..3)
+        .map(|_| match pool.take(here) {
+            Take::Idle { sandbox, .. } => sandbox,
+            _ => panic!("there are three"),
+        })
+        .collect();
+    assert_eq!(taken, [2, 1, 3], "its own, the latest first, and then another's");
+}
+
+#[actix::test]
+async fn what_is_seen_without_the_lock_is_what_the_pool_says() {
+    tokio::time::pause();
+    let (pool, _world, lease) = one_busy(PoolLimits { max_instances: 1, ..limits() }).await;
+    assert_eq!((pool.depth(), pool.n_waiting(), lease.is_current()), (1, 0, true));
+    let mut lease = lease;
+    let call = Duration::from_micros(100);
+    lease.served(Answered { service: call, waited: Duration::ZERO, pace: Some(call) });
+    let ticket = queued(pool.lease());
+    assert_eq!((pool.depth(), pool.n_waiting()), (5, 1));
+    drop(ticket);
+    pool.set_code(2, limits(), true);
+    assert_eq!((pool.depth(), pool.n_waiting(), lease.is_current()), (1, 0, false));
+    lease.give_back();
+    pool.close(Closed::Retiring);
+    assert_eq!(pool.figures().live(), 0);
+}
