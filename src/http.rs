@@ -4,8 +4,8 @@
 pub(crate) mod client;
 mod error;
 mod first;
-mod openapi;
 mod lane;
+mod openapi;
 mod registry;
 mod run;
 mod status;
