@@ -3,6 +3,7 @@
 mod bodies;
 mod failures;
 mod first;
+mod flight;
 mod load;
 mod logs;
 mod names;

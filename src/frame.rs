@@ -10,6 +10,9 @@ pub const HEADER_BYTES: usize = 12;
 pub const MORE: u8 = 1;
 /// The function failed (responses only).
 pub const FAILED: u8 = 2;
+/// A frame to the sandbox goes as packets of at most this, and the next frame begins a new one. What a sandbox reads
+/// at once, so that a request in one packet is read whole or not at all.
+pub const PACKET_BYTES_MAX: usize = 65_536;
 /// Longest payload of a frame, in bytes.
 pub const PAYLOAD_BYTES_MAX: u32 = i32::MAX as u32;
 

@@ -4,6 +4,7 @@
 pub(crate) mod client;
 mod error;
 mod first;
+mod lane;
 mod openapi;
 mod registry;
 mod run;

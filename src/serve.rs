@@ -298,7 +298,7 @@ impl Signals {
     }
 }
 
-/// A sandbox takes some eight descriptors, and the customary soft limit is 1,024.
+/// A sandbox takes some ten descriptors, and the customary soft limit is 1,024.
 fn raise_file_limit(log: &Logger) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)

@@ -26,6 +26,7 @@ pub mod evictor;
 #[cfg(test)]
 mod fake;
 pub mod first;
+pub mod flight;
 pub mod lambda;
 pub mod lambda_zygotes;
 pub mod latency;

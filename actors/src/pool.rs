@@ -25,6 +25,8 @@
 //! * For [`WAIT_TARGET`] no sandbox has come home while requests waited: then the estimate is wrong (or
 //!   there is none yet), all sandboxes are held by long calls, and each request that has waited so long
 //!   gets one of its own.
+//! * Threads wait that have no sandbox at all, while others hold them: one for each (see
+//!   [`flight`](crate::flight); calls that are in flight in a sandbox do not wait here).
 //! * There are fewer than `min_warm`; or each call takes a new sandbox, and there is none for the next one.
 //!
 //! A request that is the reason for one may make it itself ([`Ticket::claim`]): then nobody else does, and nobody
@@ -33,15 +35,16 @@
 //! Always within `max_instances`, which counts sandboxes that still serve an old generation, too: whoever
 //! sets it to 1 means it. After a launch has failed, growth pauses, from [`GROWTH_PAUSE`] doubling.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -49,6 +52,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::backoff::Backoff;
 use crate::first::CHORES_AFTER;
+use crate::flight::{self, Answered};
 use crate::latency::Latency;
 use crate::world::{LaunchError, PoolLimits, Sandbox};
 
@@ -72,6 +76,9 @@ const TEND_PAUSE_MAX: Duration = Duration::from_secs(30);
 const AHEAD_MAX: usize = 4;
 /// For how long after the last call they are made: by then it is more likely that none comes soon.
 const AHEAD_FOR: Duration = Duration::from_secs(60);
+/// How many idle sandboxes are looked at for one that the same thread used last: it is among the latest, or has long
+/// gone cold.
+const KNOWN_LOOK_MAX: usize = 8;
 /// Tending more often than this would not be worth the wake-up.
 pub(crate) const TEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 
@@ -265,13 +272,32 @@ struct Idle<S> {
     sandbox: S,
     since: Instant,
     frozen: bool,
+    /// The thread whose event loop it is registered with: for another one it costs two system calls, and its pages
+    /// lie in another core's cache.
+    used_on: ThreadId,
 }
 
 #[derive(Debug)]
 struct Waiter<T> {
     id: u64,
     queued_at: Instant,
+    asker: Asker,
     reach: T,
+}
+
+/// Who asks for a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    thread: ThreadId,
+    has_one: bool,
+}
+
+impl Asker {
+    /// This thread. `has_one`: requests of it are in flight in a sandbox of this pool.
+    #[must_use]
+    pub fn here(has_one: bool) -> Self {
+        Self { thread: thread::current().id(), has_one }
+    }
 }
 
 /// How long invocations hold a sandbox.
@@ -397,12 +423,17 @@ impl<S, T> Pool<S, T> {
         self.live() - self.draining
     }
 
-    fn take(&mut self) -> Take<S> {
+    fn take(&mut self, thread: ThreadId) -> Take<S> {
         if let Some(closed) = &self.closed {
             self.n_refused += 1;
             return Take::Refused(closed.refusal());
         }
-        match self.idle.pop_back() {
+        let known = |idle: &Idle<S>| idle.used_on == thread && !idle.frozen;
+        let at = match self.idle.iter().rev().take(KNOWN_LOOK_MAX).position(known) {
+            Some(from_back) => self.idle.len() - 1 - from_back,
+            None => self.idle.len().saturating_sub(1),
+        };
+        match self.idle.remove(at) {
             Some(Idle { sandbox, frozen, .. }) => {
                 self.busy += 1;
                 Take::Idle { sandbox, frozen, generation: self.generation }
@@ -413,7 +444,7 @@ impl<S, T> Pool<S, T> {
 
     /// A place in the queue, and whether the lambda must be woken. Those for whom a sandbox can be made do
     /// not count as waiting for a busy one, which is what `queue_length_max` bounds.
-    fn enqueue(&mut self, now: Instant, reach: T) -> Result<(u64, bool), Refusal> {
+    fn enqueue(&mut self, now: Instant, asker: Asker, reach: T) -> Result<(u64, bool), Refusal> {
         let coming = self.room() + self.starting_for_waiters();
         if self.waiters.len() >= self.limits.queue_length_max.saturating_add(coming) {
             self.n_refused += 1;
@@ -421,7 +452,7 @@ impl<S, T> Pool<S, T> {
         }
         let id = self.next_waiter;
         self.next_waiter += 1;
-        self.waiters.push_back(Waiter { id, queued_at: now, reach });
+        self.waiters.push_back(Waiter { id, queued_at: now, asker, reach });
         let paused = self.growth_pause.waits_until(now).is_some();
         let wake = self.room() > 0 && (!self.watched || (!paused && self.estimated_shortfall() > 0));
         Ok((id, wake))
@@ -463,7 +494,8 @@ impl<S, T> Pool<S, T> {
             return Onward::Hand(waiter, sandbox);
         }
         self.busy -= 1;
-        self.idle.push_back(Idle { sandbox, since: now, frozen: false });
+        let used_on = thread::current().id();
+        self.idle.push_back(Idle { sandbox, since: now, frozen: false, used_on });
         Onward::Kept
     }
 
@@ -475,15 +507,32 @@ impl<S, T> Pool<S, T> {
         }
     }
 
-    fn record(&mut self, service: Duration, waited: Duration, generation: u64, now: Instant) {
+    /// `took`: waiting included. `pace`: what a call takes, where that can be told.
+    fn record(&mut self, took: Duration, pace: Option<Duration>, generation: u64, now: Instant) {
         self.n_invocations += 1;
         self.last_used = Some(now);
-        self.latency.record(service + waited, now);
+        self.latency.record(took, now);
         // An old generation says nothing about how long this one takes.
         if generation == self.generation {
-            self.service.record(service, now);
+            if let Some(pace) = pace {
+                self.service.record(pace, now);
+            }
             self.progress = Some(now);
         }
+    }
+
+    /// How many requests may be in flight in one sandbox.
+    fn depth(&self) -> usize {
+        if !self.reuse {
+            return 1;
+        }
+        flight::depth(self.service.typical_ns().map(|ns| Duration::from_nanos(ns as u64)))
+    }
+
+    /// Threads that wait and have no sandbox, each counted once.
+    fn empty_handed(&self) -> usize {
+        let empty_handed = self.waiters.iter().filter(|waiter| !waiter.asker.has_one);
+        empty_handed.map(|waiter| waiter.asker.thread).collect::<HashSet<_>>().len()
     }
 
     /// Sandboxes that are missing by what is known about the service time.
@@ -499,7 +548,10 @@ impl<S, T> Pool<S, T> {
         }
         let n_servers = self.servers() + self.starting;
         let needed = match self.service.typical_ns() {
-            Some(typical) => (n_waiters as f64 * typical / WAIT_TARGET.as_nanos() as f64).ceil() as usize,
+            Some(typical) => {
+                let by_wait = (n_waiters as f64 * typical / WAIT_TARGET.as_nanos() as f64).ceil() as usize;
+                by_wait.max(self.servers() + self.empty_handed())
+            }
             None => 0,
         };
         needed.max(1).saturating_sub(n_servers).min(unattended)
@@ -777,10 +829,57 @@ pub struct SharedPool<S: Sandbox>(Arc<Shared<S>>);
 
 struct Shared<S: Sandbox> {
     pool: Mutex<Pool<S, Reach<S>>>,
+    glance: Glance,
     growth_wanted: Notify,
     /// The next sandbox that comes home is asked for its memory. Set when the pool is tended: it is a file
     /// read, too dear for each invocation.
     sample_due: AtomicBool,
+}
+
+/// What is asked for at every request, to be had without the lock: as it was when the lock was last given back.
+#[derive(Debug)]
+struct Glance {
+    /// [`CLOSED`] when no sandboxes are handed out.
+    generation: AtomicU64,
+    depth: AtomicUsize,
+    n_waiting: AtomicUsize,
+}
+
+/// No generation has this number.
+const CLOSED: u64 = u64::MAX;
+
+impl Glance {
+    fn refresh<S, T>(&self, pool: &Pool<S, T>) {
+        let generation = if pool.closed.is_some() { CLOSED } else { pool.generation };
+        self.generation.store(generation, Ordering::Release);
+        self.depth.store(pool.depth(), Ordering::Relaxed);
+        self.n_waiting.store(pool.waiters.len(), Ordering::Relaxed);
+    }
+}
+
+/// The pool under its lock.
+struct Locked<'a, S: Sandbox> {
+    pool: MutexGuard<'a, Pool<S, Reach<S>>>,
+    glance: &'a Glance,
+}
+
+impl<S: Sandbox> Deref for Locked<'_, S> {
+    type Target = Pool<S, Reach<S>>;
+    fn deref(&self) -> &Self::Target {
+        &self.pool
+    }
+}
+
+impl<S: Sandbox> DerefMut for Locked<'_, S> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.pool
+    }
+}
+
+impl<S: Sandbox> Drop for Locked<'_, S> {
+    fn drop(&mut self) {
+        self.glance.refresh(&self.pool);
+    }
 }
 
 impl<S: Sandbox> Clone for SharedPool<S> {
@@ -794,6 +893,10 @@ impl<S: Sandbox> fmt::Debug for SharedPool<S> {
         f.debug_tuple("SharedPool").field(&self.figures()).finish()
     }
 }
+
+/// See [`SharedPool::key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PoolKey(usize);
 
 /// What came of asking for a sandbox.
 pub enum Leasing<S: Sandbox> {
@@ -831,55 +934,80 @@ impl<S: Sandbox> SharedPool<S> {
     }
 
     fn holding(pool: Pool<S, Reach<S>>) -> Self {
+        let glance = Glance {
+            generation: AtomicU64::new(CLOSED),
+            depth: AtomicUsize::new(1),
+            n_waiting: AtomicUsize::new(0),
+        };
+        glance.refresh(&pool);
         Self(Arc::new(Shared {
             pool: Mutex::new(pool),
+            glance,
             growth_wanted: Notify::new(),
             sample_due: AtomicBool::new(false),
         }))
     }
 
-    /// Ask for a sandbox. With a warm one at hand: one uncontended lock, and no allocation.
+    /// Ask for a sandbox that lives.
     #[must_use]
     pub fn lease(&self) -> Leasing<S> {
         loop {
-            let mut pool = self.0.lock();
-            match pool.take() {
-                Take::Idle { sandbox, frozen, generation } => {
-                    drop(pool);
-                    let mut lease = Lease::new(&self.0, sandbox, generation, Duration::ZERO);
-                    if !lease.is_alive() {
-                        lease.bury();
-                        continue;
-                    }
-                    if frozen {
-                        lease.thaw();
-                    }
-                    return Leasing::Ready(lease);
+            match self.lease_unseen(Asker::here(true)) {
+                Leasing::Ready(lease) if !lease.is_alive() => lease.bury(),
+                leasing => return leasing,
+            }
+        }
+    }
+
+    /// Ask for a sandbox; whether it lives is seen when it is used. With a warm one at hand: one uncontended lock, and no
+    /// allocation.
+    #[must_use]
+    pub fn lease_unseen(&self, asker: Asker) -> Leasing<S> {
+        let mut pool = self.0.lock();
+        match pool.take(asker.thread) {
+            Take::Idle { sandbox, frozen, generation } => {
+                drop(pool);
+                let mut lease = Lease::new(&self.0, sandbox, generation, Duration::ZERO);
+                if frozen {
+                    lease.thaw();
                 }
-                Take::Refused(refusal) => return Leasing::Refused(refusal),
-                Take::Queue => {
-                    let now = Instant::now();
-                    let (reach, handover) = oneshot::channel();
-                    let deadline = now + pool.limits.queue_wait_max.min(QUEUE_WAIT_LONGEST);
-                    let queued = pool.enqueue(now, reach);
-                    drop(pool);
-                    return match queued {
-                        Err(refusal) => Leasing::Refused(refusal),
-                        Ok((id, wake)) => {
-                            let shared = Arc::clone(&self.0);
-                            Leasing::Queued(Ticket {
-                                shared,
-                                id,
-                                deadline,
-                                handover: Some(handover),
-                                wake,
-                                sleep: None,
-                            })
-                        }
-                    };
+                Leasing::Ready(lease)
+            }
+            Take::Refused(refusal) => Leasing::Refused(refusal),
+            Take::Queue => {
+                let now = Instant::now();
+                let (reach, handover) = oneshot::channel();
+                let deadline = now + pool.limits.queue_wait_max.min(QUEUE_WAIT_LONGEST);
+                let queued = pool.enqueue(now, asker, reach);
+                drop(pool);
+                match queued {
+                    Err(refusal) => Leasing::Refused(refusal),
+                    Ok((id, wake)) => {
+                        let shared = Arc::clone(&self.0);
+                        let handover = Some(handover);
+                        Leasing::Queued(Ticket { shared, id, deadline, handover, wake, sleep: None })
+                    }
                 }
             }
         }
+    }
+
+    /// How many requests may be in flight in one sandbox.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.0.glance.depth.load(Ordering::Relaxed)
+    }
+
+    /// Requests that wait for a sandbox.
+    #[must_use]
+    pub fn n_waiting(&self) -> usize {
+        self.0.glance.n_waiting.load(Ordering::Relaxed)
+    }
+
+    /// Tells pools apart, as long as one of this or a lease of it is held.
+    #[must_use]
+    pub fn key(&self) -> PoolKey {
+        PoolKey(Arc::as_ptr(&self.0).addr())
     }
 
     /// [`lease`](Self::lease), and wait if need be.
@@ -1050,9 +1178,10 @@ impl<S: Sandbox> SharedPool<S> {
 }
 
 impl<S: Sandbox> Shared<S> {
-    fn lock(&self) -> MutexGuard<'_, Pool<S, Reach<S>>> {
+    fn lock(&self) -> Locked<'_, S> {
         // A panic under the lock is a bug of this file; the counts are right before and after each call.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { pool, glance: &self.glance }
     }
 
     /// A busy sandbox comes home, or has just been made: to the one who has waited longest, or to the idle ones.
@@ -1146,8 +1275,28 @@ impl<S: Sandbox> Lease<S> {
         self.shared.lock().n_errors += 1;
     }
 
+    /// Whether who comes now may use it: it runs the code that the pool serves, and the pool serves.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.shared.glance.generation.load(Ordering::Acquire) == self.generation
+    }
+
+    /// An invocation is over, and others are in flight in the same sandbox.
+    pub fn served(&mut self, answered: Answered) {
+        let took = self.waited + answered.waited + answered.service;
+        // Only the first one waited for the lease.
+        self.waited = Duration::ZERO;
+        self.shared.lock().record(took, answered.pace, self.generation, Instant::now());
+    }
+
     /// The invocation is over and the sandbox can take another. `service_time`: how long it held the sandbox.
-    pub fn finish(mut self, service_time: Duration) {
+    pub fn finish(self, service_time: Duration) {
+        let waited = Duration::ZERO;
+        self.finish_last(Answered { service: service_time, waited, pace: Some(service_time) });
+    }
+
+    /// The last invocation in flight is over.
+    pub fn finish_last(mut self, answered: Answered) {
         let Some(sandbox) = self.sandbox.take() else { return };
         let shared = &self.shared;
         let sampled = if shared.sample_due.load(Ordering::Relaxed) {
@@ -1164,7 +1313,8 @@ impl<S: Sandbox> Lease<S> {
                 let bytes = bytes as f64;
                 pool.sandbox_bytes = if mean == 0.0 { bytes } else { mean + (bytes - mean) / 4.0 };
             }
-            pool.record(service_time, self.waited, self.generation, now);
+            let took = self.waited + answered.waited + answered.service;
+            pool.record(took, answered.pace, self.generation, now);
             pool.check_in(sandbox, self.generation, true, now)
         };
         shared.settle(onward, self.generation, now);
@@ -1181,8 +1331,15 @@ impl<S: Sandbox> Lease<S> {
         self.end(Some(why));
     }
 
+    /// The sandbox is as it should be, and there is nothing to count.
+    pub fn give_back(mut self) {
+        if let Some(sandbox) = self.sandbox.take() {
+            self.shared.bring_home(sandbox, self.generation, true, Instant::now());
+        }
+    }
+
     /// It died while it was idle, which is no invocation.
-    fn bury(mut self) {
+    pub fn bury(mut self) {
         self.end(None);
     }
 

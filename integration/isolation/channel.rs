@@ -1,4 +1,4 @@
-//! The two ways out of a sandbox, its data socket and its log: nonsense on them harms who says it.
+//! The ways out of a sandbox, its sockets and its log: nonsense on them harms who says it.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::probes::{PRINTER, SOCKET_ABUSE, SUSPECT, Stage};
 use crate::support::{patience, requires, until};
 
 #[test]
-fn nonsense_on_the_data_socket_ends_the_sandbox_that_says_it() {
+fn nonsense_on_its_sockets_ends_the_sandbox_that_says_it() {
     requires!(Root);
     let stage = Stage::of(SOCKET_ABUSE);
     let honest = |stage: &Stage| {
@@ -40,11 +40,15 @@ fn nonsense_on_the_data_socket_ends_the_sandbox_that_says_it() {
         assert!(honest(&stage), "after {way}");
     }
     // These are no nonsense yet when the answer comes; the sandbox is found out at the next call at the latest.
-    for way in ["urgent", "deaf"] {
+    for way in ["urgent", "deaf", "refuses", "forgets", "shares"] {
         let reply = stage.provoke(json!({"way": way}));
         assert!(matches!(reply.status.as_u16(), 200 | 502), "{way}: {}", reply.text());
         until("it answers again", || honest(&stage));
     }
+    // The way of requests goes one way, which the function can see and nobody else.
+    let reply = stage.provoke(json!({"way": "talks_back"}));
+    assert_eq!(reply.status.as_u16(), 500, "{}", reply.text());
+    assert!(honest(&stage));
     stage.finish();
 }
 

@@ -37,8 +37,8 @@ def urgent():
         copy.send(b"\xff" * 64, socket.MSG_OOB)
 
 
-def shut(how):
-    with socket.socket(fileno=os.dup(3)) as copy:
+def shut(how, fd=3):
+    with socket.socket(fileno=os.dup(fd)) as copy:
         copy.shutdown(how)
 
 
@@ -65,4 +65,8 @@ WAYS = {
     "deaf": lambda: shut(socket.SHUT_RD),
     "dumb": lambda: shut(socket.SHUT_WR),
     "gone": lambda: os.close(3),
+    "refuses": lambda: shut(socket.SHUT_RD, 4),
+    "forgets": lambda: os.close(4),
+    "talks_back": lambda: os.write(4, b"x"),
+    "shares": lambda: os.set_blocking(4, False),
 }

@@ -131,6 +131,9 @@ pub(super) struct Floor {
     /// Interpreters
     #[structopt(long)]
     interpreters: usize,
+    /// Write requests to an interpreter that is at work
+    #[structopt(long)]
+    in_flight: bool,
 }
 
 impl Bench {
@@ -255,8 +258,12 @@ impl Floor {
         // As a worker does: the processes of a session share what the scheduler gives to it, and the floor
         // must not share with the load generator.
         foreground::leave_session();
-        let spec =
-            FloorSpec { python: self.python, n_threads: self.threads, n_interpreters: self.interpreters };
+        let spec = FloorSpec {
+            python: self.python,
+            n_threads: self.threads,
+            n_interpreters: self.interpreters,
+            in_flight: self.in_flight,
+        };
         Ok(floor::serve(&spec)?)
     }
 }

@@ -4,6 +4,9 @@
 //! of a warm call. A lease is given back on every path: by `finish`, or by being dropped, which destroys
 //! the sandbox. That is what happens when the client goes away (the server drops this future), when the
 //! deadline passes, and when a sandbox talks nonsense.
+//!
+//! A request that fits into one packet takes a seat in a [`lane`], maybe behind others; a longer one has a
+//! sandbox for itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +16,20 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
-use actors::pool::{Discard, Lease, Leasing, Ticket};
+use actors::pool::{Asker, Discard, Lease, Leasing, SharedPool, Ticket};
 use actors::router::{Resolve, ResolveError, Route};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::HttpError;
 use super::first::{self, Opened, Unopened};
+use super::lane::{self, Kept, Seat, Sent, Unanswered};
 use super::timing::Timing;
 use super::upload::{Body, Rest, Unread, answered};
 use super::{App, client};
-use crate::frame::{HeadError, Kind, ResponseHead, push_line};
+use crate::frame::{BrokenFrame, HEADER_BYTES, HeadError, Kind, PACKET_BYTES_MAX, ResponseHead, push_line};
 use crate::sandbox::channel::{ChannelError, Incoming};
-use crate::sandbox::launcher::Sandbox;
+use crate::sandbox::launcher::{Origin, Sandbox};
 use crate::stats::Stats;
 use crate::world::OlWorld;
 
@@ -41,6 +45,13 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+/// How often a request that has not begun is sent to another sandbox: once because a call before it was long, and some
+/// times because the sandbox was dead, which is seen before from the second time on.
+const ATTEMPTS_MAX: usize = 5;
+/// How often of these it may stand behind others.
+const JOINS_MAX: usize = 2;
+/// What the function said of its answer.
+const NOT_HTTP: &str = "a status or a header that HTTP does not allow";
 /// Which sandbox and which of its invocations: what the function's log lines begin with.
 const INVOCATION_HEADER: &str = "x-ol-invocation";
 /// What the time went into, as the W3C has it.
@@ -121,32 +132,9 @@ async fn invoke(
     let n_announced =
         request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
-    let waited_from = Instant::now();
     let runtime = code.sandbox_limits().runtime;
-    let mut call = Call {
-        request,
-        name: &name,
-        target: below,
-        runtime,
-        deadline: waited_from + runtime,
-        timing,
-        stats: app.stats,
-    };
-    let (lease, body) = match route.pool.lease() {
-        Leasing::Ready(lease) => (lease, Some(body)),
-        Leasing::Queued(ticket) => {
-            let (mut lease, body) = call.wait(app, &route, ticket, body).await?;
-            call.timing.waited = waited_from.elapsed();
-            // One that has served has been somebody else's.
-            let n_sent = u32::from(body.is_none());
-            call.timing.origin = lease.origin.take().filter(|_| lease.channel.invocation() == n_sent);
-            call.deadline = Instant::now() + runtime;
-            (lease, body)
-        }
-        Leasing::Refused(refusal) => return Err(refusal.into()),
-    };
-    app.stats.wait_sandbox.add(waited_from.elapsed());
-    let response = call.exchange(lease, body).await;
+    let mut call = Call { request, name: &name, target: below, runtime, timing, stats: app.stats };
+    let response = call.run(app, &route, body).await;
     app.stats.web_request.add(started.elapsed());
     response
 }
@@ -172,38 +160,243 @@ pub(super) struct Call<'a> {
     pub(super) name: &'a FunctionName,
     target: &'a str,
     pub(super) runtime: Duration,
-    deadline: Instant,
     timing: Timing,
     stats: &'static Stats,
 }
 
+/// Where a request runs.
+enum Place {
+    /// It has been sent.
+    Seat(Seat),
+    /// It is too long for a seat.
+    Alone(Box<Lease<Sandbox>>),
+    /// It has been sent, to a sandbox that was made for it.
+    Made(Box<Lease<Sandbox>>),
+}
+
+/// A place, and how it was had.
+struct Placed {
+    place: Place,
+    has_waited: bool,
+    /// Where the sandbox comes from, if it was made for this request.
+    origin: Option<Origin>,
+}
+
+/// What came of sending a request to a sandbox that was just leased.
+enum Begun {
+    Seat(Lease<Sandbox>, u32),
+    TooLong(Lease<Sandbox>),
+    /// It takes none.
+    Dead(Lease<Sandbox>),
+}
+
 impl Call<'_> {
-    /// A sandbox that this call makes itself, if it can, or waits for. Gives the body back if it has still to be sent.
-    async fn wait<'b>(
+    async fn run(
+        &mut self,
+        app: &App,
+        route: &Route<OlWorld>,
+        body: Body<'_>,
+    ) -> Result<HttpResponse, HttpError> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let waited_from = Instant::now();
+            let Placed { place, has_waited, origin } = self.place(app, route, &body, attempt).await?;
+            let waited = waited_from.elapsed();
+            app.stats.wait_sandbox.add(waited);
+            if has_waited {
+                self.timing.waited += waited;
+            }
+            self.timing.origin = origin;
+            match place {
+                Place::Made(lease) => return self.exchange(*lease, None).await,
+                Place::Alone(lease) => return self.exchange(*lease, Some(body)).await,
+                Place::Seat(seat) => {
+                    if let Some(response) = self.take_part(seat, &route.pool).await? {
+                        return Ok(response);
+                    }
+                }
+            }
+        }
+        Err(HttpError::Died("its sandboxes end before they begin with it".into()))
+    }
+
+    /// A place for a request with this body. `attempt`: how often it was sent before.
+    async fn place(
+        &self,
+        app: &App,
+        route: &Route<OlWorld>,
+        body: &Body<'_>,
+        attempt: usize,
+    ) -> Result<Placed, HttpError> {
+        let pool = &route.pool;
+        let short = body.rest.is_none().then_some(&body.first[..]);
+        let send = |sandbox: &mut Sandbox| self.send(sandbox, short.unwrap_or_default());
+        let may_join = attempt < JOINS_MAX && short.is_some();
+        if may_join && let Some(seat) = lane::join(pool, &send) {
+            return Ok(Placed { place: Place::Seat(seat?), has_waited: false, origin: None });
+        }
+        loop {
+            let (mut lease, has_waited, is_sent) = match pool.lease_unseen(Asker::here(lane::has_one(pool))) {
+                Leasing::Ready(lease) => (lease, false, false),
+                Leasing::Queued(ticket) => match self.make(app, route, ticket, body).await? {
+                    Ok(Opened { lease, is_sent }) => (lease, true, is_sent),
+                    Err(ticket) => tokio::select! {
+                        biased;
+                        lease = ticket => (lease?, true, false),
+                        seat = lane::wait_for_seat(pool, &send), if may_join => {
+                            return Ok(Placed { place: Place::Seat(seat?), has_waited: true, origin: None });
+                        }
+                        () = client::gone(self.request) => return Err(HttpError::ClientGone),
+                    },
+                },
+                Leasing::Refused(refusal) => return Err(refusal.into()),
+            };
+            // One that has served has been somebody else's.
+            let n_sent = u32::from(is_sent);
+            let origin = lease.origin.take().filter(|_| has_waited && lease.channel.invocation() == n_sent);
+            if is_sent {
+                return Ok(Placed { place: Place::Made(Box::new(lease)), has_waited, origin });
+            }
+            let place = match self.begin(lease, short, attempt == 0)? {
+                Begun::Seat(lease, number) => Place::Seat(Seat::first(pool, lease, number)),
+                Begun::TooLong(lease) => Place::Alone(Box::new(lease)),
+                Begun::Dead(lease) => {
+                    lease.bury();
+                    continue;
+                }
+            };
+            return Ok(Placed { place, has_waited, origin });
+        }
+    }
+
+    /// A sandbox that this call makes itself, or a place in the queue if it is not to.
+    async fn make(
         &self,
         app: &App,
         route: &Route<OlWorld>,
         ticket: Ticket<Sandbox>,
-        body: Body<'b>,
-    ) -> Result<(Lease<Sandbox>, Option<Body<'b>>), HttpError> {
-        let ticket = match app.tree.at_hand.take(route, ticket) {
-            Ok(first) => match first::open(app, self, &route.code, first, &body).await {
-                Ok(Opened { lease, is_sent }) => return Ok((lease, (!is_sent).then_some(body))),
-                Err(Unopened::Error(error)) => return Err(error),
-                Err(Unopened::NotNow) => match route.pool.lease() {
-                    Leasing::Ready(lease) => return Ok((lease, Some(body))),
-                    Leasing::Queued(ticket) => ticket,
-                    Leasing::Refused(refusal) => return Err(refusal.into()),
-                },
-            },
-            Err(ticket) => ticket,
+        body: &Body<'_>,
+    ) -> Result<Result<Opened, Ticket<Sandbox>>, HttpError> {
+        let first = match app.tree.at_hand.take(route, ticket) {
+            Ok(first) => first,
+            Err(ticket) => return Ok(Err(ticket)),
         };
-        tokio::select! {
-            lease = ticket => Ok((lease?, Some(body))),
-            () = client::gone(self.request) => Err(HttpError::ClientGone),
+        match first::open(app, self, &route.code, first, body).await {
+            Ok(opened) => Ok(Ok(opened)),
+            Err(Unopened::Error(error)) => Err(error),
+            Err(Unopened::NotNow) => match route.pool.lease() {
+                Leasing::Ready(lease) => Ok(Ok(Opened { lease, is_sent: false })),
+                Leasing::Queued(ticket) => Ok(Err(ticket)),
+                Leasing::Refused(refusal) => Err(refusal.into()),
+            },
         }
     }
 
+    /// A sandbox is there. Without a body, or from the second attempt on, it has to be seen to live.
+    fn begin(&self, mut lease: Lease<Sandbox>, body: Option<&[u8]>, first: bool) -> Result<Begun, HttpError> {
+        if !first && !lease.is_alive() {
+            return Ok(Begun::Dead(lease));
+        }
+        let sent = match body {
+            Some(body) => self.send(&mut lease, body),
+            None => Ok(Sent::TooLong),
+        };
+        match sent {
+            Ok(Sent::As(number)) => Ok(Begun::Seat(lease, number)),
+            Ok(Sent::TooLong) if lease.is_alive() => Ok(Begun::TooLong(lease)),
+            Ok(Sent::TooLong | Sent::NoRoom) => Ok(Begun::Dead(lease)),
+            Err(error) => {
+                lease.give_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends the request if it is one packet.
+    fn send(&self, sandbox: &mut Sandbox, body: &[u8]) -> Result<Sent, HttpError> {
+        let head = self.head_for(sandbox)?;
+        if HEADER_BYTES + head.len() + body.len() > PACKET_BYTES_MAX {
+            return Ok(Sent::TooLong);
+        }
+        Ok(match sandbox.channel.try_send_request(&head, body) {
+            Ok(true) => Sent::As(sandbox.channel.invocation()),
+            Ok(false) | Err(_) => Sent::NoRoom,
+        })
+    }
+
+    /// The way of a request that was sent. `None`: it has not begun, and may run elsewhere.
+    async fn take_part(
+        &mut self,
+        mut seat: Seat,
+        pool: &SharedPool<Sandbox>,
+    ) -> Result<Option<HttpResponse>, HttpError> {
+        let sent = Instant::now();
+        let answer = tokio::select! {
+            biased;
+            answer = seat.answer(self.runtime) => answer,
+            () = client::gone(self.request) => {
+                seat.client_gone();
+                return Err(HttpError::ClientGone);
+            }
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(unanswered) => return self.unanswered(unanswered),
+        };
+        let head = match ResponseHead::parse(&answer.head) {
+            Ok(head) => head,
+            Err(broken) => {
+                seat.give_up(Discard::Abandoned);
+                return Err(HttpError::Nonsense(broken.0.into()));
+            }
+        };
+        let Some(mut response) = build(head) else {
+            // As in `exchange`.
+            if answer.is_whole() {
+                seat.finish(pool);
+            } else {
+                seat.give_up(Discard::Abandoned);
+            }
+            return Err(HttpError::Nonsense(NOT_HTTP.into()));
+        };
+        let (id, number) = seat.invocation();
+        response.insert_header((INVOCATION_HEADER, invocation_id(id, number)));
+        let handler = seat.front_since().elapsed();
+        self.timing.waited += sent.elapsed().saturating_sub(handler);
+        response.append_header((SERVER_TIMING, self.timing.tell(handler, self.stats)));
+        if answer.header.failed() {
+            seat.count_error();
+        }
+        if answer.is_whole() {
+            seat.finish(pool);
+            return Ok(Some(response.body(answer.body)));
+        }
+        if let Some((lease, began)) = seat.alone() {
+            return Ok(Some(self.stream(response, lease, began, answer)));
+        }
+        match seat.rest(answer, self.runtime).await {
+            Ok(kept) => {
+                if kept.broke_off {
+                    seat.count_error();
+                }
+                seat.finish(pool);
+                Ok(Some(whole(response, kept)))
+            }
+            // It has begun, so it is not run again.
+            Err(Unanswered::TakenBack) => Err(HttpError::Died("it ended amid its answer".into())),
+            Err(unanswered) => self.unanswered(unanswered),
+        }
+    }
+
+    fn unanswered(&self, unanswered: Unanswered) -> Result<Option<HttpResponse>, HttpError> {
+        match unanswered {
+            Unanswered::TakenBack => Ok(None),
+            Unanswered::Late => Err(HttpError::Deadline(self.runtime.as_secs())),
+            Unanswered::Died(cause) => Err(HttpError::Died(cause)),
+            Unanswered::Nonsense(broken) => Err(HttpError::Nonsense(broken.0.into())),
+        }
+    }
+
+    /// The way of a request that has a sandbox for itself.
     /// `body`: `None` when the request is in the sandbox already.
     async fn exchange(
         &self,
@@ -211,9 +404,10 @@ impl Call<'_> {
         body: Option<Body<'_>>,
     ) -> Result<HttpResponse, HttpError> {
         let began = Instant::now();
+        let deadline = began + self.runtime;
         let answer = tokio::select! {
             biased;
-            answer = timeout_at(self.deadline, self.converse(&mut lease, body)) => answer,
+            answer = timeout_at(deadline, self.converse(&mut lease, body)) => answer,
             () = client::gone(self.request) => {
                 lease.discard(Discard::ClientGone);
                 return Err(HttpError::ClientGone);
@@ -239,7 +433,7 @@ impl Call<'_> {
                 return Err(HttpError::Deadline(self.runtime.as_secs()));
             }
         };
-        if answer.header.kind != Kind::Response || answer.header.invocation != lease.channel.invocation() {
+        if !answer.is_answer_to(Some(lease.channel.invocation())) {
             lease.discard(Discard::Abandoned);
             return Err(HttpError::Nonsense("an answer to another request".into()));
         }
@@ -253,14 +447,14 @@ impl Call<'_> {
         let Some(mut response) = build(head) else {
             // The function's own doing, and it is whole: only the answer is lost. The rest of it must not be
             // taken for the next one's, so the sandbox goes when there is a rest.
-            if !answer.is_whole() {
-                lease.discard(Discard::Abandoned);
-            } else {
+            if answer.is_whole() {
                 lease.finish(began.elapsed());
+            } else {
+                lease.discard(Discard::Abandoned);
             }
-            return Err(HttpError::Nonsense("a status or a header that HTTP does not allow".into()));
+            return Err(HttpError::Nonsense(NOT_HTTP.into()));
         };
-        response.insert_header((INVOCATION_HEADER, invocation_id(&lease, answer.header.invocation)));
+        response.insert_header((INVOCATION_HEADER, invocation_id(lease.id(), answer.header.invocation)));
         response.append_header((SERVER_TIMING, self.timing.tell(began.elapsed(), self.stats)));
         if answer.header.failed() {
             lease.count_error();
@@ -269,21 +463,28 @@ impl Call<'_> {
             lease.finish(began.elapsed());
             return Ok(response.body(answer.body));
         }
+        Ok(self.stream(response, lease, began, answer))
+    }
+
+    /// An answer that goes on.
+    fn stream(
+        &self,
+        mut response: HttpResponseBuilder,
+        lease: Lease<Sandbox>,
+        began: Instant,
+        answer: Incoming,
+    ) -> HttpResponse {
         if !answer.header.more() {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);
         }
         let stream = Streaming { lease: Some(lease), began, runtime: self.runtime };
-        Ok(response.streaming(stream.pieces(answer)))
+        response.streaming(stream.pieces(answer))
     }
 
     /// Sends the request and waits for the answer to begin.
     async fn converse(&self, sandbox: &mut Sandbox, body: Option<Body<'_>>) -> Result<Incoming, Trouble> {
         let Some(body) = body else { return Ok(sandbox.channel.receive().await?) };
-        let head = if sandbox.wants_head() {
-            self.head(&invocation_id(sandbox, sandbox.channel.next_invocation()))?
-        } else {
-            Vec::new()
-        };
+        let head = self.head_for(sandbox).map_err(Trouble::Request)?;
         sandbox.channel.send_request(&head, &body.first, body.rest.is_some()).await?;
         if let Some(rest) = body.rest {
             send_rest(sandbox, rest).await?;
@@ -291,7 +492,15 @@ impl Call<'_> {
         Ok(sandbox.channel.receive().await?)
     }
 
-    /// The request's head, for the invocation of this id.
+    /// What the function is told of its next request besides the body; nothing if it does not want to know.
+    fn head_for(&self, sandbox: &Sandbox) -> Result<Vec<u8>, HttpError> {
+        if !sandbox.wants_head() {
+            return Ok(Vec::new());
+        }
+        Ok(self.head(&invocation_id(sandbox.id(), sandbox.channel.next_invocation()))?)
+    }
+
+    /// The request's head, for the invocation of this id, when it is sent now.
     pub(super) fn head(&self, id: &str) -> Result<Vec<u8>, HeadError> {
         let uri = self.request.uri();
         let mut head = Vec::with_capacity(1024);
@@ -300,8 +509,7 @@ impl Call<'_> {
             Some(query) => push_line(&mut head, format!("{}?{query}", self.target).as_bytes())?,
             None => push_line(&mut head, self.target.as_bytes())?,
         }
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        push_line(&mut head, left.as_millis().to_string().as_bytes())?;
+        push_line(&mut head, self.runtime.as_millis().to_string().as_bytes())?;
         match self.request.headers().get("x-request-id") {
             Some(id) => push_line(&mut head, id.as_bytes())?,
             None => push_line(&mut head, id.as_bytes())?,
@@ -337,8 +545,8 @@ async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest<'_>) -> Result<(), Trou
 }
 
 /// As it stands in the function's log.
-fn invocation_id(sandbox: &Sandbox, invocation: u32) -> String {
-    format!("{}-{invocation}", sandbox.id())
+fn invocation_id(sandbox: u64, invocation: u32) -> String {
+    format!("{sandbox}-{invocation}")
 }
 
 /// What can end a conversation.
@@ -353,10 +561,12 @@ impl From<ChannelError> for Trouble {
     }
 }
 
-impl From<HeadError> for Trouble {
-    fn from(error: HeadError) -> Self {
-        Self::Request(error.into())
-    }
+/// An answer that was long and is in memory.
+fn whole(mut response: HttpResponseBuilder, kept: Kept) -> HttpResponse {
+    let broken = BrokenFrame("the function failed amid its answer");
+    // Too late for another status: the client has to see that the answer is not whole.
+    let end = kept.broke_off.then_some(Err(ChannelError::from(broken)));
+    response.streaming(futures_util::stream::iter(kept.pieces.into_iter().map(Ok).chain(end)))
 }
 
 /// Status and headers; `None` when HTTP does not allow them.

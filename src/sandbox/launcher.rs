@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -536,8 +535,7 @@ impl Inner {
         } else {
             process.remains_mut().init = Some(init);
         }
-        let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
-        ours.set_nonblocking(true).map_err(failed("make a socket pair"))?;
+        let (channel, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
         let (reader, writer) = log_pipe().map_err(failed("make a pipe"))?;
         let (sprout, control) = match users {
             Some(users) => {
@@ -551,16 +549,17 @@ impl Inner {
             uid: uid_number,
             nofile: SANDBOX_FILES_MAX,
             namespaces: &namespaces,
-            data: theirs.as_fd(),
+            answers: theirs.answers.as_fd(),
             log: writer.as_fd(),
+            requests: theirs.requests.as_fd(),
             control: control.as_ref().map(AsFd::as_fd),
             procs: &procs,
         };
         process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
-        // While we hold the other ends the death of the sandbox would not close them.
+        // While we held its end of the answers the death of the sandbox would not close it.
         drop((theirs, writer, control));
         let naming = self.logs.follow(reader, id);
-        Ok(Newborn { channel: Channel::new(ours), process, naming, shell, sprout })
+        Ok(Newborn { channel, process, naming, shell, sprout })
     }
 
     async fn connect(self: &Arc<Self>, init: OwnedFd) -> Result<network::Link, LaunchError> {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::wire::MESSAGE_BYTES_MAX;
 
 /// Most descriptors with one message.
-const FDS_MAX: usize = 16;
+const FDS_MAX: usize = 20;
 
 /// Sends a message as JSON.
 pub(crate) fn send<T: Serialize>(

@@ -89,7 +89,7 @@ pub(crate) enum FromShim {
 }
 
 /// See `MAGIC` in `native/module.rs`.
-const MAGIC: u32 = 0x6f6c_7a02;
+const MAGIC: u32 = 0x6f6c_7a03;
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
 const SETUP_ZYGOTES: u32 = 3;
@@ -129,8 +129,8 @@ pub(crate) fn zygote_setup(who: FilterFor, filter: &[super::seccomp::Instruction
     message
 }
 
-/// Fork into a shell. Descriptors: its pid namespace, data socket, log pipe; the new one's control socket if it is a
-/// zygote; the other namespaces in the order of entering them; `cgroup.procs` of each hierarchy.
+/// Fork into a shell. Descriptors: its pid namespace, socket for answers, log pipe, socket of requests; the new one's control
+/// socket if it is a zygote; the other namespaces in the order of entering them; `cgroup.procs` of each hierarchy.
 pub(crate) fn zygote_fork(request: &ForkRequest) -> Vec<u8> {
     zygote_head(if request.zygote { FORK_ZYGOTE } else { FORK }, request, 0)
 }
@@ -152,7 +152,7 @@ fn zygote_head(kind: u32, request: &ForkRequest, n_instructions: u32) -> Vec<u8>
 pub(crate) enum FromZygote {
     /// It waits for requests.
     Ready,
-    /// The child is born; it says `READY` on its data socket when it is confined and asked.
+    /// The child is born; it says `READY` on its socket when it is confined and asked.
     Forked { id: u64, pid: i32 },
     /// There is no such child, or it has given up at a step.
     Failed { id: u64, step: &'static str, errno: i32 },

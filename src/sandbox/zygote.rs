@@ -56,8 +56,9 @@ pub(super) struct Birth<'a> {
     pub(super) uid: u32,
     pub(super) nofile: u32,
     pub(super) namespaces: &'a Namespaces,
-    pub(super) data: BorrowedFd<'a>,
+    pub(super) answers: BorrowedFd<'a>,
     pub(super) log: BorrowedFd<'a>,
+    pub(super) requests: BorrowedFd<'a>,
     /// The control socket of what is to be a zygote itself.
     pub(super) control: Option<BorrowedFd<'a>>,
     pub(super) procs: &'a [OwnedFd],
@@ -160,7 +161,7 @@ impl Zygote {
         !self.shared.ended.load(Ordering::Acquire) && self.family.is_alive()
     }
 
-    /// An interpreter in that shell. It says `READY` on its data socket when it is asked to and can.
+    /// An interpreter in that shell. It says `READY` on its socket when it is asked to and can.
     pub(super) async fn fork(&self, birth: &Birth<'_>) -> io::Result<Arc<Exit>> {
         let (reply, answer) = oneshot::channel();
         let exit = Arc::new(Exit::default());
@@ -176,7 +177,7 @@ impl Zygote {
             nofile: birth.nofile,
             zygote: birth.control.is_some(),
         };
-        let mut fds = vec![birth.namespaces.pid.as_fd(), birth.data, birth.log];
+        let mut fds = vec![birth.namespaces.pid.as_fd(), birth.answers, birth.log, birth.requests];
         fds.extend(birth.control);
         fds.extend(birth.namespaces.others.iter().map(AsFd::as_fd));
         fds.extend(birth.procs.iter().map(AsFd::as_fd));
@@ -226,7 +227,7 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
                 }
                 Some(FromZygote::Failed { id, step, errno }) => {
                     let error = io::Error::from_raw_os_error(errno);
-                    // A child that fails after its birth was told: its data socket closes.
+                    // A child that fails after its birth was told: its sockets close.
                     match lock(&shared.forks).remove(&id) {
                         Some(fork) => {
                             let _ = fork.reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));

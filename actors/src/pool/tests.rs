@@ -407,11 +407,11 @@ fn growth_follows_the_table() {
             pool.arrive(1, false, now);
         }
         if let Some(took) = took {
-            pool.record(took, Duration::ZERO, 1, now);
+            pool.record(took, Some(took), 1, now);
         }
         pool.starting = starting;
         for _ in 0..waiters {
-            pool.enqueue(now, ()).unwrap();
+            pool.enqueue(now, Asker::here(true), ()).unwrap();
         }
         assert_eq!(pool.plan_growth(1, now + ms(age_ms)).n_start, expected, "{about}");
     }
@@ -429,10 +429,10 @@ fn a_busy_machine_does_not_talk_the_pool_into_more_sandboxes() {
     // Calls that take 50 µs when they run alone, most of them slowed down by the others.
     for i in 0..100 {
         let took = if i % 10 == 0 { Duration::from_micros(50) } else { ms(2) };
-        pool.record(took, Duration::ZERO, 1, now);
+        pool.record(took, Some(took), 1, now);
     }
     for _ in 0..200 {
-        pool.enqueue(now, ()).unwrap();
+        pool.enqueue(now, Asker::here(true), ()).unwrap();
     }
     assert_eq!(pool.plan_growth(1, now).n_start, 0);
 }
@@ -444,9 +444,9 @@ fn while_sandboxes_keep_coming_home_age_alone_starts_none() {
     pool.starting = 1;
     pool.arrive(1, false, now);
     for _ in 0..3 {
-        pool.enqueue(now, ()).unwrap();
+        pool.enqueue(now, Asker::here(true), ()).unwrap();
     }
-    pool.record(Duration::from_micros(20), Duration::ZERO, 1, now + ms(9));
+    pool.record(Duration::from_micros(20), Some(Duration::from_micros(20)), 1, now + ms(9));
     let growth = pool.plan_growth(1, now + ms(10));
     assert_eq!((growth.n_start, growth.look_again), (0, Some(ms(4))));
     assert_eq!(pool.plan_growth(1, now + ms(14)).n_start, 3);
@@ -738,4 +738,55 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(run(ops));
     }
+}
+
+#[actix::test]
+async fn a_thread_that_has_no_sandbox_gets_one_though_calls_are_short() {
+    tokio::time::pause();
+    let (pool, world, lease) = one_busy(limits()).await;
+    lease.finish(Duration::from_micros(20));
+    let _held = ready(pool.lease());
+    let _waits_here = queued(pool.lease_unseen(Asker::here(true)));
+    assert_eq!(grow(&pool, &world), 0, "its thread has one");
+    let other = std::thread::spawn(|| Asker::here(false)).join().unwrap();
+    let _wait_there = [queued(pool.lease_unseen(other)), queued(pool.lease_unseen(other))];
+    assert_eq!(grow(&pool, &world), 1);
+}
+
+#[test]
+fn a_thread_gets_the_sandbox_that_it_used_last() {
+    let mut pool: Pool<u32, ()> = Pool::new(1, limits(), true);
+    let now = Instant::now();
+    pool.busy = 3;
+    assert!(matches!(pool.check_in(1, 1, true, now), Onward::Kept));
+    assert!(matches!(pool.check_in(2, 1, true, now), Onward::Kept));
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(matches!(pool.check_in(3, 1, true, now), Onward::Kept)));
+    });
+    let here = std::thread::current().id();
+    let taken: Vec<_> = (0..3)
+        .map(|_| match pool.take(here) {
+            Take::Idle { sandbox, .. } => sandbox,
+            _ => panic!("there are three"),
+        })
+        .collect();
+    assert_eq!(taken, [2, 1, 3], "its own, the latest first, and then another's");
+}
+
+#[actix::test]
+async fn what_is_seen_without_the_lock_is_what_the_pool_says() {
+    tokio::time::pause();
+    let (pool, _world, lease) = one_busy(PoolLimits { max_instances: 1, ..limits() }).await;
+    assert_eq!((pool.depth(), pool.n_waiting(), lease.is_current()), (1, 0, true));
+    let mut lease = lease;
+    let call = Duration::from_micros(100);
+    lease.served(Answered { service: call, waited: Duration::ZERO, pace: Some(call) });
+    let ticket = queued(pool.lease());
+    assert_eq!((pool.depth(), pool.n_waiting()), (5, 1));
+    drop(ticket);
+    pool.set_code(2, limits(), true);
+    assert_eq!((pool.depth(), pool.n_waiting(), lease.is_current()), (1, 0, false));
+    lease.give_back();
+    pool.close(Closed::Retiring);
+    assert_eq!(pool.figures().live(), 0);
 }

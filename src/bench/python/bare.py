@@ -37,5 +37,5 @@ if sys.argv[2:] == ["fork"]:
             control.close()
             break
         os.close(fd)
-runtime.main(fd)
+runtime.main(fd, fd)
 os._exit(0)

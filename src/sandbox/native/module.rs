@@ -2,7 +2,7 @@
 //!
 //! One function, `_ol.serve(control_fd)`. In the zygote it never returns: it takes fork requests from
 //! the worker, forks, and reports the pids and later the exits. In a forked child it returns 3, the
-//! descriptor of the data socket, when the child sits in its shell, has given up every privilege and
+//! socket for answers (4 is that of requests), when the child sits in its shell, has given up every privilege and
 //! is under the system call filter. No Python code runs between the fork and that moment.
 //!
 //! A child may itself be meant for a zygote. It lives in a user namespace of its own then, keeps the
@@ -23,7 +23,7 @@ use core::mem;
 use core::ptr;
 
 /// "olz" and the version of the messages.
-const MAGIC: u32 = 0x6f6c_7a02;
+const MAGIC: u32 = 0x6f6c_7a03;
 
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
@@ -37,8 +37,9 @@ const READY: u32 = 19;
 
 /// The head of every message to the zygote. After `SETUP` comes the filter of sandboxes, after `SETUP_ZYGOTES` that of
 /// zygotes: 8 bytes an instruction.
-/// `FORK` carries descriptors: the shell's pid namespace, the data socket, the log pipe; `FORK_ZYGOTE` the new control
-/// socket; then both the other namespaces in the order of entering them, and one open `cgroup.procs` for each hierarchy.
+/// `FORK` carries descriptors: the shell's pid namespace, the socket for answers, the log pipe, the socket of requests;
+/// `FORK_ZYGOTE` the new control socket; then both the other namespaces in the order of entering them, and one open
+/// `cgroup.procs` for each hierarchy.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Request {
@@ -81,8 +82,9 @@ const STEP_FILTER: u32 = 9;
 
 /// Most instructions a filter has: the kernel's own bound (`BPF_MAXINSNS`).
 const FILTER_INSTRUCTIONS_MAX: usize = 4096;
-/// Pid namespace, data, log, control; user, mount, ipc, uts, cgroup and network namespaces; and the hierarchies.
-const FDS_MAX: usize = 4 + 6 + 6;
+/// Pid namespace, answers, log, requests, control; user, mount, ipc, uts, cgroup and network namespaces; and the
+/// hierarchies.
+const FDS_MAX: usize = 5 + 6 + 6;
 /// Where received descriptors wait until they get their final numbers: above those.
 const FD_PARKING: c_int = 64;
 
@@ -274,7 +276,7 @@ impl Received {
 
     /// Where the namespaces begin, and where the cgroups do.
     fn parts(&self) -> (usize, usize) {
-        let namespaces = 3 + usize::from(self.is_zygote());
+        let namespaces = 4 + usize::from(self.is_zygote());
         (namespaces, namespaces.saturating_add(self.request.n_namespaces as usize))
     }
 }
@@ -513,8 +515,9 @@ fn confine(received: &Received, signal_mask: &sigset, control: &mut c_int) -> Re
     filter(received.is_zygote())
 }
 
-/// 0 is /dev/null, 1 and 2 the log, 3 the data socket, 4 a zygote's control socket, 5 for a moment more that of the
-/// zygote that it was forked from, and there is nothing else: not the descriptors by which the shell was entered.
+/// 0 is /dev/null, 1 and 2 the log, 3 the socket for answers, 4 that of requests, 5 a zygote's control socket, 6 for a
+/// moment more that of the zygote that it was forked from, and there is nothing else: not the descriptors by which the
+/// shell was entered.
 fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> {
     let step = STEP_DESCRIPTORS;
     // SAFETY (all of this function): plain system calls on numbers; no memory is involved but literals.
@@ -522,12 +525,14 @@ fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> 
         let parked = fcntl(*control, F_DUPFD_CLOEXEC, FD_PARKING);
         check(parked, step)?;
         *control = parked;
-        let data = fcntl(received.fds[1], F_DUPFD_CLOEXEC, FD_PARKING);
-        check(data, step)?;
+        let answers = fcntl(received.fds[1], F_DUPFD_CLOEXEC, FD_PARKING);
+        check(answers, step)?;
+        let requests = fcntl(received.fds[3], F_DUPFD_CLOEXEC, FD_PARKING);
+        check(requests, step)?;
         let log = fcntl(received.fds[2], F_DUPFD_CLOEXEC, FD_PARKING);
         check(log, step)?;
         let own_control =
-            if received.is_zygote() { fcntl(received.fds[3], F_DUPFD_CLOEXEC, FD_PARKING) } else { -1 };
+            if received.is_zygote() { fcntl(received.fds[4], F_DUPFD_CLOEXEC, FD_PARKING) } else { -1 };
         // Opened here and not inherited: this one is the shell's.
         let null = open(c"/dev/null".as_ptr(), O_RDWR);
         check(null, step)?;
@@ -536,20 +541,22 @@ fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> 
         check(dup2(null, 0), step)?;
         check(dup2(log, 1), step)?;
         check(dup2(log, 2), step)?;
-        check(dup2(data, 3), step)?;
-        // The data socket is the runtime's, not for a program that the function starts.
+        check(dup2(answers, 3), step)?;
+        check(dup2(requests, 4), step)?;
+        // They are the runtime's, not for a program that the function starts.
         check(fcntl(3, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
-        check(dup2(parked, 5), step)?;
-        *control = 5;
-        check(fcntl(5, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
+        check(fcntl(4, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
+        check(dup2(parked, 6), step)?;
+        *control = 6;
+        check(fcntl(6, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
         if received.is_zygote() {
             check(own_control, step)?;
-            check(dup2(own_control, 4), step)?;
-            check(fcntl(4, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
+            check(dup2(own_control, 5), step)?;
+            check(fcntl(5, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */), step)?;
         } else {
-            close(4);
+            close(5);
         }
-        check(syscall(SYS_CLOSE_RANGE, 6 as c_uint, c_uint::MAX, 0 as c_uint) as c_int, step)
+        check(syscall(SYS_CLOSE_RANGE, 7 as c_uint, c_uint::MAX, 0 as c_uint) as c_int, step)
     }
 }
 
@@ -670,7 +677,7 @@ static mut METHODS: [PyMethodDef; 2] = [
         name: c"serve".as_ptr(),
         function: Some(serve),
         flags: METH_O,
-        doc: c"serve(control_fd): fork on request; returns 3 in a confined child, 0 in the zygote when the worker is gone".as_ptr(),
+        doc: c"serve(control_fd): fork on request; returns 3, the socket for answers, in a confined child (4 is that of requests), 0 in the zygote when the worker is gone".as_ptr(),
     },
     PyMethodDef { name: ptr::null(), function: None, flags: 0, doc: ptr::null() },
 ];

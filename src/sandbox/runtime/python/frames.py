@@ -2,8 +2,9 @@
 
     | length 4 | kind 1 | flags 1 | head 2 | invocation 4 | head ... | body ... |
 
-The lean path is one system call each way: one read brings a whole request (or several, then the rest is
-kept for the next call), one write takes the whole answer.
+The lean path is one system call each way: one read brings a whole request, one write takes the whole answer.
+A request is a packet of its own, so that those which follow stay in the socket until this one is answered, and the
+worker can take them back. From a socket without packets one read may bring several; the rest is kept for the next call.
 """
 
 from os import read, readv, write, writev
@@ -35,7 +36,7 @@ HEADER_SIZE = HEADER.size
 HEAD_MAX = 65_535
 PAYLOAD_MAX = 2**31 - 1
 
-# A request rarely is larger. A larger buffer would leave malloc's heap for a mapping of its own, and every
+# The protocol's packet. A larger buffer would leave malloc's heap for a mapping of its own, and every
 # read would fault in fresh pages.
 READ_SIZE = 65_536
 # Up to here, copying head and body into one piece costs less than the vector of a writev.
@@ -47,11 +48,11 @@ class ProtocolError(Exception):
 
 
 class Channel:
-    """Frames in and out of a blocking file descriptor."""
+    """Frames in from one blocking file descriptor, and out to another."""
 
-    def __init__(self, fd, fd_out=None):
-        self.fd = fd
-        self._fd_out = fd if fd_out is None else fd_out
+    def __init__(self, fd_in, fd_out):
+        self._fd_in = fd_in
+        self._fd_out = fd_out
         # What was read and not yet taken: `_data` from `_at` on.
         self._data = b""
         self._at = 0
@@ -61,7 +62,7 @@ class Channel:
         data = self._data
         at = self._at
         while len(data) - at < HEADER_SIZE:
-            more = read(self.fd, READ_SIZE)
+            more = read(self._fd_in, READ_SIZE)
             if not more:
                 raise EOFError
             data = data[at:] + more
@@ -98,7 +99,7 @@ class Channel:
         payload[:at] = beginning
         with memoryview(payload) as view:
             while at < length:
-                n = readv(self.fd, [view[at:]])
+                n = readv(self._fd_in, [view[at:]])
                 if not n:
                     raise EOFError
                 at += n

@@ -27,27 +27,32 @@ from .invocation import BEGUN, NOT_BEGUN, Cancelled, Invocation
 from .load import LoadFailed, load
 
 
-def main(fd, fork=None):
-    """Speaks with the worker at `fd` until it goes away. For a process of its own, forked and confined.
+def main(fd_requests, fd_answers, fork=None):
+    """Serves what comes in at one descriptor on the other, until the worker goes away. For a process of its own.
 
-    `fork(control_fd)` returns in each fork, with its `fd`; in the zygote, with 0, when the worker is gone.
+    `fork(control_fd)` returns in each fork, with its descriptor for answers, and requests come in at the next; in the
+    zygote, with 0, when the worker is gone.
     """
     entry = None
-    while fd:
+    goes_on = True
+    while goes_on:
         # A program that the function starts has no business here.
-        os.set_inheritable(fd, False)
+        os.set_inheritable(fd_requests, False)
+        os.set_inheritable(fd_answers, False)
         invocation.pid = os.getpid()
         identity.is_renewed = False
         if entry is None:
             log.install()
-        channel = Channel(fd)
-        fd = 0
+        channel = Channel(fd_requests, fd_answers)
+        goes_on = False
         try:
             if entry is None:
                 kind, entry = wait_for_load(channel)
                 if kind == ZYGOTE and entry:
                     # The zygote stays in there, and what comes out is a fork of it, in a shell of its own.
-                    fd = fork(CONTROL_FD)
+                    fd_answers = fork(CONTROL_FD)
+                    fd_requests = fd_answers + 1
+                    goes_on = fd_answers > 0
                     continue
             else:
                 wait_for_renewal(channel, entry)
@@ -59,7 +64,7 @@ def main(fd, fork=None):
 
 
 # Where a zygote is asked for forks.
-CONTROL_FD = 4
+CONTROL_FD = 5
 
 
 def wait_for_load(channel):

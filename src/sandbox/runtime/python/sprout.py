@@ -10,8 +10,8 @@ import sys
 
 from . import holes
 
-# Standard input, output and error, the data socket, the control socket: what a zygote has been given.
-GIVEN = 5
+# Standard input, output and error, the two sockets of the protocol, the control socket: what a zygote has been given.
+GIVEN = 6
 
 
 def unforkable():

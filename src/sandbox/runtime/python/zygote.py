@@ -55,7 +55,7 @@ def main():
         raise RuntimeError(f"_ol.serve returned {fd!r} instead of a descriptor")
     # The function's `__main__` is not this file: multiprocessing would run it again in its children.
     sys.modules["__main__"] = type(sys)("__main__")
-    runtime.main(fd, fork)
+    runtime.main(fd + 1, fd, fork)
 
 
 def open_package(directory):

@@ -56,7 +56,7 @@ class Sandbox:
                 os.dup2(log_in, 1)
                 os.dup2(log_in, 2)
                 os.close(log_in)
-                main(inner.fileno())
+                main(inner.fileno(), inner.fileno())
                 status = 0
             except BaseException:
                 import traceback

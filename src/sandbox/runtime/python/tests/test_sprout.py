@@ -17,13 +17,14 @@ ZYGOTE, RENEW = 6, 7
 
 
 def forks_to(sockets):
-    """A stand-in for `_ol.serve`: forks once for each socket, which the fork finds as its descriptor 3."""
+    """A stand-in for `_ol.serve`: forks once for each socket, which the fork finds as its descriptors 3 and 4."""
 
     def fork(control_fd):
-        assert control_fd == 4
+        assert control_fd == 5
         for inner in sockets:
             if not os.fork():
                 os.dup2(inner.fileno(), 3)
+                os.dup2(inner.fileno(), 4)
                 return 3
         return 0
 
@@ -35,7 +36,7 @@ class Sprout(Case):
         self.write("f.py", source)
         pairs = [socket.socketpair() for _ in range(n_forks)]
         fork = forks_to([inner for _, inner in pairs])
-        zygote = self.sandbox(main=lambda fd: runtime.main(fd, fork))
+        zygote = self.sandbox(main=lambda requests, answers: runtime.main(requests, answers, fork))
         zygote.send(ZYGOTE, self.order())
         forks = []
         for worker, inner in pairs:

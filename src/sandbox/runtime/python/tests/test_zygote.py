@@ -9,7 +9,7 @@ import unittest
 
 from sandbox import LOAD, READY, REQUEST, RESPONSE, RUNTIME, WARM, Case, frame
 
-# Forks once for each byte that comes; the child gets the byte's socket as descriptor 3, as from `_ol`.
+# Forks once for each byte that comes; the child gets the byte's socket as descriptors 3 and 4, as from `_ol`.
 FORKER = """
 import os, socket
 def serve(control_fd):
@@ -22,9 +22,11 @@ def serve(control_fd):
             return None
         if not os.fork():
             control.close()
-            if fds[0] != 3:
-                os.dup2(fds[0], 3)
-                os.close(fds[0])
+            parked = os.dup2(fds[0], 64)
+            os.close(fds[0])
+            os.dup2(parked, 3)
+            os.dup2(parked, 4)
+            os.close(parked)
             return 3
         os.close(fds[0])
 """
