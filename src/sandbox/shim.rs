@@ -18,7 +18,7 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -267,22 +267,36 @@ impl<'a> Shim<'a> {
     /// itself can make it, and only one that is born into a pid namespace is in it: so this forks one that enters, which
     /// forks one that makes it. They end when that is done; the shell's init is our child all the same, and we bury it.
     fn make_inside(&self, id: u64, spec: &ShellSpec, outer: &OwnedFd) -> Step {
+        let failed = |error: String| self.tell(&FromShim::ShellFailed { id, error }, &[]);
         match sys::clone_process(self.proof, 0) {
-            Err(error) => {
-                self.tell(&FromShim::ShellFailed { id, error: format!("cannot fork: {error}") }, &[])
-            }
+            Err(error) => failed(format!("cannot fork: {error}")),
             Ok(Fork::Parent { .. }) => Ok(()),
             Ok(Fork::Child) => {
-                let inside = enter_users(outer).and_then(|()| {
-                    sys::clone_process(self.proof, sys::CLONE_PARENT)
-                        .map_err(said("fork in the zygote's namespaces"))
-                });
-                let told = match inside {
-                    Ok(Fork::Parent { .. }) => Ok(()),
-                    Ok(Fork::Child) => self.make_and_tell(id, spec, sys::CLONE_PARENT),
-                    Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[]),
-                };
+                let told = self.make_from_inside(id, spec, outer).or_else(failed);
                 sys::exit_now(i32::from(told.is_err()))
+            }
+        }
+    }
+
+    /// In the process that enters: an error is still to be told.
+    fn make_from_inside(&self, id: u64, spec: &ShellSpec, outer: &OwnedFd) -> Step {
+        enter_users(outer)?;
+        let (mut done, mut say_done) = io::pipe().map_err(said("make a pipe"))?;
+        let inside = sys::clone_process(self.proof, sys::CLONE_PARENT)
+            .map_err(said("fork in the zygote's namespaces"))?;
+        match inside {
+            Fork::Child => {
+                let told = self.make_and_tell(id, spec, sys::CLONE_PARENT);
+                let _ = say_done.write_all(b"+");
+                sys::exit_now(i32::from(told.is_err()))
+            }
+            Fork::Parent { .. } => {
+                drop(say_done);
+                // It is killed, and says nothing any more, when the shell that it is in comes to its end.
+                match done.read(&mut [0]) {
+                    Ok(1) => Ok(()),
+                    _ => Err("the zygote's shell has ended".into()),
+                }
             }
         }
     }

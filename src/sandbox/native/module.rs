@@ -7,7 +7,7 @@
 //!
 //! A child may itself be meant for a zygote. It lives in a user namespace of its own then, keeps the
 //! capabilities there that forking into shells takes, has a filter that allows for it, and has its control
-//! socket at descriptor 4. It has no power over anything but what is forked from it.
+//! socket at descriptor 5. It has no power over anything but what is forked from it.
 //!
 //! The messages on the control socket (`SOCK_SEQPACKET`, one message a packet) are mirrored in
 //! `src/sandbox/wire.rs`; [`MAGIC`] changes when they do.
