@@ -22,6 +22,7 @@ mod invoke;
 mod isolation;
 mod leaks;
 mod limits;
+mod packages;
 mod probes;
 mod quickstart;
 mod registry;

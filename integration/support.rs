@@ -24,4 +24,4 @@ pub(crate) use programs::{Output, Program};
 pub(crate) use require::requires;
 pub(crate) use shell::Shell;
 pub(crate) use wait::{block_on, eventually, patience, until};
-pub(crate) use worker::Worker;
+pub(crate) use worker::{Setup, Worker};

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["bench", "client", "config", "image", "sandbox", "serve"]),
     ("bench", &["client", "frame", "sandbox"]),
-    ("serve", &["config", "http", "image", "logging", "registry", "sandbox", "stats", "world"]),
+    ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "world"]),
     ("http", &["frame", "registry", "sandbox", "stats", "world"]),
-    ("world", &["config", "registry", "sandbox", "stats"]),
+    ("world", &["config", "packages", "registry", "sandbox", "stats"]),
     ("image", &["registry"]),
     ("registry", &["config"]),
     ("sandbox", &["frame"]),

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod http;
 pub mod image;
 pub mod logging;
+pub mod packages;
 pub mod registry;
 pub mod sandbox;
 pub mod serve;

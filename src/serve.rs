@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Config;
 use crate::http::{self, App};
 use crate::image::{self, Base};
+use crate::packages::PackagesDir;
 use crate::registry::LocalRegistry;
 use crate::registry::watch::{Watch, WatchEvent};
 use crate::sandbox::cleanup;
@@ -118,6 +119,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
     let registry = LocalRegistry::open(&config, log.clone())?;
+    let packages = PackagesDir::open(&config.packages_dir).map_err(file("make", &config.packages_dir))?;
     let logs_dir = worker_dir.join("logs");
     let logs =
         Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
@@ -131,7 +133,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
     let for_actors = OlLauncher::new(launcher.clone(), stats);
-    let parts = Parts { launcher: for_actors.clone(), registry: registry.clone(), gauge };
+    let parts = Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config), log.clone());
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
 
@@ -208,7 +210,7 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
         },
         python: Path::new("/").join(&descriptor.python.path).display().to_string(),
         dns: sandbox::resolvers(&config.dns),
-        packages: None,
+        packages: config.packages_dir.clone(),
         limits: sandbox_limits(&config.limits),
         seccomp: config.features.enable_seccomp,
     }

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use actors::name::FunctionName;
+use actors::packages::PackageSet;
 use actors::world::{self, Class, LaunchError, LocalFuture, Making, MemoryReading, Start, World};
 
+use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
 use crate::sandbox::launcher::{LambdaZygote, Launcher, Loading, Program, Sandbox, Standby};
@@ -21,6 +23,7 @@ impl World for OlWorld {
     type Sandbox = Sandbox;
     type Zygote = LambdaZygote;
     type Launcher = OlLauncher;
+    type Packages = PackagesDir;
     type Registry = LocalRegistry;
     type Gauge = OlGauge;
 }
@@ -48,9 +51,10 @@ impl OlLauncher {
         name: FunctionName,
         standby: Standby,
         code: &FunctionCode,
+        packages: &PackageSet,
     ) -> Result<Loading, LaunchError> {
         let making = Making { start: Start::Standby, packages: Duration::ZERO };
-        self.launcher.adopt(standby, program(name, code), making)
+        self.launcher.adopt(standby, program(name, code, packages), making)
     }
 }
 
@@ -70,12 +74,13 @@ impl world::Launcher<OlWorld> for OlLauncher {
         name: FunctionName,
         standby: Standby,
         code: FunctionCode,
+        packages: PackageSet,
         making: Making,
     ) -> LocalFuture<Result<Sandbox, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.install(standby, program(name, &code), making).await?;
+            let sandbox = launcher.install(standby, program(name, &code, &packages), making).await?;
             stats.create.add(began.elapsed());
             Ok(sandbox)
         })
@@ -85,9 +90,12 @@ impl world::Launcher<OlWorld> for OlLauncher {
         &self,
         name: FunctionName,
         code: FunctionCode,
+        packages: PackageSet,
     ) -> LocalFuture<Result<LambdaZygote, LaunchError>> {
         let launcher = self.launcher.clone();
-        Box::pin(async move { launcher.sprout(world::Code::class(&code), &program(name, &code)).await })
+        Box::pin(
+            async move { launcher.sprout(world::Code::class(&code), &program(name, &code, &packages)).await },
+        )
     }
 
     fn spawn(
@@ -99,7 +107,9 @@ impl world::Launcher<OlWorld> for OlLauncher {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.spawn(&zygote, world::Code::class(&code), program(name, &code)).await?;
+            // What it may import is settled already.
+            let program = program(name, &code, &PackageSet::default());
+            let sandbox = launcher.spawn(&zygote, world::Code::class(&code), program).await?;
             stats.fork.add(began.elapsed());
             Ok(sandbox)
         })
@@ -109,16 +119,22 @@ impl world::Launcher<OlWorld> for OlLauncher {
 /// Importing counts as running: who sets `runtime_sec` low wants an end, but an import gets this much in any case.
 const LOAD_PATIENCE_MIN: Duration = Duration::from_secs(10);
 
-fn program(name: FunctionName, code: &FunctionCode) -> Program {
+fn program(name: FunctionName, code: &FunctionCode, packages: &PackageSet) -> Program {
     let limits = code.sandbox_limits();
     Program {
         name,
         directory: code.dir().to_owned(),
         entry: code.entry_file().to_owned(),
         environment: code.config().environment.clone(),
+        packages: paths(packages),
         limits: sandbox_limits(limits),
         load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
     }
+}
+
+/// Where a sandbox finds these packages.
+fn paths(packages: &PackageSet) -> Vec<String> {
+    packages.iter().map(|package| format!("/packages/{}/files", package.directory)).collect()
 }
 
 /// The limits of the configuration in the units of cgroups.

@@ -8,13 +8,14 @@ use slog::{Discard, Logger, o};
 use tokio::time::sleep;
 
 use crate::name::FunctionName;
+use crate::packages::{Package, PackageSet};
 use crate::pool::{Lease, Refusal};
 use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PoolLimits,
-    Registry, RegistryError, Sandbox, Standby, World, Zygote,
+    Class, Code, Gauge, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PackageStore,
+    PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -38,6 +39,11 @@ pub(crate) fn name(text: &str) -> FunctionName {
 
 pub(crate) fn log() -> Logger {
     Logger::root(Discard, o!())
+}
+
+pub(crate) fn package(text: &str) -> Package {
+    let (name, version) = text.split_once("==").unwrap();
+    Package { name: name.into(), version: version.into(), directory: text.into() }
 }
 
 pub(crate) fn ms(ms: u64) -> Duration {
@@ -99,6 +105,9 @@ pub(crate) struct State {
     pub(crate) spawn_error: Option<LaunchError>,
     pub(crate) prepare_error: Option<LaunchError>,
     pub(crate) install_error: Option<LaunchError>,
+    /// Packages that are there, as `name==version`.
+    pub(crate) installed: BTreeSet<String>,
+    pub(crate) n_finds: usize,
     pub(crate) registry: BTreeMap<String, Result<FakeCode, RegistryError>>,
     pub(crate) registry_error: Option<RegistryError>,
     pub(crate) load_time: Duration,
@@ -134,6 +143,8 @@ impl Fake {
             spawn_error: None,
             prepare_error: None,
             install_error: None,
+            installed: BTreeSet::new(),
+            n_finds: 0,
             registry: BTreeMap::new(),
             registry_error: None,
             load_time: ms(1),
@@ -172,7 +183,12 @@ impl Fake {
     }
 
     pub(crate) fn start(&self) -> Tree<FakeWorld> {
-        let parts = Parts { launcher: self.clone(), registry: self.clone(), gauge: self.clone() };
+        let parts = Parts {
+            launcher: self.clone(),
+            packages: self.clone(),
+            registry: self.clone(),
+            gauge: self.clone(),
+        };
         let zygotes = ZygotesConfig { default_class: CLASS, standbys: 4, standbys_max: 32 };
         start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB }, log())
     }
@@ -186,6 +202,7 @@ impl World for FakeWorld {
     type Sandbox = FakeSandbox;
     type Zygote = FakeZygote;
     type Launcher = Fake;
+    type Packages = Fake;
     type Registry = Fake;
     type Gauge = Fake;
 }
@@ -307,6 +324,7 @@ impl Launcher<FakeWorld> for Fake {
         _name: FunctionName,
         _standby: FakeStandby,
         code: FakeCode,
+        _packages: PackageSet,
         _making: Making,
     ) -> LocalFuture<Result<FakeSandbox, LaunchError>> {
         let world = self.clone();
@@ -324,7 +342,12 @@ impl Launcher<FakeWorld> for Fake {
         })
     }
 
-    fn sprout(&self, name: FunctionName, code: FakeCode) -> LocalFuture<Result<FakeZygote, LaunchError>> {
+    fn sprout(
+        &self,
+        name: FunctionName,
+        code: FakeCode,
+        _packages: PackageSet,
+    ) -> LocalFuture<Result<FakeZygote, LaunchError>> {
         let world = self.clone();
         Box::pin(async move {
             let time = world.state().install_time;
@@ -357,6 +380,22 @@ impl Launcher<FakeWorld> for Fake {
             }
             world.state().n_spawns += 1;
             Ok(world.sandbox(&code.version))
+        })
+    }
+}
+
+impl PackageStore for Fake {
+    fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(ms(1)).await;
+            let mut state = world.state();
+            state.n_finds += 1;
+            let find = |list: Vec<String>| match list.iter().find(|one| !state.installed.contains(*one)) {
+                Some(missing) => Err(LaunchError::Unsupported(format!("{missing} is not installed"))),
+                None => Ok(PackageSet::new(list.iter().map(|one| package(one)))),
+            };
+            lists.into_iter().map(find).collect()
         })
     }
 }

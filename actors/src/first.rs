@@ -5,7 +5,7 @@
 //! a few of these. The thread that has the request takes all three, puts the function's code into the standby, and
 //! tells the pool what came of it ([`Opening`]). The lambda hears of it afterwards, from the pool.
 //!
-//! When something is missing, or there are packages to be seen to, the request waits in the pool's queue, and the
+//! When something is missing, or it is not known which packages are meant, the request waits in the pool's queue, and the
 //! lambda makes the sandbox.
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::evictor::Reservation;
 use crate::lambda::Services;
+use crate::packages::PackageSet;
 use crate::pool::{Lease, Place, SharedPool, Ticket};
 use crate::router::Route;
 use crate::stats::WorkerStats;
@@ -37,6 +38,8 @@ impl<W: World> Clone for AtHand<W> {
 pub struct First<W: World> {
     /// Give it the function's code.
     pub standby: W::Standby,
+    /// It may import these.
+    pub packages: PackageSet,
     /// Say how that went.
     pub opening: Opening<W>,
 }
@@ -78,9 +81,7 @@ impl<W: World> AtHand<W> {
     /// # Errors
     /// When it is to wait like any other.
     pub fn take(&self, route: &Route<W>, ticket: Ticket<W::Sandbox>) -> Result<First<W>, Ticket<W::Sandbox>> {
-        if !route.code.packages().is_empty() {
-            return Err(ticket);
-        }
+        let Some(packages) = self.services.known.get(route.code.packages()) else { return Err(ticket) };
         let class = route.code.class();
         let (place, (standby, reservation)) = ticket.claim(route.generation, |measured| {
             let reservation = self.services.ledger.try_reserve(self.services.estimate(measured))?;
@@ -94,7 +95,7 @@ impl<W: World> AtHand<W> {
             chores: Some(chores),
             stats: Arc::clone(&self.services.stats),
         };
-        Ok(First { standby, opening })
+        Ok(First { standby, packages, opening })
     }
 }
 
@@ -216,12 +217,19 @@ mod tests {
     }
 
     #[actix::test]
-    async fn packages_are_the_lambdas_to_see_to() {
+    async fn packages_are_the_lambdas_to_see_to_until_they_are_known() {
         tokio::time::pause();
         let world = Fake::new();
-        world.put("f", crate::fake::FakeCode { packages: vec!["x".into()], ..code("1") });
-        let (tree, route) = tree(&world).await;
-        assert!(waits(ask(&tree, &route)).await.is_err());
+        for name in ["f", "g"] {
+            world.put(name, crate::fake::FakeCode { packages: vec!["x==1".into()], ..code("1") });
+        }
+        let (tree, first_route) = tree(&world).await;
+        assert!(waits(ask(&tree, &first_route)).await.is_err(), "it is not there");
+        world.state().installed.insert("x==1".into());
+        waits(ask(&tree, &first_route)).await.unwrap().finish(ms(1));
+        let other = route(&tree, "g").await.ok().expect("it was put there");
+        let first = first(ask(&tree, &other));
+        assert_eq!(first.packages.to_string(), "x==1", "who comes later need not ask");
     }
 
     #[actix::test]

@@ -22,7 +22,7 @@ use crate::evictor::{Evictor, Ledger, NeedRoom, Reservation};
 use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
-use crate::packages::{Packages, Require};
+use crate::packages::{Known, Packages, Require};
 use crate::pool::{Closed, Figures, Place, SharedPool, TEND_PAUSE_MIN};
 use crate::stats::{LambdaStatus, State, WorkerStats};
 use crate::world::{Code, LaunchError, Launcher, Making, World};
@@ -72,8 +72,8 @@ pub struct Retire;
 #[rtype(result = "LambdaStatus")]
 pub struct Status;
 
-/// How long the packages may take: the first installation of a large one takes minutes.
-pub const REQUIRE_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long it may take to look for the packages: some reads of directories, on a disk that may be busy.
+pub const REQUIRE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a standby may take: as long as it may wait for its turn and be made.
 pub const ACQUIRE_TIME_MAX: Duration =
     Duration::from_secs(zygotes::QUEUE_WAIT_MAX.as_secs() + zygotes::PREPARE_TIME_MAX.as_secs());
@@ -86,7 +86,9 @@ pub struct Services<W: World> {
     /// Makes sandboxes.
     pub launcher: W::Launcher,
     /// Sees to packages.
-    pub packages: Link<Packages>,
+    pub packages: Link<Packages<W>>,
+    /// What it has found out.
+    pub known: Known,
     /// Has standbys.
     pub zygotes: Link<Zygotes<W>>,
     /// Has memory, when it is tight.
@@ -111,6 +113,7 @@ impl<W: World> Clone for Services<W> {
         Self {
             launcher: self.launcher.clone(),
             packages: self.packages.clone(),
+            known: self.known.clone(),
             zygotes: self.zygotes.clone(),
             evictor: self.evictor.clone(),
             ledger: self.ledger.clone(),
@@ -257,7 +260,10 @@ impl<W: World> Lambda<W> {
         let generation = self.generation;
         // Whoever had to load it has found no zygote.
         self.pool.0.set_forkable(generation, false);
-        let loaded = Loaded::<W> { name: self.name.clone(), generation, code: self.code.clone(), took };
+        // It was known a moment ago; if it is not now, there is another occasion.
+        let Some(packages) = self.services.known.get(self.code.packages()) else { return };
+        let loaded =
+            Loaded::<W> { name: self.name.clone(), generation, code: self.code.clone(), packages, took };
         let told = self.services.zygotes.ask(loaded);
         ctx.spawn(told.into_actor(self).map(move |forkability, lambda, _ctx| {
             if generation != lambda.generation {
@@ -363,13 +369,16 @@ async fn make<W: World>(
     };
 
     let began = Instant::now();
-    if !code.packages().is_empty() {
-        let require = services.packages.ask(Require { packages: code.packages().to_vec() });
-        timeout(REQUIRE_TIME_MAX, require)
-            .await
-            .map_err(|_| late("installing packages", REQUIRE_TIME_MAX))?
-            .map_err(|_| gone("package manager"))??;
-    }
+    let set = match services.known.get(code.packages()) {
+        Some(set) => set,
+        None => {
+            let require = services.packages.ask(Require { packages: code.packages().to_vec() });
+            timeout(REQUIRE_TIME_MAX, require)
+                .await
+                .map_err(|_| late("finding packages", REQUIRE_TIME_MAX))?
+                .map_err(|_| gone("package manager"))??
+        }
+    };
     let packages = began.elapsed();
     let reservation = match services.ledger.try_reserve(bytes) {
         Some(reservation) => reservation,
@@ -393,7 +402,7 @@ async fn make<W: World>(
         Acquired::Standby(standby, start) => (standby, start),
     };
     let began = Instant::now();
-    let install = services.launcher.install(name, standby, code, Making { start, packages });
+    let install = services.launcher.install(name, standby, code, set, Making { start, packages });
     let sandbox = timeout(INSTALL_TIME_MAX, install).await.map_err(|_| {
         LaunchError::Load(format!("importing the function took more than {} s", INSTALL_TIME_MAX.as_secs()))
     })??;

@@ -35,7 +35,7 @@ use crate::lambda::{self, Assignment, Lambda, Services};
 use crate::link::Link;
 use crate::monitor::{Child, Down, Exit, Monitor, RestartBudget, Spent};
 use crate::name::FunctionName;
-use crate::packages::Packages;
+use crate::packages::{Known, Packages};
 use crate::pool::{Closed, SharedPool};
 use crate::router::{Route, Router, Routes};
 use crate::shelves::SharedShelves;
@@ -90,6 +90,8 @@ const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);
 pub struct Parts<W: World> {
     /// Makes sandboxes.
     pub launcher: W::Launcher,
+    /// Has the packages.
+    pub packages: W::Packages,
     /// Has the functions.
     pub registry: W::Registry,
     /// Tells how much memory is in use.
@@ -123,7 +125,7 @@ pub struct Tree<W: World> {
     /// [`Memory`](crate::evictor::Memory).
     pub evictor: Link<Evictor<W>>,
     /// [`Require`](crate::packages::Require).
-    pub packages: Link<Packages>,
+    pub packages: Link<Packages<W>>,
     /// What a request needs to make its sandbox itself.
     pub at_hand: AtHand<W>,
     /// Counters of the worker.
@@ -158,6 +160,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         config,
         parts,
         ledger: Ledger::default(),
+        known: Known::default(),
         standbys: SharedShelves::new(config.zygotes.shelf_limits()),
         routes: Routes::default(),
         stats: Arc::new(WorkerStats::default()),
@@ -205,6 +208,7 @@ struct Nursery<W: World> {
     config: Config,
     parts: Parts<W>,
     ledger: Ledger,
+    known: Known,
     standbys: Standbys<W>,
     routes: Routes<W>,
     stats: Arc<WorkerStats>,
@@ -222,8 +226,10 @@ impl<W: World> Nursery<W> {
         self.log.new(o!("actor" => actor))
     }
 
-    fn packages(&self, incarnation: u64) -> Addr<Packages> {
-        Packages::new(self.log_of("packages"), self.monitor(Child::Packages, incarnation)).start()
+    fn packages(&self, incarnation: u64) -> Addr<Packages<W>> {
+        let monitor = self.monitor(Child::Packages, incarnation);
+        Packages::new(self.parts.packages.clone(), self.known.clone(), self.log_of("packages"), monitor)
+            .start()
     }
 
     fn zygotes(&self, incarnation: u64) -> Addr<Zygotes<W>> {
@@ -267,13 +273,14 @@ impl<W: World> Nursery<W> {
 
     fn lambda_services(
         &self,
-        packages: &Link<Packages>,
+        packages: &Link<Packages<W>>,
         zygotes: &Link<Zygotes<W>>,
         evictor: &Link<Evictor<W>>,
     ) -> Services<W> {
         Services {
             launcher: self.parts.launcher.clone(),
             packages: packages.clone(),
+            known: self.known.clone(),
             zygotes: zygotes.clone(),
             evictor: evictor.clone(),
             ledger: self.ledger.clone(),

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::name::FunctionName;
+use crate::packages::PackageSet;
 
 /// A future that stays on the thread of the actor that made it.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -23,6 +24,8 @@ pub trait World: 'static + Sized + Unpin {
     type Zygote: Zygote;
     /// Makes standbys, and sandboxes from them.
     type Launcher: Launcher<Self>;
+    /// Where packages are.
+    type Packages: PackageStore;
     /// Where functions come from.
     type Registry: Registry<Self>;
     /// How much memory is in use.
@@ -116,16 +119,23 @@ pub trait Zygote: Clone + Send + Unpin + 'static {
 pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
     /// A confined interpreter of this class, forked from the root zygote. Takes about 2 ms.
     fn prepare(&self, class: Class) -> LocalFuture<Result<W::Standby, LaunchError>>;
-    /// Give a standby its function's code. `making` is what was done for it before.
+    /// Give a standby its function's code, and let it import these packages and no others. `making` is what was done
+    /// for it before.
     fn install(
         &self,
         name: FunctionName,
         standby: W::Standby,
         code: W::Code,
+        packages: PackageSet,
         making: Making,
     ) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
     /// A zygote that has the function loaded. [`LaunchError::Unsupported`]: what it has loaded must not be forked.
-    fn sprout(&self, name: FunctionName, code: W::Code) -> LocalFuture<Result<W::Zygote, LaunchError>>;
+    fn sprout(
+        &self,
+        name: FunctionName,
+        code: W::Code,
+        packages: PackageSet,
+    ) -> LocalFuture<Result<W::Zygote, LaunchError>>;
     /// A sandbox forked from the function's zygote. Takes about 2 ms, whatever the function imports.
     fn spawn(
         &self,
@@ -168,6 +178,13 @@ pub enum LaunchError {
     /// A sandbox could not be made; the text says which step failed.
     #[error("cannot make a sandbox: {0}")]
     Failed(String),
+}
+
+/// Where packages are. A clone is cheap and is the same place.
+pub trait PackageStore: Clone + Send + Unpin + 'static {
+    /// Which packages are meant by each of these lists of requirements, and that all of a list are there. As many
+    /// answers as lists.
+    fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>>;
 }
 
 /// Where functions come from. A clone is cheap and is the same registry.

@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::lambda_zygotes::LambdaZygotes;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
+use crate::packages::PackageSet;
 use crate::shelves::{SharedShelves, ShelfLimits, Wanted};
 use crate::stats::WorkerStats;
 use crate::world::{Class, Code, LaunchError, Launcher, LocalFuture, Start, World, Zygote};
@@ -73,6 +74,8 @@ pub struct Loaded<W: World> {
     pub generation: u64,
     /// What was loaded.
     pub code: W::Code,
+    /// With which packages.
+    pub packages: PackageSet,
     /// How long that took.
     pub took: Duration,
 }
@@ -441,13 +444,13 @@ impl<W: World> Handler<Loaded<W>> for Zygotes<W> {
 
     fn handle(
         &mut self,
-        Loaded { name, generation, code, took }: Loaded<W>,
+        Loaded { name, generation, code, packages, took }: Loaded<W>,
         _ctx: &mut Context<Self>,
     ) -> Self::Result {
         if self.closed || !self.lambdas.loaded(&name, generation, took, code.reuse(), Instant::now()) {
             return Box::pin(fut::ready(self.lambdas.forkability(&name, generation)));
         }
-        let made = tokio::time::timeout(SPROUT_TIME_MAX, self.launcher.sprout(name.clone(), code));
+        let made = tokio::time::timeout(SPROUT_TIME_MAX, self.launcher.sprout(name.clone(), code, packages));
         Box::pin(made.into_actor(self).map(move |made, zygotes: &mut Self, _ctx| {
             let late = || LaunchError::Failed(format!("not loaded after {} s", SPROUT_TIME_MAX.as_secs()));
             let made = made.unwrap_or_else(|_| Err(late()));

@@ -55,7 +55,7 @@ pub(super) async fn open(
     first: First<OlWorld>,
     body: &Body<'_>,
 ) -> Result<Opened, Unopened> {
-    let First { standby, opening } = first;
+    let First { standby, packages, opening } = first;
     // A request whose head cannot be written has to wait until it is known whether the function wants heads.
     let request = match call.head(&format!("{}-1", standby.id())) {
         Ok(head) if body.rest.is_none() && head.len() + body.first.len() <= TOGETHER_BYTES_MAX => {
@@ -64,7 +64,7 @@ pub(super) async fn open(
         _ => None,
     };
     let is_sent = request.is_some();
-    let loading = match app.launcher.adopt(call.name.clone(), standby, code) {
+    let loading = match app.launcher.adopt(call.name.clone(), standby, code, &packages) {
         Ok(loading) => loading,
         Err(error) => return Err(failed(opening, error)),
     };

@@ -86,9 +86,7 @@ pub(super) fn enter(spec: &ShimSpec) -> Result<()> {
     writable_links(root)?;
     devices(&root.join("dev"))?;
     runtime_files::write_to(&root.join("runtime")).context("write the runtime to", &root.join("runtime"))?;
-    if let Some(packages) = &spec.packages {
-        bind_read_only(packages, &root.join("packages"))?;
-    }
+    bind_read_only(&spec.packages, &root.join("packages"))?;
     // The whole machine's view for now; every pid namespace puts its own over it. It must be there because the
     // kernel lets a user namespace mount a /proc only where one is visible already.
     let proc = root.join("proc");

@@ -53,7 +53,7 @@ pub struct LauncherSpec {
     /// Name servers for sandboxes with a network.
     pub dns: Vec<String>,
     /// Directory with installed packages.
-    pub packages: Option<PathBuf>,
+    pub packages: PathBuf,
     /// Limits of a sandbox before its function is known.
     pub limits: Limits,
     /// First uid of slot 0.
@@ -73,6 +73,8 @@ pub struct Program {
     pub entry: String,
     /// What it finds in its environment.
     pub environment: BTreeMap<String, String>,
+    /// Directories that it imports packages from, as the sandbox sees them.
+    pub packages: Vec<String>,
     /// What it may use. Processes are the function's own; the sandbox's init comes on top.
     pub limits: Limits,
     /// How long loading it may take.
@@ -250,7 +252,7 @@ impl Program {
             directory: HANDLER,
             entry: &self.entry,
             environment: &self.environment,
-            packages: &[],
+            packages: &self.packages,
         };
         serde_json::to_vec(&order).map_err(|error| LaunchError::Failed(error.to_string()))
     }

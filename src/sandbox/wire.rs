@@ -27,7 +27,7 @@ pub(crate) struct ShimSpec {
     /// Python inside the base.
     pub(crate) python: String,
     /// A directory of the host with installed packages, mounted read-only at `/packages`.
-    pub(crate) packages: Option<PathBuf>,
+    pub(crate) packages: PathBuf,
     /// Open `cgroup.procs` files that came with this message.
     pub(crate) n_cgroups: usize,
 }

@@ -174,13 +174,15 @@ async fn code_that_does_not_load_is_told_to_all_who_wait_and_tried_once() {
 }
 
 #[actix::test]
-async fn packages_are_refused_with_what_to_do() {
+async fn a_missing_package_is_named_and_when_it_comes_it_is_noticed() {
     tokio::time::pause();
     let world = Fake::new();
-    world.put("np", crate::fake::FakeCode { packages: vec!["numpy".into()], ..code("v1") });
+    world.put("np", crate::fake::FakeCode { packages: vec!["numpy==2".into()], ..code("v1") });
     let tree = world.start();
     let refusal = call(&tree, "np", ms(1)).await.unwrap_err();
-    assert!(refusal.to_string().contains("requirements.txt asks for numpy"), "{refusal}");
+    assert!(refusal.to_string().contains("numpy==2 is not installed"), "{refusal}");
+    world.state().installed.insert("numpy==2".into());
+    assert_eq!(call(&tree, "np", ms(1)).await, Ok("v1".into()));
 }
 
 #[actix::test]
@@ -495,7 +497,12 @@ async fn an_unreadable_registry_is_told_and_what_is_known_is_served_on() {
 async fn lambdas_run_on_their_own_arbiters() {
     let world = Fake::new();
     let zygotes = ZygotesConfig { default_class: crate::fake::CLASS, standbys: 1, standbys_max: 2 };
-    let parts = Parts { launcher: world.clone(), registry: world.clone(), gauge: world.clone() };
+    let parts = Parts {
+        launcher: world.clone(),
+        packages: world.clone(),
+        registry: world.clone(),
+        gauge: world.clone(),
+    };
     let config = Config { n_arbiters: 2, zygotes, sandbox_bytes: MB };
     let tree = start::<FakeWorld>(parts, config, crate::fake::log());
     for text in ["a", "b", "c"] {
