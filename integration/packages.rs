@@ -1,10 +1,11 @@
 //! Packages that lie in the packages directory, and what a function sees of them.
 
+use std::fs;
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Expect, Setup, Worker, requires, write_folder};
+use crate::support::{Expect, Place, Program, Setup, Worker, requires, until, write_folder};
 
 /// Where a package's files go. `ol worker init` names no other place.
 fn put(ol_dir: &std::path::Path, package: &str, files: &[(&str, &str)]) {
@@ -64,5 +65,211 @@ fn a_missing_package_is_named_with_the_command_that_brings_it_and_noticed_when_i
     );
     put(worker.ol_dir(), "late==1", &[("late.py", "VERSION = 1")]);
     assert_eq!(worker.call("wants", "\"late\"").ok()[0], json!(1));
+    worker.finish();
+}
+
+const STARTED: &str = "started a zygote of packages";
+
+/// A package that takes long to import, and a function that tells which import it lives on.
+const COSTLY: &str = "
+import random, time
+time.sleep(0.1)
+IMPORTED = random.random()
+VERSION = 1
+";
+const USES: &str = "
+import costly, random, sys
+def f(event):
+    strangers = [name for name in ('other', 'broken') if name in sys.modules]
+    return {'imported': costly.IMPORTED, 'random': random.random(), 'strangers': strangers, 'path': sys.path[:2]}
+";
+
+fn forks(worker: &Worker) -> u64 {
+    worker.status_json()["worker"]["counters"]["package_zygote_forks"].as_u64().expect("it is counted")
+}
+
+#[test]
+fn the_second_function_that_needs_a_package_finds_it_imported() {
+    requires!(Root);
+    let worker = with(&[("costly==1", "costly.py", COSTLY), ("other==1", "other.py", "VERSION = 1")]).start();
+    for at in 0..4 {
+        worker.install(&format!("f{at}"), &[("f.py", USES), ("requirements.txt", "costly==1\n")]);
+    }
+    let first = worker.call("f0", "{}").ok();
+    worker.log_says(STARTED);
+    let others: Vec<_> = (1..4).map(|at| worker.call(&format!("f{at}"), "{}").ok()).collect();
+    assert_ne!(others[0]["imported"], first["imported"]);
+    for other in &others {
+        assert_eq!(other["imported"], others[0]["imported"], "one import for all of them");
+        assert_eq!(other["strangers"], json!([]));
+        assert_eq!(other["path"][0], "/packages/costly==1/files");
+    }
+    assert_ne!(others[0]["random"], others[1]["random"], "siblings draw other numbers");
+    assert!(forks(&worker) >= 3);
+    // Who did not ask for it does not get it.
+    worker.install("plain", &[("f.py", TELLS)]);
+    assert_eq!(worker.call("plain", "\"costly\"").ok(), json!("No module named 'costly'"));
+    worker.finish();
+}
+
+#[test]
+fn a_drawn_tree_is_built_level_by_level_and_functions_get_the_node_that_suits_them() {
+    requires!(Root);
+    let names = ["one", "two", "three", "four"];
+    // Each a level deeper; the fourth is one too many for the uids, and is forked from where there is room.
+    let tree = names.iter().rev().fold(json!(null), |below, name| {
+        let children = if below.is_null() { json!([]) } else { json!([below]) };
+        json!({ "packages": [name], "children": children })
+    });
+    let setup = Worker::with_config(json!({ "import_cache_tree": { "packages": [], "children": [tree] } }));
+    for name in names {
+        put(&setup.ol_dir(), &format!("{name}==1"), &[(&format!("{name}.py"), COSTLY)]);
+    }
+    let worker = setup.start();
+    until("all zygotes", || worker.log().matches(STARTED).count() == names.len());
+    let code = "
+import sys
+def f(event): return sorted(name for name in sys.modules if name in ('one', 'two', 'three', 'four'))
+";
+    for n in 0..=names.len() {
+        let requirements: String = names[..n].iter().map(|name| format!("{name}==1\n")).collect();
+        worker.install(&format!("f{n}"), &[("f.py", code), ("requirements.txt", &requirements)]);
+        let mut expected = names[..n].to_vec();
+        expected.sort_unstable();
+        assert_eq!(
+            worker.call(&format!("f{n}"), "{}").ok(),
+            json!(expected),
+            "imported by nobody but the zygote"
+        );
+    }
+    assert!(forks(&worker) >= 4);
+    worker.finish();
+}
+
+#[test]
+fn a_package_that_fails_crashes_or_starts_threads_takes_no_other_down() {
+    requires!(Root);
+    let faults = [
+        ("raises", "import costly\n1/0"),
+        ("leaves", "import sys\nsys.exit(3)"),
+        ("crashes", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"),
+        ("threads", "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"),
+    ];
+    for (name, fault) in faults {
+        let tree = json!({ "packages": [], "children": [{ "packages": [name, "costly"], "children": [] }] });
+        let setup = Worker::with_config(json!({ "import_cache_tree": tree }));
+        put(&setup.ol_dir(), "costly==1", &[("costly.py", COSTLY)]);
+        put(&setup.ol_dir(), &format!("{name}==1"), &[(&format!("{name}.py"), fault)]);
+        let worker = setup.start();
+        worker.log_says(STARTED);
+        worker.log_says("could not be imported into a zygote");
+        worker.log_says(&format!("{name}==1"));
+        worker.install("f", &[("f.py", USES), ("requirements.txt", "costly==1\n")]);
+        worker.call("f", "{}").ok();
+        assert!(forks(&worker) >= 1, "{name}");
+        worker.finish();
+    }
+}
+
+#[test]
+fn a_zygote_of_packages_that_is_killed_is_missed_by_nobody_and_comes_back() {
+    requires!(Root);
+    let worker = with(&[("costly==1", "costly.py", COSTLY)]).start();
+    let call = |at: usize| {
+        let name = format!("f{at}");
+        worker.install(&name, &[("f.py", USES), ("requirements.txt", "costly==1\n")]);
+        worker.call(&name, "{}").ok()
+    };
+    call(0);
+    worker.log_says(STARTED);
+    for process in worker.zygote_processes() {
+        process.signal(nix::sys::signal::Signal::SIGKILL);
+    }
+    let before = forks(&worker);
+    (1..4).for_each(|at| drop(call(at)));
+    let mut at = 4;
+    until("forks of a new zygote", || {
+        call(at);
+        at += 1;
+        forks(&worker) > before
+    });
+    worker.finish();
+}
+
+#[test]
+fn a_lambdas_zygote_is_forked_from_the_one_of_its_packages() {
+    requires!(Root);
+    let worker = with(&[("costly==1", "costly.py", COSTLY)]).start();
+    let code = format!("import time\ntime.sleep(0.05)\n{USES}");
+    let files =
+        [("f.py", code.as_str()), ("requirements.txt", "costly==1\n"), ("ol.yaml", "reuse-sandbox: false")];
+    worker.install("early", &files);
+    worker.call("early", "{}").ok();
+    worker.log_says(STARTED);
+    worker.install("late", &files);
+    let first = worker.call("late", "{}").ok();
+    worker.log_says("started a lambda's zygote");
+    until("a fork of the lambda's zygote", || {
+        let said = worker.call("late", "{}").ok();
+        assert_eq!(said["imported"], first["imported"], "nobody imports the package again");
+        worker.status_json()["worker"]["counters"]["lambda_zygote_forks"].as_u64() > Some(0)
+    });
+    worker.finish();
+}
+
+#[test]
+fn a_malformed_tree_is_an_error_at_start_that_names_the_node() {
+    requires!(Root);
+    let place = Place::new();
+    let dir = place.join(&format!("{}-ol", place.token()));
+    Program::ol().words("worker init -p").arg(&dir).succeed();
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["import_cache_tree"] = json!({ "packages": [], "children": [{ "packages": ["a>1"] }] });
+    config["worker_port"] = json!(0);
+    fs::write(&path, config.to_string()).unwrap();
+    let said = Program::ol().words("worker up -p").arg(&dir).fail().stderr;
+    let node = "import_cache_tree: node children[0] (a>1) has 'a>1' for a package";
+    assert!(said.contains(node), "{said}");
+}
+
+#[test]
+fn a_package_sees_no_function_and_has_power_over_none_but_those_that_asked_for_it() {
+    requires!(Root);
+    let spy = "
+import os, time
+time.sleep(0.1)
+def look():
+    with open('/proc/self/status') as file:
+        status = {name: value.strip() for name, _, value in (line.partition(':') for line in file)}
+    return {
+        'capabilities': status['CapEff'], 'bounding': status['CapBnd'], 'filtered': status['Seccomp'],
+        'uid': os.getuid(), 'processes': sorted(name for name in os.listdir('/proc') if name.isdigit()),
+        'secret': os.environ.get('SECRET'), 'handler': os.listdir('/handler'),
+    }
+IMPORT = look()
+";
+    let code = "import spy\ndef f(event): return {'import': spy.IMPORT, 'now': spy.look()}";
+    let worker = with(&[("spy==1", "spy.py", spy)]).start();
+    let call = |name: &str| {
+        let yaml = "environment:\n  SECRET: mine\n";
+        worker.install(name, &[("f.py", code), ("requirements.txt", "spy==1\n"), ("ol.yaml", yaml)]);
+        worker.call(name, "{}").ok()
+    };
+    assert_eq!(call("first")["import"]["secret"], "mine", "imported by itself");
+    worker.log_says(STARTED);
+    let said = call("second");
+    let (import, now) = (&said["import"], &said["now"]);
+    assert_eq!(import["secret"], Value::Null);
+    assert_eq!(import["handler"], json!([]));
+    // setgid, setuid, setpcap, sys_chroot, sys_admin, in a user namespace of its own: what forking into shells takes.
+    assert_eq!((&import["capabilities"], &import["filtered"]), (&json!("00000000002401c0"), &json!("2")));
+    assert_ne!(import["uid"], json!(0));
+    assert_eq!(import["processes"].as_array().map(Vec::len), Some(2), "its init and itself: {import}");
+    assert_eq!(
+        (&now["capabilities"], &now["bounding"]),
+        (&json!("0000000000000000"), &json!("0000000000000000"))
+    );
+    assert_eq!((&now["secret"], &now["filtered"]), (&json!("mine"), &json!("2")));
     worker.finish();
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["bench", "client", "config", "image", "sandbox", "serve"]),
-    ("bench", &["client", "frame", "sandbox"]),
+    ("bench", &["client", "frame", "packages", "sandbox"]),
     ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "world"]),
     ("http", &["frame", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "packages", "registry", "sandbox", "stats"]),

@@ -21,6 +21,7 @@ mod growth;
 mod load;
 mod machine;
 mod memory;
+mod packages;
 mod play;
 mod plot;
 mod report;
@@ -60,12 +61,15 @@ pub enum Scenario {
     Cold,
     /// A new sandbox for each call.
     Fresh,
+    /// First calls of functions that import numpy and pandas.
+    Packages,
 }
 
 impl Scenario {
     /// In the order in which they run: a worker that has served much is no longer an idle one, and keeps many
     /// standbys for a while.
-    pub const ALL: [Self; 6] = [Self::Start, Self::Memory, Self::Growth, Self::Warm, Self::Cold, Self::Fresh];
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Memory, Self::Growth, Self::Warm, Self::Cold, Self::Fresh, Self::Packages];
 
     /// As on the command line.
     #[must_use]
@@ -77,6 +81,7 @@ impl Scenario {
             Self::Cold => "cold",
             Self::Fresh => "fresh",
             Self::Growth => "growth",
+            Self::Packages => "packages",
         }
     }
 }
@@ -104,6 +109,8 @@ pub struct Target {
     pub cgroup_root: String,
     /// Threads that serve HTTP; the floor gets as many.
     pub n_http_threads: usize,
+    /// Where its packages are.
+    pub packages_dir: PathBuf,
     /// The interpreter that its functions run with, as it is found from here.
     pub python: PathBuf,
 }
@@ -232,6 +239,7 @@ pub fn run(plan: Plan) -> Result<Report, BenchError> {
                 Scenario::Cold => runtime.block_on(cold::measure(run))?,
                 Scenario::Fresh => runtime.block_on(fresh::measure(run))?,
                 Scenario::Growth => runtime.block_on(growth::measure(run))?,
+                Scenario::Packages => runtime.block_on(packages::measure(run))?,
             }
             run.progress.inc(1);
         }
@@ -284,6 +292,9 @@ mod tests {
             assert_eq!(scenario.name().parse(), Ok(scenario));
         }
         let error = "hot".parse::<Scenario>().unwrap_err();
-        assert_eq!(error, "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh");
+        assert_eq!(
+            error,
+            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages"
+        );
     }
 }

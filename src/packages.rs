@@ -2,6 +2,7 @@
 //! runs `pip install --no-deps --target <packages>/numpy==2.2.1/files numpy==2.2.1`.
 
 mod requirement;
+pub mod tree_file;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::supervisor::{self, Parts, Shutdown, Tree};
+use actors::tree::Plan;
 use actors::watcher::{Rescan, Touched};
 use actors::world::Class;
 use actors::zygotes::ZygotesConfig;
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Config;
 use crate::http::{self, App};
 use crate::image::{self, Base};
-use crate::packages::PackagesDir;
+use crate::packages::{PackagesDir, tree_file};
 use crate::registry::LocalRegistry;
 use crate::registry::watch::{Watch, WatchEvent};
 use crate::sandbox::cleanup;
@@ -76,6 +77,9 @@ pub enum ServeError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// What `import_cache_tree` says.
+    #[error("import_cache_tree: {0}")]
+    ImportCacheTree(String),
     /// The event loop or one of its threads.
     #[error("cannot start the worker's threads: {0}")]
     Threads(io::Error),
@@ -113,6 +117,8 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     if n_left > 0 {
         info!(log, "removed what an earlier worker had left"; "n_cgroups" => n_left);
     }
+    let plan = config.import_cache_tree.as_ref().map(tree_file::read).transpose();
+    let plan = plan.map_err(ServeError::ImportCacheTree)?;
     let stats: &'static Stats = Box::leak(Box::default());
     let descriptor = match image::Descriptor::load(ol_dir)? {
         Some(descriptor) => descriptor,
@@ -134,7 +140,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
     let for_actors = OlLauncher::new(launcher.clone(), stats);
     let parts = Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge };
-    let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config), log.clone());
+    let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), log.clone());
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
 
     let port = listener.local_addr().map_or(config.port, |address| address.port());
@@ -233,7 +239,7 @@ fn watch(config: &Config, registry: &LocalRegistry, tree: &Tree<OlWorld>, log: &
 }
 
 /// What the actors are told of the configuration.
-fn actor_settings(config: &Config) -> supervisor::Config {
+fn actor_settings(config: &Config, plan: Option<Plan>) -> supervisor::Config {
     supervisor::Config {
         // The decisions of thousands of lambdas take a small part of one core; the HTTP threads have the rest.
         n_arbiters: 1,
@@ -241,6 +247,8 @@ fn actor_settings(config: &Config) -> supervisor::Config {
             default_class: Class { network: config.network, tmp_mb: config.limits.tmp_mb },
             standbys: config.n_standbys,
             standbys_max: config.n_standbys.max(STANDBYS_MAX),
+            import_cache: config.features.import_cache,
+            plan,
         },
         sandbox_bytes: SANDBOX_BYTES,
     }

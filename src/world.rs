@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use actors::name::FunctionName;
-use actors::packages::PackageSet;
-use actors::world::{self, Class, LaunchError, LocalFuture, Making, MemoryReading, Start, World};
+use actors::packages::{Package, PackageSet};
+use actors::world::{self, Class, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World};
 
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
-use crate::sandbox::launcher::{LambdaZygote, Launcher, Loading, Program, Sandbox, Standby};
+use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
 use crate::stats::Stats;
 
 /// The real one.
@@ -21,7 +21,7 @@ impl World for OlWorld {
     type Code = FunctionCode;
     type Standby = Standby;
     type Sandbox = Sandbox;
-    type Zygote = LambdaZygote;
+    type Zygote = GrownZygote;
     type Launcher = OlLauncher;
     type Packages = PackagesDir;
     type Registry = LocalRegistry;
@@ -59,11 +59,15 @@ impl OlLauncher {
 }
 
 impl world::Launcher<OlWorld> for OlLauncher {
-    fn prepare(&self, class: Class) -> LocalFuture<Result<Standby, LaunchError>> {
+    fn prepare(
+        &self,
+        class: Class,
+        zygote: Option<GrownZygote>,
+    ) -> LocalFuture<Result<Standby, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let standby = launcher.prepare(class).await?;
+            let standby = launcher.prepare(class, zygote.as_ref()).await?;
             stats.fork.add(began.elapsed());
             Ok(standby)
         })
@@ -91,17 +95,49 @@ impl world::Launcher<OlWorld> for OlLauncher {
         name: FunctionName,
         code: FunctionCode,
         packages: PackageSet,
-    ) -> LocalFuture<Result<LambdaZygote, LaunchError>> {
+        parent: Option<GrownZygote>,
+    ) -> LocalFuture<Result<GrownZygote, LaunchError>> {
         let launcher = self.launcher.clone();
-        Box::pin(
-            async move { launcher.sprout(world::Code::class(&code), &program(name, &code, &packages)).await },
-        )
+        Box::pin(async move {
+            let class = world::Code::class(&code);
+            launcher.sprout(class, &program(name, &code, &packages), parent.as_ref()).await
+        })
+    }
+
+    fn plant(
+        &self,
+        class: Class,
+        packages: PackageSet,
+        parents: Vec<GrownZygote>,
+        careful: bool,
+    ) -> LocalFuture<Result<Planted<GrownZygote>, LaunchError>> {
+        let launcher = self.launcher.clone();
+        Box::pin(async move {
+            let Plantation { zygote, held, failed } =
+                launcher.plant(class, &paths(&packages), &parents, careful).await?;
+            let took = |package: &Package| {
+                let ms = held.get(&path(package)).filter(|ms| ms.is_finite() && **ms >= 0.0)?;
+                // What it says is a zygote's word: no import takes longer than its patience, and this does not panic.
+                Some((
+                    package.clone(),
+                    Duration::try_from_secs_f64(ms / 1e3).ok()?.min(Duration::from_secs(60)),
+                ))
+            };
+            Ok(Planted {
+                zygote,
+                holds: packages.iter().filter_map(took).collect(),
+                failed: packages
+                    .iter()
+                    .filter_map(|package| Some((package.clone(), failed.get(&path(package))?.clone())))
+                    .collect(),
+            })
+        })
     }
 
     fn spawn(
         &self,
         name: FunctionName,
-        zygote: LambdaZygote,
+        zygote: GrownZygote,
         code: FunctionCode,
     ) -> LocalFuture<Result<Sandbox, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
@@ -134,7 +170,11 @@ fn program(name: FunctionName, code: &FunctionCode, packages: &PackageSet) -> Pr
 
 /// Where a sandbox finds these packages.
 fn paths(packages: &PackageSet) -> Vec<String> {
-    packages.iter().map(|package| format!("/packages/{}/files", package.directory)).collect()
+    packages.iter().map(path).collect()
+}
+
+fn path(package: &Package) -> String {
+    format!("/packages/{}/files", package.directory)
 }
 
 /// The limits of the configuration in the units of cgroups.
@@ -155,7 +195,7 @@ impl world::Standby for Standby {
     }
 }
 
-impl world::Zygote for LambdaZygote {
+impl world::Zygote for GrownZygote {
     fn is_alive(&self) -> bool {
         self.is_alive()
     }

@@ -15,7 +15,7 @@ use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
     Class, Code, Gauge, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PackageStore,
-    PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
+    Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -100,6 +100,10 @@ pub(crate) struct State {
     /// Functions that have a zygote.
     pub(crate) zygotes: BTreeSet<String>,
     pub(crate) n_sprouts: usize,
+    pub(crate) plant_time: Duration,
+    pub(crate) n_plants: usize,
+    /// Packages that end the interpreter that imports them.
+    pub(crate) crashing: BTreeSet<String>,
     pub(crate) n_spawns: usize,
     pub(crate) sprout_error: Option<LaunchError>,
     pub(crate) spawn_error: Option<LaunchError>,
@@ -138,6 +142,9 @@ impl Fake {
             install_time: ms(1),
             zygotes: BTreeSet::new(),
             n_sprouts: 0,
+            plant_time: ms(300),
+            n_plants: 0,
+            crashing: BTreeSet::new(),
             n_spawns: 0,
             sprout_error: None,
             spawn_error: None,
@@ -189,7 +196,13 @@ impl Fake {
             registry: self.clone(),
             gauge: self.clone(),
         };
-        let zygotes = ZygotesConfig { default_class: CLASS, standbys: 4, standbys_max: 32 };
+        let zygotes = ZygotesConfig {
+            default_class: CLASS,
+            standbys: 4,
+            standbys_max: 32,
+            import_cache: true,
+            plan: None,
+        };
         start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB }, log())
     }
 }
@@ -293,7 +306,11 @@ impl Drop for Working {
 }
 
 impl Launcher<FakeWorld> for Fake {
-    fn prepare(&self, _class: Class) -> LocalFuture<Result<FakeStandby, LaunchError>> {
+    fn prepare(
+        &self,
+        _class: Class,
+        zygote: Option<FakeZygote>,
+    ) -> LocalFuture<Result<FakeStandby, LaunchError>> {
         let world = self.clone();
         Box::pin(async move {
             let time = {
@@ -306,6 +323,12 @@ impl Launcher<FakeWorld> for Fake {
             sleep(time).await;
             let id = {
                 let mut state = world.state();
+                if zygote.is_some() {
+                    if let Some(error) = &state.spawn_error {
+                        return Err(error.clone());
+                    }
+                    state.n_spawns += 1;
+                }
                 if let Some(error) = &state.prepare_error {
                     return Err(error.clone());
                 }
@@ -347,6 +370,7 @@ impl Launcher<FakeWorld> for Fake {
         name: FunctionName,
         code: FakeCode,
         _packages: PackageSet,
+        _parent: Option<FakeZygote>,
     ) -> LocalFuture<Result<FakeZygote, LaunchError>> {
         let world = self.clone();
         Box::pin(async move {
@@ -361,6 +385,39 @@ impl Launcher<FakeWorld> for Fake {
             drop(state);
             let name = name.to_string();
             Ok(FakeZygote(Arc::new(FakeSprout { name, version: code.version, world: world.clone() })))
+        })
+    }
+
+    fn plant(
+        &self,
+        _class: Class,
+        packages: PackageSet,
+        _parents: Vec<FakeZygote>,
+        careful: bool,
+    ) -> LocalFuture<Result<Planted<FakeZygote>, LaunchError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = world.state().plant_time;
+            sleep(time).await;
+            let mut state = world.state();
+            state.n_plants += 1;
+            let crashes = |package: &Package| state.crashing.contains(&package.to_string());
+            let (failed, holds): (Vec<_>, Vec<_>) = packages.iter().cloned().partition(crashes);
+            if !careful && !failed.is_empty() {
+                return Err(LaunchError::Load("its interpreter ended".into()));
+            }
+            let name = packages.to_string();
+            state.zygotes.insert(name.clone());
+            drop(state);
+            Ok(Planted {
+                zygote: FakeZygote(Arc::new(FakeSprout {
+                    name,
+                    version: String::new(),
+                    world: world.clone(),
+                })),
+                holds: holds.into_iter().map(|package| (package, time)).collect(),
+                failed: failed.into_iter().map(|package| (package, "crashed".to_owned())).collect(),
+            })
         })
     }
 

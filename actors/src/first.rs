@@ -19,18 +19,20 @@ use crate::packages::PackageSet;
 use crate::pool::{Lease, Place, SharedPool, Ticket};
 use crate::router::Route;
 use crate::stats::WorkerStats;
-use crate::world::{Code, LaunchError, World};
-use crate::zygotes::Standbys;
+use crate::tree::{NodeId, SharedForest};
+use crate::world::{Code, LaunchError, Network, World};
+use crate::zygotes::{StandbyKind, Standbys};
 
 /// Where what a first call needs is at hand. A clone is the same place.
 pub struct AtHand<W: World> {
     standbys: Standbys<W>,
+    forest: SharedForest<W::Zygote>,
     services: Services<W>,
 }
 
 impl<W: World> Clone for AtHand<W> {
     fn clone(&self) -> Self {
-        Self { standbys: self.standbys.clone(), services: self.services.clone() }
+        Self { standbys: self.standbys.clone(), forest: self.forest.clone(), services: self.services.clone() }
     }
 }
 
@@ -72,8 +74,8 @@ impl<W: World> Drop for Chores<W> {
 }
 
 impl<W: World> AtHand<W> {
-    pub(crate) fn new(standbys: Standbys<W>, services: Services<W>) -> Self {
-        Self { standbys, services }
+    pub(crate) fn new(standbys: Standbys<W>, forest: SharedForest<W::Zygote>, services: Services<W>) -> Self {
+        Self { standbys, forest, services }
     }
 
     /// What this request needs to make its sandbox itself, if it is the one who should, and all of it is there.
@@ -83,9 +85,12 @@ impl<W: World> AtHand<W> {
     pub fn take(&self, route: &Route<W>, ticket: Ticket<W::Sandbox>) -> Result<First<W>, Ticket<W::Sandbox>> {
         let Some(packages) = self.services.known.get(route.code.packages()) else { return Err(ticket) };
         let class = route.code.class();
+        // With no standby of that zygote the lambda has it forked: that is sooner than to import all of it.
+        let best = self.forest.lock().best(&packages, class.network == Network::Host);
+        let kind = StandbyKind { class, node: best.map_or(NodeId::ROOT, |best| best.node) };
         let (place, (standby, reservation)) = ticket.claim(route.generation, |measured| {
             let reservation = self.services.ledger.try_reserve(self.services.estimate(measured))?;
-            Some((self.standbys.take_ready(&class)?, reservation))
+            Some((self.standbys.take_ready(&kind)?, reservation))
         })?;
         let chores = Chores { standbys: self.standbys.clone(), pool: place.pool() };
         let opening = Opening {
@@ -162,7 +167,7 @@ mod tests {
     }
 
     fn open(world: &Fake, first: First<FakeWorld>) -> Lease<FakeSandbox> {
-        let First { standby, mut opening } = first;
+        let First { standby, mut opening, packages: _ } = first;
         drop(standby);
         drop(opening.under_way());
         opening.opened(world.sandbox("1"), ms(1))
@@ -227,7 +232,7 @@ mod tests {
         assert!(waits(ask(&tree, &first_route)).await.is_err(), "it is not there");
         world.state().installed.insert("x==1".into());
         waits(ask(&tree, &first_route)).await.unwrap().finish(ms(1));
-        let other = route(&tree, "g").await.ok().expect("it was put there");
+        let other = route(&tree, "g").await.expect("it was put there");
         let first = first(ask(&tree, &other));
         assert_eq!(first.packages.to_string(), "x==1", "who comes later need not ask");
     }

@@ -390,7 +390,7 @@ async fn make<W: World>(
             .map_err(|_| gone("evictor"))?
             .map_err(|no_room| LaunchError::Resources(no_room.to_string()))?,
     };
-    let acquire = Acquire::<W> { name: name.clone(), generation, code: code.clone() };
+    let acquire = Acquire::<W> { name: name.clone(), generation, code: code.clone(), packages: set.clone() };
     let acquired = timeout(ACQUIRE_TIME_MAX, services.zygotes.ask(acquire))
         .await
         .map_err(|_| late("preparing a sandbox", ACQUIRE_TIME_MAX))?

@@ -39,6 +39,7 @@ pub mod router;
 pub mod shelves;
 pub mod stats;
 pub mod supervisor;
+pub mod tree;
 pub mod watcher;
 pub mod world;
 pub mod zygotes;

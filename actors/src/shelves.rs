@@ -288,6 +288,20 @@ impl<K: Eq + Hash + Clone, T: Standby> SharedShelves<K, T> {
         drop(out);
     }
 
+    /// Gives up those of the kinds that nobody can be given any more, and forgets that they were asked for.
+    pub(crate) fn discard(&self, of: impl Fn(&K) -> bool) {
+        let out: Vec<T> = {
+            let mut shelves = self.lock();
+            let gone = shelves.shelves.iter_mut().filter(|(key, _)| of(key));
+            gone.flat_map(|(_, shelf)| {
+                shelf.demand = Demand::new(Instant::now());
+                shelf.ready.drain(..)
+            })
+            .collect()
+        };
+        drop(out);
+    }
+
     /// Gives up all that wait, and says how many that were.
     pub(crate) fn release(&self) -> usize {
         let out = self.lock().release();

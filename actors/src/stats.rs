@@ -80,6 +80,10 @@ pub struct WorkerStats {
     pub lambda_zygotes_started: Counter,
     /// Sandboxes forked from such.
     pub lambda_zygote_forks: Counter,
+    /// Zygotes of packages made.
+    pub package_zygotes_started: Counter,
+    /// Standbys forked from such.
+    pub package_zygote_forks: Counter,
     /// Times a sandbox was wanted and memory was too tight for it.
     pub room_refused: Counter,
     /// Idle sandboxes given up because memory was tight.
@@ -102,6 +106,8 @@ pub struct WorkerFigures {
     pub prepares_failed: u64,
     pub lambda_zygotes_started: u64,
     pub lambda_zygote_forks: u64,
+    pub package_zygotes_started: u64,
+    pub package_zygote_forks: u64,
     pub room_refused: u64,
     pub released_under_pressure: u64,
     pub actors_restarted: u64,
@@ -120,6 +126,8 @@ impl WorkerStats {
             prepares_failed: self.prepares_failed.get(),
             lambda_zygotes_started: self.lambda_zygotes_started.get(),
             lambda_zygote_forks: self.lambda_zygote_forks.get(),
+            package_zygotes_started: self.package_zygotes_started.get(),
+            package_zygote_forks: self.package_zygote_forks.get(),
             room_refused: self.room_refused.get(),
             released_under_pressure: self.released_under_pressure.get(),
             actors_restarted: self.actors_restarted.get(),

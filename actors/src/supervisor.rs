@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Asking goes down or sideways in the order of that picture, and never in a circle: HTTP asks the router,
-//! which asks the watcher; lambdas ask packages, zygotes and the evictor. Upwards there are events only. The
+//! which asks the watcher; lambdas ask packages, zygotes and the evictor; zygotes ask packages. Upwards there are events only. The
 //! one thing the supervisor itself waits for are lambdas' answers to [`Statuses`], with a time limit, and no
 //! lambda ever waits for the supervisor.
 //!
@@ -40,8 +40,9 @@ use crate::pool::{Closed, SharedPool};
 use crate::router::{Route, Router, Routes};
 use crate::shelves::SharedShelves;
 use crate::stats::{LambdaStatus, State, WorkerStats};
+use crate::tree::SharedForest;
 use crate::watcher::{Noticed, RegistryWatcher};
-use crate::world::{Code, World};
+use crate::world::{Code, Network, World};
 use crate::zygotes::{self, Standbys, Zygotes, ZygotesConfig};
 
 /// How are all lambdas? Sorted by name.
@@ -99,7 +100,7 @@ pub struct Parts<W: World> {
 }
 
 /// What the tree can be told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Threads that lambdas run on. 0: the calling one.
     pub n_arbiters: usize,
@@ -156,26 +157,32 @@ impl<W: World> Clone for Tree<W> {
 pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> {
     let ctx = Context::<Supervisor<W>>::new();
     let supervisor = ctx.address();
+    let settings = &config.zygotes;
+    let forest = SharedForest::new(
+        settings.plan.as_ref().filter(|_| settings.import_cache),
+        settings.default_class.network == Network::Host,
+    );
     let nursery = Nursery {
-        config,
         parts,
         ledger: Ledger::default(),
         known: Known::default(),
-        standbys: SharedShelves::new(config.zygotes.shelf_limits()),
+        standbys: SharedShelves::new(settings.shelf_limits()),
+        forest,
         routes: Routes::default(),
         stats: Arc::new(WorkerStats::default()),
         arbiters: (0..config.n_arbiters).map(|_| Arbiter::new()).collect(),
+        config,
         supervisor: supervisor.clone(),
         log: log.clone(),
     };
     // From the ground up: each is given those that it asks.
     let packages = Link::new(nursery.packages(1));
-    let zygotes = Link::new(nursery.zygotes(1));
+    let zygotes = Link::new(nursery.zygotes(1, packages.clone()));
     let evictor = Link::new(nursery.evictor(1, zygotes.clone()));
     let watcher = Link::new(nursery.watcher(1));
     let router = Link::new(nursery.router(1, watcher.clone()));
-    let at_hand =
-        AtHand::new(nursery.standbys.clone(), nursery.lambda_services(&packages, &zygotes, &evictor));
+    let services = nursery.lambda_services(&packages, &zygotes, &evictor);
+    let at_hand = AtHand::new(nursery.standbys.clone(), nursery.forest.clone(), services);
     let tree = Tree {
         routes: nursery.routes.clone(),
         supervisor,
@@ -210,6 +217,7 @@ struct Nursery<W: World> {
     ledger: Ledger,
     known: Known,
     standbys: Standbys<W>,
+    forest: SharedForest<W::Zygote>,
     routes: Routes<W>,
     stats: Arc<WorkerStats>,
     arbiters: Vec<Arbiter>,
@@ -232,16 +240,16 @@ impl<W: World> Nursery<W> {
             .start()
     }
 
-    fn zygotes(&self, incarnation: u64) -> Addr<Zygotes<W>> {
-        Zygotes::new(
-            self.parts.launcher.clone(),
-            self.config.zygotes,
-            self.standbys.clone(),
-            Arc::clone(&self.stats),
-            self.log_of("zygotes"),
-            self.monitor(Child::Zygotes, incarnation),
-        )
-        .start()
+    fn zygotes(&self, incarnation: u64, packages: Link<Packages<W>>) -> Addr<Zygotes<W>> {
+        let surroundings = zygotes::Surroundings {
+            launcher: self.parts.launcher.clone(),
+            standbys: self.standbys.clone(),
+            forest: self.forest.clone(),
+            packages,
+            stats: Arc::clone(&self.stats),
+        };
+        let monitor = self.monitor(Child::Zygotes, incarnation);
+        Zygotes::new(surroundings, self.config.zygotes.clone(), self.log_of("zygotes"), monitor).start()
     }
 
     fn evictor(&self, incarnation: u64, zygotes: Link<Zygotes<W>>) -> Addr<Evictor<W>> {
@@ -519,7 +527,7 @@ impl<W: World> Supervisor<W> {
         let (nursery, tree) = (&self.nursery, &self.tree);
         match child {
             Child::Packages => tree.packages.replace(nursery.packages(incarnation)),
-            Child::Zygotes => tree.zygotes.replace(nursery.zygotes(incarnation)),
+            Child::Zygotes => tree.zygotes.replace(nursery.zygotes(incarnation, tree.packages.clone())),
             Child::Evictor => tree.evictor.replace(nursery.evictor(incarnation, tree.zygotes.clone())),
             Child::Watcher => tree.watcher.replace(nursery.watcher(incarnation)),
             Child::Router => tree.router.replace(nursery.router(incarnation, tree.watcher.clone())),

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::name::FunctionName;
-use crate::packages::PackageSet;
+use crate::packages::{Package, PackageSet};
 
 /// A future that stays on the thread of the actor that made it.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -20,7 +20,7 @@ pub trait World: 'static + Sized + Unpin {
     type Standby: Standby;
     /// A sandbox that serves one function.
     type Sandbox: Sandbox;
-    /// An interpreter that has one function loaded, and is forked.
+    /// An interpreter that has one function loaded, or packages imported, and is forked.
     type Zygote: Zygote;
     /// Makes standbys, and sandboxes from them.
     type Launcher: Launcher<Self>;
@@ -106,7 +106,7 @@ pub trait Sandbox: Send + Unpin + 'static {
     fn memory_bytes(&self) -> u64;
 }
 
-/// The zygote of one lambda. A clone is the same; when the last one is dropped it ends, and sandboxes that were forked
+/// The zygote of one lambda, or of packages. A clone is the same; when the last one is dropped it ends, and sandboxes that were forked
 /// from it go on.
 pub trait Zygote: Clone + Send + Unpin + 'static {
     /// Whether it can still be forked. Cheap.
@@ -117,8 +117,13 @@ pub trait Zygote: Clone + Send + Unpin + 'static {
 /// made is then destroyed. A clone is cheap and is the same launcher: each actor that needs one holds
 /// its own, on the arbiter where it runs.
 pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
-    /// A confined interpreter of this class, forked from the root zygote. Takes about 2 ms.
-    fn prepare(&self, class: Class) -> LocalFuture<Result<W::Standby, LaunchError>>;
+    /// A confined interpreter of this class, forked from a zygote of packages, or (`None`) from the root zygote. Takes
+    /// about 2 ms.
+    fn prepare(
+        &self,
+        class: Class,
+        zygote: Option<W::Zygote>,
+    ) -> LocalFuture<Result<W::Standby, LaunchError>>;
     /// Give a standby its function's code, and let it import these packages and no others. `making` is what was done
     /// for it before.
     fn install(
@@ -129,13 +134,25 @@ pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
         packages: PackageSet,
         making: Making,
     ) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
-    /// A zygote that has the function loaded. [`LaunchError::Unsupported`]: what it has loaded must not be forked.
+    /// A zygote that has the function loaded, forked from one of packages or from the root. [`LaunchError::Unsupported`]:
+    /// what it has loaded must not be forked.
     fn sprout(
         &self,
         name: FunctionName,
         code: W::Code,
         packages: PackageSet,
+        parent: Option<W::Zygote>,
     ) -> LocalFuture<Result<W::Zygote, LaunchError>>;
+    /// A zygote that has packages imported, forked from the first of `parents` that has room for it, or else from the root.
+    /// `careful`: packages may crash or hang when they are imported. [`LaunchError::Unsupported`]: what it has imported
+    /// must not be forked.
+    fn plant(
+        &self,
+        class: Class,
+        packages: PackageSet,
+        parents: Vec<W::Zygote>,
+        careful: bool,
+    ) -> LocalFuture<Result<Planted<W::Zygote>, LaunchError>>;
     /// A sandbox forked from the function's zygote. Takes about 2 ms, whatever the function imports.
     fn spawn(
         &self,
@@ -143,6 +160,17 @@ pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
         zygote: W::Zygote,
         code: W::Code,
     ) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
+}
+
+/// A zygote of packages, and what came of the imports.
+#[derive(Debug)]
+pub struct Planted<Z> {
+    /// The zygote.
+    pub zygote: Z,
+    /// What it has imported, and how long each took; next to nothing if the zygote that it is a fork of had it.
+    pub holds: Vec<(Package, Duration)>,
+    /// What could not be imported, and why.
+    pub failed: Vec<(Package, String)>,
 }
 
 /// What a sandbox is made from.

@@ -331,6 +331,7 @@ mod tests {
                 pid: 1,
                 cgroup_root: "x".into(),
                 n_http_threads: 2,
+                packages_dir: "packages".into(),
                 python: "python3".into(),
             },
             scenarios: vec![],

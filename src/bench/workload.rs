@@ -122,8 +122,17 @@ impl Run {
         names: &[String],
         config: impl Fn(usize) -> Option<String>,
     ) -> Result<(), BenchError> {
+        self.upload_as(names, |i| plain_entry(config(i).as_deref())).await
+    }
+
+    /// Upload functions of the files that are given for each number.
+    pub(super) async fn upload_as(
+        &self,
+        names: &[String],
+        entry: impl Fn(usize) -> Entry,
+    ) -> Result<(), BenchError> {
         for (i, name) in names.iter().enumerate() {
-            let archive = archive(config(i).as_deref());
+            let Entry(archive) = entry(i);
             let headers = [("content-type", "application/gzip")];
             let path = format!("/registry/{name}");
             let reply = self.client().request(Method::POST, &path, &headers, archive).await?;
@@ -151,21 +160,32 @@ pub(super) fn new_names(variant: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{PREFIX}{variant}-{}-{i}", std::process::id())).collect()
 }
 
-fn archive(config: Option<&str>) -> Vec<u8> {
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+fn plain_entry(config: Option<&str>) -> Entry {
     let files = [(HELLO_FILE, Some(HELLO_CODE)), (CONFIG_FILE, config)];
-    let packed = files
-        .into_iter()
-        .filter_map(|(name, text)| Some((name, text?)))
-        .try_for_each(|(name, text)| {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o644);
-            tar.append_data(&mut header, name, text.as_bytes())
-        })
-        .and_then(|()| tar.into_inner())
-        .and_then(GzEncoder::finish);
-    packed.expect("short files fit into memory")
+    let files: Vec<_> = files.into_iter().filter_map(|(name, text)| Some((name, text?))).collect();
+    Entry::of(&files)
+}
+
+/// A function as it is uploaded.
+#[derive(Debug, Clone)]
+pub(super) struct Entry(Vec<u8>);
+
+impl Entry {
+    /// With these files, by name and text.
+    pub(super) fn of(files: &[(&str, &str)]) -> Self {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let packed = files
+            .iter()
+            .try_for_each(|(name, text)| {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(text.len() as u64);
+                header.set_mode(0o644);
+                tar.append_data(&mut header, name, text.as_bytes())
+            })
+            .and_then(|()| tar.into_inner())
+            .and_then(GzEncoder::finish);
+        Self(packed.expect("short files fit into memory"))
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +207,7 @@ mod tests {
     #[test]
     fn the_archive_holds_the_entry_file_and_the_settings_if_there_are_any() {
         let names = |config| {
-            let archive = archive(config);
+            let Entry(archive) = plain_entry(config);
             let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(&archive[..]));
             let names = tar.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
             names.collect::<Vec<_>>()

@@ -55,7 +55,7 @@ pub(super) struct Run {
     live: usize,
     #[structopt(flatten)]
     output: Output,
-    /// start, memory, growth, warm, cold, fresh [default: all]
+    /// start, memory, growth, warm, cold, fresh, packages [default: all]
     scenario: Vec<Scenario>,
 }
 
@@ -249,6 +249,7 @@ fn target(path: &Path) -> Result<Target, CliError> {
         pid: worker.pid,
         cgroup_root: settings.config.cgroup_root.clone(),
         n_http_threads: settings.config.n_http_threads,
+        packages_dir: settings.config.packages_dir.clone(),
         python: python.unwrap_or_else(|| "/usr/bin/python3".into()),
     })
 }

@@ -24,15 +24,18 @@ use super::network::{self, NetworkError, Outbound};
 use super::process::Process;
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
-use super::uids::{RangeLease, Slot, Uids};
+use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Zygote, control_pair};
 use crate::frame::{Kind, PROTOCOL};
 
 /// How long a fresh interpreter may take until it answers; ordinary are 3 ms.
 const WARM_PATIENCE: Duration = Duration::from_secs(10);
-/// Uids of the user namespace of a lambda's zygote: itself, and so many sandboxes at once.
-const LAMBDA_ZYGOTE_UIDS: u32 = 64;
+/// How long the packages of a zygote may take to be imported, all together.
+const PLANT_PATIENCE: Duration = Duration::from_secs(60);
+/// What a zygote of packages may use: the largest packages take some hundred MB. Processes are for trying imports out.
+const PACKAGE_ZYGOTE_LIMITS: Limits =
+    Limits { memory_bytes: 1 << 30, swap_bytes: 0, cpu_percent: 100, n_processes: 64 };
 /// Open files of one sandbox: the customary soft limit, which programs with `select` rely on.
 const SANDBOX_FILES_MAX: u32 = 1024;
 /// What the shims and zygotes of a worker may use: one interpreter with the standard library is 25 MB.
@@ -121,19 +124,21 @@ struct Newborn {
     sprout: Option<(OwnedFd, Uids)>,
 }
 
-/// A zygote that has one function loaded, and that only this function's sandboxes are forked from. Dropping it ends it;
-/// sandboxes that were forked from it go on.
+/// A zygote that was forked from another: one that has a function loaded, and that only this function's sandboxes are
+/// forked from, or one that has packages imported. Dropping it ends it; what was forked from it goes on.
 #[derive(Debug, Clone)]
-pub struct LambdaZygote(Arc<Sprout>);
+pub struct GrownZygote(Arc<Sprout>);
 
 #[derive(Debug)]
 struct Sprout {
     zygote: Arc<Zygote>,
+    /// Zygotes of packages from it up to the root.
+    depth: usize,
     /// Held open: its end is how the zygote would notice that the worker is gone.
     _channel: Channel,
 }
 
-impl LambdaZygote {
+impl GrownZygote {
     /// Whether it can still be forked.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -222,6 +227,25 @@ struct Order<'a> {
     packages: &'a [String],
 }
 
+/// `ZYGOTE` for packages, as the protocol has it.
+#[derive(Serialize)]
+struct PlantOrder<'a> {
+    protocol: u32,
+    packages: &'a [String],
+    careful: bool,
+}
+
+/// What a zygote of packages has come to hold. Packages are named by their directories.
+#[derive(Debug)]
+pub struct Plantation {
+    /// The zygote.
+    pub zygote: GrownZygote,
+    /// What was imported, and how many milliseconds that took.
+    pub held: BTreeMap<String, f64>,
+    /// What was not, and why.
+    pub failed: BTreeMap<String, String>,
+}
+
 /// `RENEW`, as the protocol has it.
 #[derive(Serialize)]
 struct Renewal {
@@ -236,6 +260,11 @@ struct Ready {
     /// In answer to `ZYGOTE`: why it must not be forked.
     #[serde(default)]
     unforkable: Option<String>,
+    /// In answer to `ZYGOTE` for packages.
+    #[serde(default)]
+    held: BTreeMap<String, f64>,
+    #[serde(default)]
+    failed: BTreeMap<String, String>,
 }
 
 impl Program {
@@ -318,15 +347,15 @@ impl Launcher {
         self.inner.cgroups.memory_bytes()
     }
 
-    /// A confined interpreter of this class, forked from the root zygote.
+    /// A confined interpreter of this class, forked from a zygote of packages, or from the root zygote.
     ///
     /// # Errors
     /// [`LaunchError::Resources`] when the machine is out of something, else [`LaunchError::Failed`] with the step.
-    pub async fn prepare(&self, class: Class) -> Result<Standby, LaunchError> {
-        let root = self.inner.root_zygote(class.network != Network::Host).await?;
+    pub async fn prepare(&self, class: Class, zygote: Option<&GrownZygote>) -> Result<Standby, LaunchError> {
+        let zygote = self.inner.zygote_or_root(class, zygote).await?;
         let limits = self.inner.spec.limits;
         let Newborn { channel, process, naming, shell, .. } =
-            self.inner.bear(&root, class, limits, None).await?;
+            self.inner.bear(&zygote, class, limits, None).await?;
         let began = Instant::now();
         let mut standby = Standby { channel, process, naming, made: (shell, Duration::ZERO) };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
@@ -350,14 +379,21 @@ impl Launcher {
     /// # Errors
     /// [`LaunchError::Load`] when the code cannot be loaded, [`LaunchError::Unsupported`] when what it has loaded must
     /// not be forked; the text says why.
-    pub async fn sprout(&self, class: Class, program: &Program) -> Result<LambdaZygote, LaunchError> {
+    pub async fn sprout(
+        &self,
+        class: Class,
+        program: &Program,
+        parent: Option<&GrownZygote>,
+    ) -> Result<GrownZygote, LaunchError> {
         let inner = &self.inner;
-        let root = inner.root_zygote(class.network != Network::Host).await?;
-        let range = root
-            .uids
-            .take_range(LAMBDA_ZYGOTE_UIDS)
-            .ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?;
-        let newborn = inner.bear(&root, class, program.limits, Some(range)).await?;
+        let mut parent_zygote = inner.zygote_or_root(class, parent).await?;
+        let mut range = parent_zygote.uids.take_range(LAMBDA_ZYGOTE_UIDS);
+        if range.is_none() && parent.is_some() {
+            parent_zygote = inner.zygote_or_root(class, None).await?;
+            range = parent_zygote.uids.take_range(LAMBDA_ZYGOTE_UIDS);
+        }
+        let range = range.ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?;
+        let newborn = inner.bear(&parent_zygote, class, program.limits, Some(range)).await?;
         let Newborn { mut channel, process, naming, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
@@ -372,9 +408,62 @@ impl Launcher {
         if let Some(reason) = ready.unforkable {
             return Err(LaunchError::Unsupported(reason));
         }
-        let zygote = Zygote::adopt(control, Arc::clone(&root.family), Some(process), uids, &inner.log)
-            .map_err(failed("listen to a zygote"))?;
-        Ok(LambdaZygote(Arc::new(Sprout { zygote: Arc::new(zygote), _channel: channel })))
+        inner.adopt_zygote(control, &parent_zygote, process, uids, channel, 0)
+    }
+
+    /// A zygote that has packages imported, from those of `parents` that has room for it, the first of them first, or
+    /// from the root. `careful`: each package is tried in a child first, so that one that crashes spoils no other.
+    ///
+    /// # Errors
+    /// As [`sprout`](Self::sprout).
+    pub async fn plant(
+        &self,
+        class: Class,
+        packages: &[String],
+        parents: &[GrownZygote],
+        careful: bool,
+    ) -> Result<Plantation, LaunchError> {
+        let inner = &self.inner;
+        let from_parent = parents.iter().find_map(|parent| {
+            let len = *PACKAGE_ZYGOTE_UIDS.get(parent.0.depth)?;
+            let range = parent.0.zygote.uids.take_range(len).filter(|_| parent.is_alive())?;
+            Some((Arc::clone(&parent.0.zygote), range, parent.0.depth + 1))
+        });
+        let (parent, range, depth) = match from_parent {
+            Some(found) => found,
+            None => {
+                let root = inner.zygote_or_root(class, None).await?;
+                let range = root.uids.take_range(PACKAGE_ZYGOTE_UIDS[0]);
+                (root, range.ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?, 1)
+            }
+        };
+        let newborn = inner.bear(&parent, class, PACKAGE_ZYGOTE_LIMITS, Some(range)).await?;
+        let Newborn { mut channel, process, sprout: Some((control, uids)), .. } = newborn else {
+            return Err(LaunchError::Failed("the new zygote has no control socket".into()));
+        };
+        let order = serde_json::to_vec(&PlantOrder { protocol: PROTOCOL, packages, careful })
+            .map_err(|error| LaunchError::Failed(error.to_string()))?;
+        let exchange = async {
+            channel.send(Kind::Zygote, &order).await?;
+            receive_ready(&mut channel).await
+        };
+        let ready = match tokio::time::timeout(PLANT_PATIENCE, exchange).await {
+            Ok(Ok(Answer::Ready(ready))) => ready,
+            Ok(Ok(Answer::LoadFailed(text))) => return Err(LaunchError::Load(text)),
+            Ok(Err(error)) => return Err(LaunchError::Load(process.obituary(&error).await)),
+            Err(_) => {
+                let text = format!("the packages were not imported within {} s", PLANT_PATIENCE.as_secs());
+                return Err(LaunchError::Load(text));
+            }
+        };
+        let Ready { unforkable, held, failed, .. } = ready;
+        if unforkable.is_some() {
+            // What it says of the last package is why.
+            let said: Vec<String> = failed.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+            return Err(LaunchError::Unsupported(said.join("; ")));
+        }
+        let zygote = inner.adopt_zygote(control, &parent, process, uids, channel, depth)?;
+        Ok(Plantation { zygote, held, failed })
     }
 
     /// A sandbox forked from a zygote that has its function loaded.
@@ -383,7 +472,7 @@ impl Launcher {
     /// As [`prepare`](Self::prepare).
     pub async fn spawn(
         &self,
-        zygote: &LambdaZygote,
+        zygote: &GrownZygote,
         class: Class,
         program: Program,
     ) -> Result<Sandbox, LaunchError> {
@@ -505,7 +594,7 @@ impl Inner {
     ) -> Result<Newborn, LaunchError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let ids = range.as_ref().map(RangeLease::range);
-        let users = ids.map(|ids| Uids::new(ids.len, ids.len - 1));
+        let users = ids.map(|ids| Uids::new(ids.len, uids::n_single(ids.len)));
         let uid = users.as_ref().unwrap_or(&zygote.uids).take();
         let uid = uid.ok_or_else(|| LaunchError::Resources("no uid is free".into()))?;
         let uid_number = uid.uid();
@@ -580,6 +669,32 @@ impl Inner {
     fn attach_code(&self, process: &Process, program: &Program) -> Result<(), LaunchError> {
         let init = process.init().ok_or_else(|| LaunchError::Failed("the standby has no init".into()))?;
         self.mounter.attach_code(init, &program.directory).map_err(failed("mount the function's code"))
+    }
+
+    /// A zygote to be told from now on what to fork.
+    fn adopt_zygote(
+        &self,
+        control: OwnedFd,
+        parent: &Arc<Zygote>,
+        home: Process,
+        uids: Uids,
+        channel: Channel,
+        depth: usize,
+    ) -> Result<GrownZygote, LaunchError> {
+        let zygote = Zygote::adopt(control, Arc::clone(&parent.family), Some(home), uids, &self.log)
+            .map_err(failed("listen to a zygote"))?;
+        Ok(GrownZygote(Arc::new(Sprout { zygote: Arc::new(zygote), depth, _channel: channel })))
+    }
+
+    async fn zygote_or_root(
+        self: &Arc<Self>,
+        class: Class,
+        zygote: Option<&GrownZygote>,
+    ) -> Result<Arc<Zygote>, LaunchError> {
+        match zygote {
+            Some(zygote) => Ok(Arc::clone(&zygote.0.zygote)),
+            None => self.root_zygote(class.network != Network::Host).await,
+        }
     }
 
     /// The zygote that runs no code but ours.

@@ -13,6 +13,22 @@ use super::wire::IdRange;
 pub(crate) const SLOT_UIDS: u32 = 1 << 18;
 /// Of these, for sandboxes that are forked from a root zygote.
 pub(super) const ROOT_SANDBOX_UIDS: u32 = 65_535;
+/// Uids of the user namespaces of zygotes of packages: of one below a root zygote, of one below such a one, and so on.
+/// One of the last has no room for another. 40 of the first take 5/6 of what a slot has for zygotes; each has room for
+/// six of the second and more, or for a lambda's zygote in the place of each 64.
+pub(super) const PACKAGE_ZYGOTE_UIDS: [u32; 3] = [4_096, 512, 128];
+/// Uids of the user namespace of a lambda's zygote: itself, and so many sandboxes at once.
+pub(super) const LAMBDA_ZYGOTE_UIDS: u32 = 64;
+
+/// Of the uids of a zygote's user namespace, those that are given out one by one.
+pub(super) fn n_single(len: u32) -> u32 {
+    match len {
+        4_096 => 1_023,
+        512 => 255,
+        _ => len - 1,
+    }
+}
+
 /// Workers on one machine at once.
 const SLOTS: u32 = 256;
 /// Where running workers hold their slots, on every distribution a tmpfs.
@@ -197,5 +213,19 @@ mod tests {
             }
             assert_eq!(uids.take_range(48).unwrap().range(), IdRange { first: 16, len: 48 });
         }
+    }
+
+    #[test]
+    fn zygotes_of_packages_have_room_for_sandboxes_and_but_for_the_last_for_zygotes_below() {
+        for (at, len) in PACKAGE_ZYGOTE_UIDS.into_iter().enumerate() {
+            let uids = Uids::new(len, n_single(len));
+            assert!(uids.take().is_some());
+            let below = PACKAGE_ZYGOTE_UIDS.get(at + 1);
+            assert_eq!(below.is_some_and(|len| uids.take_range(*len).is_some()), below.is_some());
+            assert_eq!(uids.take_range(LAMBDA_ZYGOTE_UIDS).is_some(), below.is_some());
+        }
+        let slot = Uids::new(SLOT_UIDS, ROOT_SANDBOX_UIDS);
+        let ranges: Vec<_> = std::iter::from_fn(|| slot.take_range(PACKAGE_ZYGOTE_UIDS[0])).collect();
+        assert!(ranges.len() > 40);
     }
 }

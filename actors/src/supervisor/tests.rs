@@ -496,7 +496,13 @@ async fn an_unreadable_registry_is_told_and_what_is_known_is_served_on() {
 #[actix::test]
 async fn lambdas_run_on_their_own_arbiters() {
     let world = Fake::new();
-    let zygotes = ZygotesConfig { default_class: crate::fake::CLASS, standbys: 1, standbys_max: 2 };
+    let zygotes = ZygotesConfig {
+        default_class: crate::fake::CLASS,
+        standbys: 1,
+        standbys_max: 2,
+        import_cache: true,
+        plan: None,
+    };
     let parts = Parts {
         launcher: world.clone(),
         packages: world.clone(),

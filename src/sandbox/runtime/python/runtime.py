@@ -1,12 +1,13 @@
 """The life of a sandbox: warmed if the worker asks for it, loaded once, then one invocation after the other.
 
-Or of a zygote: loaded, and then forked; its forks begin where others have been loaded.
+Or of a zygote. One of a lambda is loaded, and then forked; its forks begin where others have been loaded. One of
+packages imports these, and then is forked; its forks wait to be loaded, as it has done itself.
 """
 
 import json
 import os
 
-from . import identity, invocation, log, sprout, warm
+from . import identity, invocation, log, plant, sprout, warm
 from .entries import TEXT_400
 from .frames import (
     CANCEL,
@@ -47,8 +48,8 @@ def main(fd_requests, fd_answers, fork=None):
         goes_on = False
         try:
             if entry is None:
-                kind, entry = wait_for_load(channel)
-                if kind == ZYGOTE and entry:
+                entry, is_zygote = wait_for_load(channel)
+                if is_zygote:
                     # The zygote stays in there, and what comes out is a fork of it, in a shell of its own.
                     fd_answers = fork(CONTROL_FD)
                     fd_requests = fd_answers + 1
@@ -68,27 +69,35 @@ CONTROL_FD = 5
 
 
 def wait_for_load(channel):
+    """The entry, if a function was loaded; and whether this is a zygote from now on."""
     while True:
         kind, _, _, _, body = channel.read()
         if kind == WARM:
             identity.ensure()
             warm.warm()
             ready(channel, False, "none")
+        elif kind == ZYGOTE and "entry" not in (order := json.loads(body)):
+            planted = plant.plant(order)
+            log.finish()
+            if not planted["unforkable"]:
+                sprout.settle()
+            ready(channel, False, "none", **planted)
+            return None, not planted["unforkable"]
         elif kind in (LOAD, ZYGOTE):
             try:
                 entry = load(body)
             except LoadFailed as failed:
                 log.finish()
                 channel.write(LOAD_FAILED, 0, 0, b"", str(failed).encode("utf-8", "backslashreplace"))
-                return kind, None
+                return None, False
             log.finish()
             reason = None
             if kind == ZYGOTE:
                 reason = sprout.unforkable()
                 if not reason:
                     sprout.settle()
-            ready(channel, entry.wants_head, entry.kind, reason)
-            return kind, None if reason else entry
+            ready(channel, entry.wants_head, entry.kind, unforkable=reason)
+            return (None if reason else entry), kind == ZYGOTE and not reason
         else:
             raise ProtocolError(f"frame {kind} before LOAD")
 
@@ -103,11 +112,13 @@ def wait_for_renewal(channel, entry):
     ready(channel, entry.wants_head, entry.kind)
 
 
-def ready(channel, wants_head, entry, unforkable=None):
+def ready(channel, wants_head, entry, unforkable=None, **more):
     # Names and numbers: not worth an encoder.
     head = "true" if wants_head else "false"
-    reason = f', "unforkable": {json.dumps(unforkable)}' if unforkable else ""
-    body = f'{{"protocol": {PROTOCOL}, "pid": {os.getpid()}, "head": {head}, "entry": "{entry}"{reason}}}'
+    if unforkable:
+        more["unforkable"] = unforkable
+    more = "".join(f', "{name}": {json.dumps(value)}' for name, value in more.items())
+    body = f'{{"protocol": {PROTOCOL}, "pid": {os.getpid()}, "head": {head}, "entry": "{entry}"{more}}}'
     channel.write(READY, 0, 0, b"", body.encode())
 
 

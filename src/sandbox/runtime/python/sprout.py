@@ -14,15 +14,16 @@ from . import holes
 GIVEN = 6
 
 
-def unforkable():
-    """Why a fork of this process would not be what the import has made; None if it would."""
+def unforkable(known=()):
+    """Why a fork of this process would not be what the import has made; None if it would. Processes that are `known` are
+    none of its own."""
     threads = sys.modules.get("threading")
     if threads and threads.active_count() > 1:
         names = sorted(thread.name for thread in threads.enumerate() if thread is not threads.main_thread())
         return f"its import has started threads ({', '.join(names)[:200]}), and a fork has none of them"
     if len(os.listdir("/proc/self/task")) > 1:
         return "its import has started a thread in a library, and a fork would not have it"
-    others = [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, os.getpid())]
+    others = [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, os.getpid(), *known)]
     if others:
         return "its import has started a process, which is not the child of a fork"
     for fd in os.listdir("/proc/self/fd"):

@@ -1,0 +1,129 @@
+//! `import_cache_tree`: a tree of zygotes that somebody drew, in OpenLambda's form.
+//!
+//! ```text
+//! {"packages": [], "children": [{"packages": ["numpy==2.2.1"], "children": [{"packages": ["pandas==2.2.3"]}]}]}
+//! ```
+
+use std::fs;
+
+use actors::tree::{DRAWN_MAX, Plan};
+use serde_json::{Map, Value};
+
+use super::requirement::{self, Line};
+
+/// Reads a tree: a path, a JSON text, or the object itself.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn read(tree: &Value) -> Result<Plan, String> {
+    match tree {
+        Value::String(text) if text.trim_start().starts_with('{') => {
+            parse(&serde_json::from_str(text).map_err(|error| format!("the text is not JSON: {error}"))?)
+        }
+        Value::String(path) => {
+            let text = fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            let tree = serde_json::from_str(&text).map_err(|error| format!("{path} is not JSON: {error}"))?;
+            parse(&tree).map_err(|error| format!("{path}: {error}"))
+        }
+        tree => parse(tree),
+    }
+}
+
+fn parse(tree: &Value) -> Result<Plan, String> {
+    let mut n_nodes = 0;
+    let plan = node(tree, "the root", &mut n_nodes)?;
+    if plan.packages.is_empty() { Ok(plan) } else { Err("the root must have no packages".into()) }
+}
+
+fn node(value: &Value, place: &str, n_nodes: &mut usize) -> Result<Plan, String> {
+    *n_nodes += 1;
+    if *n_nodes > DRAWN_MAX {
+        return Err(format!("there are more than {DRAWN_MAX} nodes"));
+    }
+    let Value::Object(fields) = value else {
+        return Err(format!("{place} is not an object"));
+    };
+    let known = ["packages", "children", "split_generation"];
+    if let Some(field) = fields.keys().find(|field| !known.contains(&field.as_str())) {
+        return Err(format!("{place} has a field '{field}', which means nothing"));
+    }
+    let mut packages = Vec::new();
+    for package in list(fields, "packages", place)? {
+        let text =
+            package.as_str().ok_or_else(|| format!("{place} has a package that is not a text: {package}"))?;
+        match requirement::parse(text) {
+            Ok(Line::Requirement(_)) => packages.push(text.to_owned()),
+            Ok(Line::Option) => return Err(format!("{place} has '{text}' for a package")),
+            Err(problem) => return Err(format!("{place} has '{text}' for a package: {problem}")),
+        }
+    }
+    let children = list(fields, "children", place)?
+        .iter()
+        .enumerate()
+        .map(|(at, child)| node(child, &place_of(place, at, child), n_nodes))
+        .collect::<Result<_, _>>()?;
+    Ok(Plan { packages, children })
+}
+
+/// The way to a node, with its packages' names where it has some: people count badly.
+fn place_of(parent: &str, at: usize, child: &Value) -> String {
+    let names = child.get("packages").and_then(Value::as_array);
+    let names: Vec<&str> = names.into_iter().flatten().filter_map(Value::as_str).take(3).collect();
+    let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+    let parent = if parent == "the root" { "node children".to_owned() } else { format!("{parent}.children") };
+    format!("{parent}[{at}]{names}")
+}
+
+fn list<'a>(fields: &'a Map<String, Value>, name: &str, place: &str) -> Result<&'a [Value], String> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(&[]),
+        Some(Value::Array(list)) => Ok(list),
+        Some(other) => Err(format!("{place} has {other} for {name}, which must be a list")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_tree_is_read_from_an_object_a_text_or_a_file() {
+        let tree = json!({"packages": [], "split_generation": 0, "children": [
+            {"packages": ["numpy==2.2.1"], "children": [{"packages": ["pandas"], "children": []}]},
+        ]});
+        let plan = read(&tree).unwrap();
+        assert_eq!(plan.children[0].packages, ["numpy==2.2.1"]);
+        assert_eq!(plan.children[0].children[0].packages, ["pandas"]);
+        assert_eq!(read(&json!(tree.to_string())).unwrap(), plan);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, tree.to_string()).unwrap();
+        assert_eq!(read(&json!(file.path())).unwrap(), plan);
+        assert_eq!(read(&json!({})).unwrap(), Plan::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_node() {
+        for (tree, said) in [
+            (json!({"packages": ["a"]}), "the root must have no packages"),
+            (json!([]), "the root is not an object"),
+            (json!({"children": {}}), "the root has {} for children, which must be a list"),
+            (json!({"children": [{}, 3]}), "node children[1] is not an object"),
+            (
+                json!({"children": [{"packages": ["a==1"], "children": [{"packages": ["b>1"]}]}]}),
+                "node children[0] (a==1).children[0] (b>1) has 'b>1' for a package: write one version",
+            ),
+            (json!({"children": [{"packges": []}]}), "node children[0] has a field 'packges'"),
+            (
+                json!({"children": [{"packages": [7]}]}),
+                "node children[0] has a package that is not a text: 7",
+            ),
+            (json!("/nonesuch/tree.json"), "cannot read /nonesuch/tree.json"),
+            (json!("{"), "the text is not JSON"),
+        ] {
+            let error = read(&tree).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+        }
+    }
+}
