@@ -122,7 +122,14 @@ struct Shared {
     ended: AtomicBool,
     forks: Mutex<HashMap<u64, Fork>>,
     /// By pid as the zygote sees it.
-    exits: Mutex<HashMap<i32, Arc<Exit>>>,
+    born: Mutex<HashMap<i32, Born>>,
+}
+
+#[derive(Debug)]
+struct Born {
+    id: u64,
+    exit: Arc<Exit>,
+    has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -196,6 +203,13 @@ impl Zygote {
 }
 
 impl Shared {
+    /// Whether this one was born, and is now said to have failed for the first time.
+    fn fails_first(&self, id: u64) -> bool {
+        let mut born = lock(&self.born);
+        let failed = born.values_mut().find(|born| born.id == id);
+        failed.is_some_and(|born| !std::mem::replace(&mut born.has_failed, true))
+    }
+
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         // Dropping the senders tells everyone who waits.
@@ -221,7 +235,7 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
             match FromZygote::parse(&buffer[..len]) {
                 Some(FromZygote::Forked { id, pid }) => {
                     if let Some(fork) = lock(&shared.forks).remove(&id) {
-                        lock(&shared.exits).insert(pid, fork.exit);
+                        lock(&shared.born).insert(pid, Born { id, exit: fork.exit, has_failed: false });
                         let _ = fork.reply.send(Ok(pid));
                     }
                 }
@@ -232,12 +246,17 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
                         Some(fork) => {
                             let _ = fork.reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));
                         }
-                        None => warn!(log, "a new sandbox gave up"; "sandbox" => id, "step" => step, "error" => %error),
+                        // Once: a zygote of a function's could say so as fast as it can, and fill the disk.
+                        None if shared.fails_first(id) => {
+                            warn!(log, "a new sandbox gave up"; "sandbox" => id, "step" => step, "error" => %error);
+                        }
+                        // Nobody waits for it any more, or it never was.
+                        None => {}
                     }
                 }
                 Some(FromZygote::Exited { pid, status }) => {
-                    if let Some(exit) = lock(&shared.exits).remove(&pid) {
-                        exit.tell(status);
+                    if let Some(born) = lock(&shared.born).remove(&pid) {
+                        born.exit.tell(status);
                     }
                 }
                 Some(FromZygote::Ready) => {}
