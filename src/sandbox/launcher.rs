@@ -508,7 +508,15 @@ impl Inner {
         let uid = uid.ok_or_else(|| LaunchError::Resources("no uid is free".into()))?;
         let uid_number = uid.uid();
         // From here on, whatever has been made is taken down when this future ends early.
-        let remains = Remains { id, init: None, cgroup: None, link: None, uid: Some(uid), users: range };
+        let remains = Remains {
+            id,
+            init: None,
+            cgroup: None,
+            link: None,
+            uid: Some(uid),
+            users: range,
+            zygote: Arc::downgrade(zygote),
+        };
         let mut process = Process::new(remains, self.reaper.clone(), Arc::clone(zygote));
         let cgroups = self.cgroups.clone();
         let limits = with_init(limits);

@@ -163,6 +163,14 @@ impl Zygote {
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
     }
 
+    /// It ends now, with all that was forked from it: for one that does not bury its children. Not for a root zygote.
+    pub(super) fn kill(&self) {
+        if let Some(init) = self.outer() {
+            self.shared.end();
+            let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
+        }
+    }
+
     /// Whether it can still be asked for anything.
     pub(super) fn is_alive(&self) -> bool {
         !self.shared.ended.load(Ordering::Acquire) && self.family.is_alive()
