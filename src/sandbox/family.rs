@@ -64,9 +64,18 @@ pub(super) struct ShellOrder<'a> {
     pub(super) tmp_mb: u32,
     pub(super) procs: &'a [OwnedFd],
     /// The init in whose user and pid namespaces it is made. `None`: in the family's.
-    pub(super) outer: Option<BorrowedFd<'a>>,
+    pub(super) outer: Option<Outer<'a>>,
     /// It gets a user namespace of its own, with these uids.
     pub(super) users: Option<IdRange>,
+}
+
+/// What a shell is made inside of.
+#[derive(Clone, Copy)]
+pub(super) struct Outer<'a> {
+    /// A pidfd.
+    pub(super) init: BorrowedFd<'a>,
+    /// The inner side of the shell's door: see [`Entrance`](super::zygote::Entrance).
+    pub(super) door: BorrowedFd<'a>,
 }
 
 #[derive(Debug)]
@@ -178,7 +187,7 @@ impl Family {
             lock(&self.shared.orders).remove(&id);
         };
         let mut fds: Vec<_> = order.procs.iter().map(AsFd::as_fd).collect();
-        fds.extend(order.outer);
+        fds.extend(order.outer.iter().flat_map(|outer| [outer.init, outer.door]));
         let message = ToShim::MakeShell {
             id,
             tmp_mb: order.tmp_mb,

@@ -61,7 +61,17 @@ pub(super) struct Birth<'a> {
     pub(super) requests: BorrowedFd<'a>,
     /// The control socket of what is to be a zygote itself.
     pub(super) control: Option<BorrowedFd<'a>>,
-    pub(super) procs: &'a [OwnedFd],
+    pub(super) entrance: Entrance<'a>,
+}
+
+/// How a fork gets into the cgroups of its shell.
+#[derive(Clone, Copy)]
+pub(super) enum Entrance<'a> {
+    /// By itself: open `cgroup.procs` files, one for each hierarchy. Opened by the machine's root, they let whoever has
+    /// them move every process that he sees: for a root zygote only.
+    Procs(&'a [OwnedFd]),
+    /// The shell's init lets it in, when it knocks here.
+    Door(BorrowedFd<'a>),
 }
 
 /// The namespaces of a shell, open.
@@ -191,11 +201,15 @@ impl Zygote {
             n_namespaces: birth.namespaces.others.len() as u32,
             nofile: birth.nofile,
             zygote: birth.control.is_some(),
+            door: matches!(birth.entrance, Entrance::Door(_)),
         };
         let mut fds = vec![birth.namespaces.pid.as_fd(), birth.answers, birth.log, birth.requests];
         fds.extend(birth.control);
         fds.extend(birth.namespaces.others.iter().map(AsFd::as_fd));
-        fds.extend(birth.procs.iter().map(AsFd::as_fd));
+        match birth.entrance {
+            Entrance::Procs(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
+            Entrance::Door(door) => fds.push(door),
+        }
         if let Err(error) = send_bytes(self.control.as_fd(), &wire::zygote_fork(&request), &fds) {
             forget();
             return Err(error);
