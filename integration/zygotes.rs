@@ -244,3 +244,28 @@ def f(event): return len(bytearray(event << 20))
     assert!(forks(&worker) > before);
     worker.finish();
 }
+
+#[test]
+fn forks_that_take_no_requests_are_not_made_without_end() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = "
+import os, socket, sys, time
+time.sleep(0.05)
+identity = sys.modules['_ol_runtime.identity']
+renew = identity.renew
+def renew_and_close(seed):
+    renew(seed)
+    with socket.socket(fileno=os.dup(4)) as requests:
+        requests.shutdown(socket.SHUT_RD)
+identity.renew = renew_and_close
+def f(event): return event
+";
+    worker.install("deaf", &[("f.py", code), ("ol.yaml", FRESH)]);
+    worker.call("deaf", "1").ok();
+    worker.log_says(STARTED);
+    let reply = worker.call("deaf", "2");
+    assert_eq!(reply.status.as_u16(), 502, "{}", reply.text());
+    assert!(forks(&worker) < 20, "{} sandboxes for one call", forks(&worker));
+    worker.finish();
+}
