@@ -12,6 +12,7 @@ pub(crate) const FILES: &str = include_str!("probes/files.py");
 pub(crate) const IDENTITY: &str = include_str!("probes/identity.py");
 pub(crate) const IMPORTED: &str = include_str!("probes/imported.py");
 pub(crate) const NETWORK: &str = include_str!("probes/network.py");
+pub(crate) const OUTLAW: &str = include_str!("probes/outlaw.py");
 pub(crate) const PRINTER: &str = include_str!("probes/printer.py");
 pub(crate) const PROCESSES: &str = include_str!("probes/processes.py");
 pub(crate) const SOCKET_ABUSE: &str = include_str!("probes/socket_abuse.py");

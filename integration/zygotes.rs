@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::probes::{IMPORTED, SUSPECT, Stage, all_end_in};
+use crate::probes::{IMPORTED, OUTLAW, SUSPECT, Stage, all_end_in};
 use crate::support::{Expect, Worker, eventually, requires, until};
 
 const STARTED: &str = "started a lambda's zygote";
@@ -181,5 +181,91 @@ def f(event):
         worker.lambda("busy")["cold_starts"].as_u64().unwrap() > n_before
     });
     assert!(forks(&worker) > 0);
+    worker.finish();
+}
+
+/// A function whose zygote misbehaves in this way has been called until it had one, and then once more.
+fn with_outlaw(way: &str) -> Worker {
+    let worker = Worker::start();
+    let config = format!("{FRESH}\nenvironment:\n  WAY: {way}\n");
+    worker.install(SUSPECT, &[("f.py", OUTLAW), ("ol.yaml", &config)]);
+    assert_eq!(worker.call(SUSPECT, "1").ok(), json!(1));
+    worker.log_says(STARTED);
+    assert_eq!(worker.call(SUSPECT, "2").ok(), json!(2), "without a zygote that is of any use");
+    worker
+}
+
+#[test]
+fn a_zygote_that_tells_of_failures_without_end_does_not_fill_the_log() {
+    requires!(Root);
+    let worker = with_outlaw("complain");
+    worker.logged(SUSPECT, "done");
+    worker.log_says("failed to fork a lambda's zygote");
+    let log = worker.log();
+    assert!(!log.contains("a new sandbox gave up"), "{} bytes of it", log.len());
+    worker.finish();
+}
+
+#[test]
+fn a_zygote_is_given_nothing_to_leave_its_limits_with() {
+    requires!(Root);
+    let worker = with_outlaw("look");
+    let said = worker.logged(SUSPECT, "given:");
+    assert!(said.contains("pid:[") && !said.contains("cgroup.procs"), "{said}");
+    worker.finish();
+}
+
+#[test]
+fn a_zygote_that_leaves_its_dead_unburied_is_ended() {
+    requires!(Root);
+    let worker = with_outlaw("leave_unburied");
+    worker.log_says("a zygote does not bury what was forked from it");
+    worker.finish();
+}
+
+#[test]
+fn a_fork_has_the_memory_limit_of_a_sandbox_for_itself() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = "
+import time
+time.sleep(0.05)
+def f(event): return len(bytearray(event << 20))
+";
+    worker.install("hungry", &[("f.py", code), ("ol.yaml", FRESH)]);
+    worker.call("hungry", "1").ok();
+    worker.log_says(STARTED);
+    let before = forks(&worker);
+    worker.call("hungry", "30").ok();
+    let reply = worker.call("hungry", "200");
+    assert_eq!(reply.status.as_u16(), 502);
+    assert!(reply.text().contains("out of memory"), "{}", reply.text());
+    assert!(!worker.zygote_processes().is_empty(), "it is not the zygote that died of it");
+    assert!(forks(&worker) > before);
+    worker.finish();
+}
+
+#[test]
+fn forks_that_take_no_requests_are_not_made_without_end() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = "
+import os, socket, sys, time
+time.sleep(0.05)
+identity = sys.modules['_ol_runtime.identity']
+renew = identity.renew
+def renew_and_close(seed):
+    renew(seed)
+    with socket.socket(fileno=os.dup(4)) as requests:
+        requests.shutdown(socket.SHUT_RD)
+identity.renew = renew_and_close
+def f(event): return event
+";
+    worker.install("deaf", &[("f.py", code), ("ol.yaml", FRESH)]);
+    worker.call("deaf", "1").ok();
+    worker.log_says(STARTED);
+    let reply = worker.call("deaf", "2");
+    assert_eq!(reply.status.as_u16(), 502, "{}", reply.text());
+    assert!(forks(&worker) < 20, "{} sandboxes for one call", forks(&worker));
     worker.finish();
 }

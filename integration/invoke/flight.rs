@@ -10,14 +10,33 @@ const N_ROUNDS: usize = 15;
 const N_TOGETHER: usize = 8;
 
 const CODE: &str = "
-import os, time
+import os, socket, struct, sys, time
 def f(event):
     print('ran', event, flush=True)
     if event.startswith('stay'):
         time.sleep(10000)
     if event.startswith('die'):
         os._exit(3)
+    if event.startswith('drone'):
+        drone(event)
     return event
+
+def drone(event):
+    # Reads who stands behind, and answers with empty pieces without end.
+    frame = sys._getframe(1)
+    while not any(type(value).__name__ == 'Invocation' for value in frame.f_locals.values()):
+        frame = frame.f_back
+    call = next(value for value in frame.f_locals.values() if type(value).__name__ == 'Invocation')
+    with socket.socket(fileno=os.dup(4)) as requests:
+        try:
+            requests.recv(1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+    print('drones', event, flush=True)
+    header = struct.Struct('<IBBHI')
+    os.write(3, header.pack(4, 17, 1, 4, call.number) + b'200\\n')
+    while True:
+        os.write(3, header.pack(0, 18, 1, 0, call.number) * 1000)
 ";
 
 /// One HTTP thread, so that requests meet; and its function is known to be quick.
@@ -179,5 +198,23 @@ def app(environ, start_response):
         }
     }
     assert_eq!(worker.lambda("f")["errors"], 0);
+    worker.finish();
+}
+
+#[test]
+fn an_answer_of_empty_pieces_without_end_is_not_kept_in_memory() {
+    requires!(Root);
+    let worker = worker(json!({"max_instances": 4, "runtime_sec": 1000}));
+    let mut round = 0;
+    until("somebody behind one that drones on", || {
+        round += 1;
+        warm(&worker, &format!("warm {round}"));
+        let events = short(round);
+        let mut drone = send(&worker, &format!("drone {round}"));
+        let _others: Vec<_> = events.iter().map(|event| send(&worker, event)).collect();
+        // Its sandbox is ended long before its time is over.
+        let answer = drone.read_until("\r\n\r\n");
+        worker.function_log("f").contains("drones") && answer.starts_with("HTTP/1.1 502 ")
+    });
     worker.finish();
 }

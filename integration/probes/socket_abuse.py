@@ -8,6 +8,7 @@ import struct
 HEADER = struct.Struct("<IBBHI")
 READY, RESPONSE, RESPONSE_BODY, LOAD_FAILED = 16, 17, 18, 19
 MORE = 1
+KEPT = []
 
 
 def f(event):
@@ -30,6 +31,24 @@ def rights():
     with socket.socket(fileno=os.dup(3)) as copy:
         fds = array.array("i", [0, 1, 2] * 80)
         copy.sendmsg([b"\xff" * 64], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+
+
+def lingering():
+    """A connection that takes a minute to be closed: by whoever closes it last."""
+    server = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(server.getsockname())
+    peer, _ = server.accept()
+    KEPT.extend((server, peer))
+    client.setblocking(False)
+    try:
+        while True:
+            client.send(bytes(65_536))
+    except BlockingIOError:
+        pass
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    with socket.socket(fileno=os.dup(3)) as copy:
+        copy.sendmsg([b"\xff" * 64], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))])
+    client.close()
 
 
 def urgent():
@@ -61,6 +80,7 @@ WAYS = {
     "body_first": lambda: say(RESPONSE_BODY, flags=MORE, body=b"x"),
     "anothers_number": lambda: say(RESPONSE, head=b"200\n", body=b"{}", number=4_000_000_000),
     "descriptors": rights,
+    "lingering": lingering,
     "urgent": urgent,
     "deaf": lambda: shut(socket.SHUT_RD),
     "dumb": lambda: shut(socket.SHUT_WR),

@@ -21,7 +21,7 @@ use actors::pool::{Discard, Lease, PoolKey, SharedPool};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use crate::frame::{BrokenFrame, Kind};
+use crate::frame::{BrokenFrame, HEADER_BYTES, Kind};
 use crate::sandbox::channel::{ChannelError, Incoming};
 use crate::sandbox::launcher::Sandbox;
 
@@ -490,6 +490,8 @@ impl Seat {
         loop {
             let (mut n_rest, header) = (incoming.n_rest, incoming.header);
             let mut piece = incoming.body;
+            // Frames with nothing in them are kept as well, and could come without end.
+            n_kept += HEADER_BYTES;
             loop {
                 n_kept += piece.len();
                 if n_kept + n_rest > KEPT_BYTES_MAX {

@@ -231,6 +231,7 @@ impl Call<'_> {
         let short = body.rest.is_none().then_some(&body.first[..]);
         let send = |sandbox: &mut Sandbox| self.send(sandbox, short.unwrap_or_default());
         let may_join = attempt < JOINS_MAX && short.is_some();
+        let mut n_stillborn = 0;
         if may_join && let Some(seat) = lane::join(pool, &send) {
             return Ok(Placed { place: Place::Seat(seat?), has_waited: false, origin: None });
         }
@@ -260,7 +261,13 @@ impl Call<'_> {
                 Begun::Seat(lease, number) => Place::Seat(Seat::first(pool, lease, number)),
                 Begun::TooLong(lease) => Place::Alone(Box::new(lease)),
                 Begun::Dead(lease) => {
+                    // Those that lie idle may all be dead, and are as many as they are. New ones are made without end for a
+                    // function that closes its socket.
+                    n_stillborn += usize::from(has_waited && lease.channel.invocation() == 0);
                     lease.bury();
+                    if n_stillborn == ATTEMPTS_MAX {
+                        return Err(HttpError::Died("its new sandboxes take no requests".into()));
+                    }
                     continue;
                 }
             };

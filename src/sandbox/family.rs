@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::cgroup::Cgroup;
 use super::forker::Forker;
 use super::packets::{receive, receive_bytes, send, send_bytes};
-use super::pidfd;
+use super::pidfd::{self, Foundling};
 use super::reaper::{Reaper, Remains};
 use super::seccomp::Instruction;
 use super::uids::{ROOT_SANDBOX_UIDS, SLOT_UIDS, Uids};
@@ -64,9 +64,18 @@ pub(super) struct ShellOrder<'a> {
     pub(super) tmp_mb: u32,
     pub(super) procs: &'a [OwnedFd],
     /// The init in whose user and pid namespaces it is made. `None`: in the family's.
-    pub(super) outer: Option<BorrowedFd<'a>>,
+    pub(super) outer: Option<Outer<'a>>,
     /// It gets a user namespace of its own, with these uids.
     pub(super) users: Option<IdRange>,
+}
+
+/// What a shell is made inside of.
+#[derive(Clone, Copy)]
+pub(super) struct Outer<'a> {
+    /// A pidfd.
+    pub(super) init: BorrowedFd<'a>,
+    /// The inner side of the shell's door: see [`Entrance`](super::zygote::Entrance).
+    pub(super) door: BorrowedFd<'a>,
 }
 
 #[derive(Debug)]
@@ -85,7 +94,7 @@ impl Drop for Grave {
 #[derive(Debug, Default)]
 struct Shared {
     ended: AtomicBool,
-    orders: Mutex<HashMap<u64, oneshot::Sender<io::Result<OwnedFd>>>>,
+    orders: Mutex<HashMap<u64, oneshot::Sender<io::Result<Foundling>>>>,
     root_zygote: Mutex<Weak<Zygote>>,
 }
 
@@ -178,7 +187,7 @@ impl Family {
             lock(&self.shared.orders).remove(&id);
         };
         let mut fds: Vec<_> = order.procs.iter().map(AsFd::as_fd).collect();
-        fds.extend(order.outer);
+        fds.extend(order.outer.iter().flat_map(|outer| [outer.init, outer.door]));
         let message = ToShim::MakeShell {
             id,
             tmp_mb: order.tmp_mb,
@@ -191,9 +200,9 @@ impl Family {
             return Err(error);
         }
         let init = answer_in_time(answer, forget).await?;
-        let pid = pidfd::pid(init.as_fd())?;
-        let namespaces = Namespaces::open(init.as_fd(), pid, order.users.is_some(), self.own_network)?;
-        Ok(Shell { init, namespaces })
+        let pid = pidfd::pid(init.pidfd())?;
+        let namespaces = Namespaces::open(init.pidfd(), pid, order.users.is_some(), self.own_network)?;
+        Ok(Shell { init: init.take_over(), namespaces })
     }
 }
 
@@ -274,10 +283,9 @@ fn listen_to_shim(
 }
 
 fn answer_shell(shared: &Shared, id: u64, result: io::Result<OwnedFd>) {
-    // Who gave up waiting gets no shell: the pidfd is dropped, and its group's removal kills it.
-    if let Some(reply) = lock(&shared.orders).remove(&id)
-        && let Err(Ok(init)) = reply.send(result)
-    {
-        let _ = rustix::process::pidfd_send_signal(&init, rustix::process::Signal::KILL);
+    let result = result.map(Foundling::new);
+    // Who gave up waiting gets no shell, and it is killed.
+    if let Some(reply) = lock(&shared.orders).remove(&id) {
+        let _ = reply.send(result);
     }
 }

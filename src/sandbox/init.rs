@@ -25,6 +25,8 @@ pub(super) struct ShellSpec {
     pub(super) cgroups: Vec<OwnedFd>,
     /// It gets a user namespace of its own, so that a zygote can live in it.
     pub(super) users: Option<IdRange>,
+    /// Where the one that is forked into it knocks, if it may not enter the cgroups by itself.
+    pub(super) door: Option<OwnedFd>,
 }
 
 /// Runs in the new process, never returns to the shim's code. `ready` gets one byte, or the text of what failed. With a
@@ -33,6 +35,10 @@ pub(super) fn run(spec: &ShellSpec, ready: &OwnedFd, mapped: &OwnedFd) -> ! {
     match prepare(spec, mapped) {
         Ok(()) => {
             let _ = write(ready.as_fd(), b"+");
+            if let Some(door) = &spec.door {
+                // Who is not let in finds the door closed.
+                let _ = let_in(door, &spec.cgroups);
+            }
             // Nothing of the shim's is kept: not its control socket, not the shells that it is making.
             sys::close_from(0);
             let Err(error) = bury_orphans();
@@ -94,6 +100,22 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
         .map_err(step("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(step("set no_new_privs"))
 }
+
+/// Waits for a knock, and puts the first process that was born here after this one into the cgroups, and no other. A zygote
+/// that has run the code of a function is never given what this takes: it could leave its own limits with it.
+fn let_in(door: &OwnedFd, cgroups: &[OwnedFd]) -> nix::Result<()> {
+    let mut knock = [0; 1];
+    if read(door, &mut knock)? == 0 {
+        return Ok(());
+    }
+    for procs in cgroups {
+        write(procs, FIRST_BORN)?;
+    }
+    write(door, b"+").map(drop)
+}
+
+/// The pid of the first process after an init that forks none itself.
+const FIRST_BORN: &[u8] = b"2";
 
 /// Nobody it was, until the id map came; user 0 of the new user namespace it becomes.
 fn become_root_inside(mapped: &OwnedFd) -> Result<(), String> {

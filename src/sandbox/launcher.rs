@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use slog::{Logger, debug, o};
 
 use super::cgroup::{CgroupRoot, Limits};
 use super::channel::{Channel, ChannelError};
-use super::family::{Family, Filters, Shell, ShellOrder};
+use super::family::{Family, Filters, Outer, Shell, ShellOrder};
 use super::forker::Forker;
 use super::logs::{Logs, Naming};
 use super::mounter::{HANDLER, Mounter};
@@ -26,7 +27,7 @@ use super::reaper::{Reaper, Remains};
 use super::seccomp;
 use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
-use super::zygote::{Birth, Zygote, control_pair};
+use super::zygote::{Birth, Entrance, Zygote, control_pair};
 use crate::frame::{Kind, PROTOCOL};
 
 /// How long a fresh interpreter may take until it answers; ordinary are 3 ms.
@@ -599,7 +600,15 @@ impl Inner {
         let uid = uid.ok_or_else(|| LaunchError::Resources("no uid is free".into()))?;
         let uid_number = uid.uid();
         // From here on, whatever has been made is taken down when this future ends early.
-        let remains = Remains { id, init: None, cgroup: None, link: None, uid: Some(uid), users: range };
+        let remains = Remains {
+            id,
+            init: None,
+            cgroup: None,
+            link: None,
+            uid: Some(uid),
+            users: range,
+            zygote: Arc::downgrade(zygote),
+        };
         let mut process = Process::new(remains, self.reaper.clone(), Arc::clone(zygote));
         let cgroups = self.cgroups.clone();
         let limits = with_init(limits);
@@ -615,10 +624,14 @@ impl Inner {
             .map_err(|error| LaunchError::Resources(error.to_string()))?;
         process.remains_mut().cgroup = Some(group);
         let began = Instant::now();
-        let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer: zygote.outer(), users: ids };
+        let (inside, outside) = UnixStream::pair().map_err(failed("make a socket pair"))?;
+        let outer = zygote.outer().map(|init| Outer { init, door: inside.as_fd() });
+        let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer, users: ids };
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
         let shell = began.elapsed();
+        // Its end closes the door.
+        drop(inside);
         if class.network == Network::Outbound {
             let for_link = init.try_clone().map_err(failed("copy a descriptor"))?;
             process.remains_mut().init = Some(init);
@@ -644,7 +657,11 @@ impl Inner {
             log: writer.as_fd(),
             requests: theirs.requests.as_fd(),
             control: control.as_ref().map(AsFd::as_fd),
-            procs: &procs,
+            entrance: if zygote.outer().is_some() {
+                Entrance::Door(outside.as_fd())
+            } else {
+                Entrance::Procs(&procs)
+            },
         };
         process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
         // While we held its end of the answers the death of the sandbox would not close it.

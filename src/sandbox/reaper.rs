@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Weak;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,19 @@ use slog::{Logger, warn};
 
 use super::cgroup::Cgroup;
 use super::network::Link;
+use super::pidfd;
 use super::uids::{RangeLease, UidLease};
+use super::zygote::Zygote;
 
 /// How often a group that still has processes is looked at.
 const RETRY_EVERY: Duration = Duration::from_millis(2);
 /// When a group that cannot be removed is reported, and given up until the next start of the worker. Killed
 /// processes go in well under a millisecond, unless the kernel waits for a disk.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// How long an init may take to end after it was killed. The kernel lets it go when everybody in its pid namespace has been
+/// buried, which is done by the zygote that they were forked from, as soon as it is not busy with a fork.
+const BURIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What there is to take down. Any part may be missing when a launch failed half way.
 #[derive(Debug)]
@@ -35,12 +42,14 @@ pub(super) struct Remains {
     pub(super) uid: Option<UidLease>,
     /// The uids of its own user namespace; as above.
     pub(super) users: Option<RangeLease>,
+    /// Who has to bury what was forked into it.
+    pub(super) zygote: Weak<Zygote>,
 }
 
 impl Remains {
     /// Nothing but a group.
     pub(super) fn of_group(cgroup: Option<Cgroup>) -> Self {
-        Self { id: 0, init: None, cgroup, link: None, uid: None, users: None }
+        Self { id: 0, init: None, cgroup, link: None, uid: None, users: None, zygote: Weak::new() }
     }
 }
 
@@ -121,9 +130,18 @@ fn kill(remains: &Remains) {
 
 /// True when there is nothing left to do.
 fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
-    let removed = remains.cgroup.as_ref().is_none_or(|group| group.try_remove().unwrap_or(false));
+    let removed = remains.cgroup.as_ref().is_none_or(|group| group.try_remove().unwrap_or(false))
+        && remains.init.as_ref().is_none_or(|init| pidfd::has_ended(init.as_fd()).unwrap_or(true));
+    // A zygote that has run a function's code may leave its dead lying about: processes that no limit counts any more.
+    if !removed
+        && since.elapsed() > BURIAL_PATIENCE
+        && let Some(zygote) = std::mem::take(&mut remains.zygote).upgrade()
+    {
+        warn!(log, "a zygote does not bury what was forked from it; it is ended"; "sandbox" => remains.id);
+        zygote.kill();
+    }
     if !removed && since.elapsed() > GIVE_UP_AFTER {
-        warn!(log, "gave up removing a sandbox's cgroup; the next start of the worker removes it"; "sandbox" => remains.id);
+        warn!(log, "gave up removing a sandbox; the next start of the worker removes it"; "sandbox" => remains.id);
         // Somebody may still have this uid.
         std::mem::forget((remains.uid.take(), remains.users.take()));
         return true;

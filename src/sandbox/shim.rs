@@ -189,13 +189,13 @@ impl<'a> Shim<'a> {
                 None => sys::exit_now(0),
                 Some((ToShim::StartZygote, fds)) => self.start_zygote(fds)?,
                 Some((ToShim::MakeShell { id, tmp_mb, n_cgroups, nested, users }, mut fds)) => {
-                    if fds.len() != n_cgroups + usize::from(nested) {
+                    if fds.len() != n_cgroups + 2 * usize::from(nested) {
                         let error = "descriptors are missing".into();
                         self.tell(&FromShim::ShellFailed { id, error }, &[])?;
                         continue;
                     }
-                    let outer = if nested { fds.pop() } else { None };
-                    let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups: fds, users };
+                    let (door, outer) = if nested { (fds.pop(), fds.pop()) } else { (None, None) };
+                    let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups: fds, users, door };
                     match outer {
                         None => self.make_and_tell(id, &spec, 0)?,
                         Some(outer) => self.make_inside(id, &spec, &outer)?,

@@ -65,7 +65,7 @@ pub(crate) enum ToShim {
     /// Start the interpreter that is forked. One descriptor: its control socket.
     StartZygote,
     /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group; then, if it is `nested`, the
-    /// pidfd of the init in whose user and pid namespaces it is made.
+    /// pidfd of the init in whose user and pid namespaces it is made, and the inner side of its door.
     MakeShell { id: u64, tmp_mb: u32, n_cgroups: usize, nested: bool, users: Option<IdRange> },
 }
 
@@ -89,11 +89,12 @@ pub(crate) enum FromShim {
 }
 
 /// See `MAGIC` in `native/module.rs`.
-const MAGIC: u32 = 0x6f6c_7a03;
+const MAGIC: u32 = 0x6f6c_7a04;
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
 const SETUP_ZYGOTES: u32 = 3;
 const FORK_ZYGOTE: u32 = 4;
+const FORK_AT_DOOR: u32 = 5;
 
 /// What to do to a fork, beside the descriptors that go with it.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +107,8 @@ pub(crate) struct ForkRequest {
     pub(crate) nofile: u32,
     /// What is forked is a zygote: it keeps what it takes to fork into shells of its own user namespace.
     pub(crate) zygote: bool,
+    /// It is let into its cgroups by the shell's init, at a door.
+    pub(crate) door: bool,
 }
 
 /// Which forks a filter is for.
@@ -121,7 +124,7 @@ pub(crate) fn zygote_setup(who: FilterFor, filter: &[super::seccomp::Instruction
         FilterFor::Sandboxes => SETUP,
         FilterFor::Zygotes => SETUP_ZYGOTES,
     };
-    let nobody = ForkRequest { id: 0, uid: 0, n_namespaces: 0, nofile: 0, zygote: false };
+    let nobody = ForkRequest { id: 0, uid: 0, n_namespaces: 0, nofile: 0, zygote: false, door: false };
     let mut message = zygote_head(kind, &nobody, filter.len() as u32);
     for instruction in filter {
         message.extend(instruction.to_bytes());
@@ -130,9 +133,15 @@ pub(crate) fn zygote_setup(who: FilterFor, filter: &[super::seccomp::Instruction
 }
 
 /// Fork into a shell. Descriptors: its pid namespace, socket for answers, log pipe, socket of requests; the new one's control
-/// socket if it is a zygote; the other namespaces in the order of entering them; `cgroup.procs` of each hierarchy.
+/// socket if it is a zygote; the other namespaces in the order of entering them; `cgroup.procs` of each hierarchy, or
+/// the outer side of the door.
 pub(crate) fn zygote_fork(request: &ForkRequest) -> Vec<u8> {
-    zygote_head(if request.zygote { FORK_ZYGOTE } else { FORK }, request, 0)
+    let kind = match (request.zygote, request.door) {
+        (true, _) => FORK_ZYGOTE,
+        (false, true) => FORK_AT_DOOR,
+        (false, false) => FORK,
+    };
+    zygote_head(kind, request, 0)
 }
 
 fn zygote_head(kind: u32, request: &ForkRequest, n_instructions: u32) -> Vec<u8> {
@@ -207,6 +216,7 @@ mod tests {
             n_namespaces: 10,
             nofile: 11,
             zygote: true,
+            door: false,
         });
         assert_eq!(&bytes[4..8], &FORK_ZYGOTE.to_ne_bytes());
         assert_eq!(bytes.len(), 32);

@@ -61,7 +61,17 @@ pub(super) struct Birth<'a> {
     pub(super) requests: BorrowedFd<'a>,
     /// The control socket of what is to be a zygote itself.
     pub(super) control: Option<BorrowedFd<'a>>,
-    pub(super) procs: &'a [OwnedFd],
+    pub(super) entrance: Entrance<'a>,
+}
+
+/// How a fork gets into the cgroups of its shell.
+#[derive(Clone, Copy)]
+pub(super) enum Entrance<'a> {
+    /// By itself: open `cgroup.procs` files, one for each hierarchy. Opened by the machine's root, they let whoever has
+    /// them move every process that he sees: for a root zygote only.
+    Procs(&'a [OwnedFd]),
+    /// The shell's init lets it in, when it knocks here.
+    Door(BorrowedFd<'a>),
 }
 
 /// The namespaces of a shell, open.
@@ -122,7 +132,14 @@ struct Shared {
     ended: AtomicBool,
     forks: Mutex<HashMap<u64, Fork>>,
     /// By pid as the zygote sees it.
-    exits: Mutex<HashMap<i32, Arc<Exit>>>,
+    born: Mutex<HashMap<i32, Born>>,
+}
+
+#[derive(Debug)]
+struct Born {
+    id: u64,
+    exit: Arc<Exit>,
+    has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -156,6 +173,14 @@ impl Zygote {
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
     }
 
+    /// It ends now, with all that was forked from it: for one that does not bury its children. Not for a root zygote.
+    pub(super) fn kill(&self) {
+        if let Some(init) = self.outer() {
+            self.shared.end();
+            let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
+        }
+    }
+
     /// Whether it can still be asked for anything.
     pub(super) fn is_alive(&self) -> bool {
         !self.shared.ended.load(Ordering::Acquire) && self.family.is_alive()
@@ -176,11 +201,15 @@ impl Zygote {
             n_namespaces: birth.namespaces.others.len() as u32,
             nofile: birth.nofile,
             zygote: birth.control.is_some(),
+            door: matches!(birth.entrance, Entrance::Door(_)),
         };
         let mut fds = vec![birth.namespaces.pid.as_fd(), birth.answers, birth.log, birth.requests];
         fds.extend(birth.control);
         fds.extend(birth.namespaces.others.iter().map(AsFd::as_fd));
-        fds.extend(birth.procs.iter().map(AsFd::as_fd));
+        match birth.entrance {
+            Entrance::Procs(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
+            Entrance::Door(door) => fds.push(door),
+        }
         if let Err(error) = send_bytes(self.control.as_fd(), &wire::zygote_fork(&request), &fds) {
             forget();
             return Err(error);
@@ -196,6 +225,13 @@ impl Zygote {
 }
 
 impl Shared {
+    /// Whether this one was born, and is now said to have failed for the first time.
+    fn fails_first(&self, id: u64) -> bool {
+        let mut born = lock(&self.born);
+        let failed = born.values_mut().find(|born| born.id == id);
+        failed.is_some_and(|born| !std::mem::replace(&mut born.has_failed, true))
+    }
+
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         // Dropping the senders tells everyone who waits.
@@ -221,7 +257,7 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
             match FromZygote::parse(&buffer[..len]) {
                 Some(FromZygote::Forked { id, pid }) => {
                     if let Some(fork) = lock(&shared.forks).remove(&id) {
-                        lock(&shared.exits).insert(pid, fork.exit);
+                        lock(&shared.born).insert(pid, Born { id, exit: fork.exit, has_failed: false });
                         let _ = fork.reply.send(Ok(pid));
                     }
                 }
@@ -232,12 +268,17 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
                         Some(fork) => {
                             let _ = fork.reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));
                         }
-                        None => warn!(log, "a new sandbox gave up"; "sandbox" => id, "step" => step, "error" => %error),
+                        // Once: a zygote of a function's could say so as fast as it can, and fill the disk.
+                        None if shared.fails_first(id) => {
+                            warn!(log, "a new sandbox gave up"; "sandbox" => id, "step" => step, "error" => %error);
+                        }
+                        // Nobody waits for it any more, or it never was.
+                        None => {}
                     }
                 }
                 Some(FromZygote::Exited { pid, status }) => {
-                    if let Some(exit) = lock(&shared.exits).remove(&pid) {
-                        exit.tell(status);
+                    if let Some(born) = lock(&shared.born).remove(&pid) {
+                        born.exit.tell(status);
                     }
                 }
                 Some(FromZygote::Ready) => {}

@@ -23,12 +23,13 @@ use core::mem;
 use core::ptr;
 
 /// "olz" and the version of the messages.
-const MAGIC: u32 = 0x6f6c_7a03;
+const MAGIC: u32 = 0x6f6c_7a04;
 
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
 const SETUP_ZYGOTES: u32 = 3;
 const FORK_ZYGOTE: u32 = 4;
+const FORK_AT_DOOR: u32 = 5;
 
 const FORKED: u32 = 16;
 const FAILED: u32 = 17;
@@ -40,6 +41,8 @@ const READY: u32 = 19;
 /// `FORK` carries descriptors: the shell's pid namespace, the socket for answers, the log pipe, the socket of requests;
 /// `FORK_ZYGOTE` the new control socket; then both the other namespaces in the order of entering them, and one open
 /// `cgroup.procs` for each hierarchy.
+/// `FORK_AT_DOOR` is `FORK`, but with a socket in place of the `cgroup.procs`: whoever knocks there is put into the cgroups
+/// by the shell's init.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Request {
@@ -426,7 +429,7 @@ fn serve_forks(control: c_int) -> Result<bool, c_int> {
             continue;
         }
         let Some(received) = receive(control)? else { return Ok(false) };
-        if !matches!(received.request.kind, FORK | FORK_ZYGOTE) {
+        if !matches!(received.request.kind, FORK | FORK_ZYGOTE | FORK_AT_DOOR) {
             close_all(&received);
             continue;
         }
@@ -494,6 +497,15 @@ fn confine(received: &Received, signal_mask: &sigset, control: &mut c_int) -> Re
     for &procs in &received.fds[cgroups..received.n_fds] {
         // SAFETY: one byte of a live literal.
         check(unsafe { write(procs, b"0".as_ptr().cast(), 1) } as c_int, STEP_CGROUP)?;
+        if request.kind == FORK_AT_DOOR {
+            let mut answer = 0u8;
+            // SAFETY: one byte that lives through the call.
+            let n = unsafe { read(procs, (&raw mut answer).cast(), 1) };
+            check(n as c_int, STEP_CGROUP)?;
+            if n == 0 {
+                return Err(Failure { step: STEP_CGROUP, errno: EPIPE });
+            }
+        }
     }
     // A zygote's user namespace comes first, which gives the right to the others; that of mounts also moves root and
     // working directory into the shell. By descriptors of each, and not all by that of the shell's init: that would
