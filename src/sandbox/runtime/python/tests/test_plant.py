@@ -20,7 +20,7 @@ class Plant(Case):
         # The test's own process has files in its /tmp; it is not what is tested here.
         original, sprout.unforkable = sprout.unforkable, lambda known=(): None
         self.addCleanup(setattr, sprout, "unforkable", original)
-        zygote = self.sandbox(main=lambda fd: runtime.main(fd, fork))
+        zygote = self.sandbox(main=lambda requests, answers: runtime.main(requests, answers, fork))
         zygote.send(ZYGOTE, json.dumps({"protocol": 1, "packages": packages, "careful": careful}).encode())
         kind, _, _, _, body = zygote.receive()
         self.assertEqual(kind, READY)
@@ -64,6 +64,7 @@ class Plant(Case):
             if os.fork():
                 return 0
             os.dup2(inner.fileno(), 3)
+            os.dup2(inner.fileno(), 4)
             return 3
 
         said = self.planted(one, two, fork=fork)
