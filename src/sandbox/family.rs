@@ -67,6 +67,8 @@ pub(super) struct ShellOrder<'a> {
     pub(super) outer: Option<Outer<'a>>,
     /// It gets a user namespace of its own, with these uids.
     pub(super) users: Option<IdRange>,
+    /// A network namespace in the place of a new one.
+    pub(super) network: Option<BorrowedFd<'a>>,
 }
 
 /// What a shell is made inside of.
@@ -188,12 +190,14 @@ impl Family {
         };
         let mut fds: Vec<_> = order.procs.iter().map(AsFd::as_fd).collect();
         fds.extend(order.outer.iter().flat_map(|outer| [outer.init, outer.door]));
+        fds.extend(order.network);
         let message = ToShim::MakeShell {
             id,
             tmp_mb: order.tmp_mb,
             n_cgroups: order.procs.len(),
             nested: order.outer.is_some(),
             users: order.users,
+            spare_network: order.network.is_some(),
         };
         if let Err(error) = send(self.shim.as_fd(), &message, &fds) {
             forget();

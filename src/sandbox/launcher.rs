@@ -605,6 +605,7 @@ impl Inner {
             init: None,
             cgroup: None,
             link: None,
+            network: None,
             uid: Some(uid),
             users: range,
             zygote: Arc::downgrade(zygote),
@@ -626,10 +627,17 @@ impl Inner {
         let began = Instant::now();
         let (inside, outside) = UnixStream::pair().map_err(failed("make a socket pair"))?;
         let outer = zygote.outer().map(|init| Outer { init, door: inside.as_fd() });
-        let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer, users: ids };
+        // Not one that is connected to the outside, nor that of a zygote, which may do in it what it likes.
+        let is_plain = class.network == Network::None && ids.is_none();
+        let spare = if is_plain { zygote.networks.take() } else { None };
+        let network = spare.as_ref().map(AsFd::as_fd);
+        let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer, users: ids, network };
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
         let shell = began.elapsed();
+        if is_plain {
+            process.remains_mut().network = namespaces.network().map_err(failed("copy a descriptor"))?;
+        }
         // Its end closes the door.
         drop(inside);
         if class.network == Network::Outbound {

@@ -65,8 +65,16 @@ pub(crate) enum ToShim {
     /// Start the interpreter that is forked. One descriptor: its control socket.
     StartZygote,
     /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group; then, if it is `nested`, the
-    /// pidfd of the init in whose user and pid namespaces it is made, and the inner side of its door.
-    MakeShell { id: u64, tmp_mb: u32, n_cgroups: usize, nested: bool, users: Option<IdRange> },
+    /// pidfd of the init in whose user and pid namespaces it is made, and the inner side of its door; then, if it has
+    /// `spare_network`, the network namespace that it gets instead of a new one.
+    MakeShell {
+        id: u64,
+        tmp_mb: u32,
+        n_cgroups: usize,
+        nested: bool,
+        users: Option<IdRange>,
+        spare_network: bool,
+    },
 }
 
 /// From the shim to the worker. A step that failed is told in words, with the system's error.

@@ -18,6 +18,7 @@ use slog::{Logger, warn};
 use tokio::sync::{Notify, oneshot};
 
 use super::family::{Family, answer_in_time, lock};
+use super::networks::Networks;
 use super::packets::{receive_bytes, send_bytes};
 use super::pidfd;
 use super::process::Process;
@@ -80,6 +81,7 @@ pub(super) struct Namespaces {
     pid: OwnedFd,
     /// In the order of entering them.
     others: Vec<OwnedFd>,
+    has_network: bool,
 }
 
 impl Namespaces {
@@ -104,12 +106,20 @@ impl Namespaces {
         let namespaces = Self {
             pid: open("pid")?,
             others: wanted.map(|(name, _)| open(name)).collect::<io::Result<_>>()?,
+            has_network: own_network,
         };
         // If it lives now, the pid was its own all the time.
         if pidfd::has_ended(init)? {
             return Err(io::Error::other("the shell has ended"));
         }
         Ok(namespaces)
+    }
+
+    /// A descriptor of that of the network, if it has one of its own.
+    pub(super) fn network(&self) -> io::Result<Option<OwnedFd>> {
+        // It is entered last.
+        let network = self.others.last().filter(|_| self.has_network);
+        network.map(OwnedFd::try_clone).transpose()
     }
 }
 
@@ -122,6 +132,8 @@ pub(super) struct Zygote {
     pub(super) family: Arc<Family>,
     /// Of its user namespace.
     pub(super) uids: Uids,
+    /// For its shells.
+    pub(super) networks: Networks,
     /// The shell that it lives in; `None`: a root zygote. It is there for as long as anything that was forked from it:
     /// the kernel ends what is inside a pid namespace with its init.
     home: Option<Process>,
@@ -159,7 +171,7 @@ impl Zygote {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         listen(control.try_clone()?, Arc::clone(&shared), log.clone())?;
-        Ok(Self { control, shared, family, uids, home })
+        Ok(Self { control, shared, family, uids, networks: Networks::default(), home })
     }
 
     /// The init in whose user and pid namespaces its shells are made; `None`: in the family's.

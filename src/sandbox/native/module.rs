@@ -1,6 +1,6 @@
 //! `_ol`: the native half of the Python runtime, loaded by `zygote.py`.
 //!
-//! One function, `_ol.serve(control_fd)`. In the zygote it never returns: it takes fork requests from
+//! The first of its functions is `_ol.serve(control_fd)`. In the zygote it never returns: it takes fork requests from
 //! the worker, forks, and reports the pids and later the exits. In a forked child it returns 3, the
 //! socket for answers (4 is that of requests), when the child sits in its shell, has given up every privilege and
 //! is under the system call filter. No Python code runs between the fork and that moment.
@@ -8,6 +8,9 @@
 //! A child may itself be meant for a zygote. It lives in a user namespace of its own then, keeps the
 //! capabilities there that forking into shells takes, has a filter that allows for it, and has its control
 //! socket at descriptor 5. It has no power over anything but what is forked from it.
+//!
+//! The others, `_ol.gather_arenas(begin)` and `_ol.collapse(start, end)`, put what a zygote holds on large pages, which
+//! are cheap to share with a fork (see `huge.py`).
 //!
 //! The messages on the control socket (`SOCK_SEQPACKET`, one message a packet) are mirrored in
 //! `src/sandbox/wire.rs`; [`MAGIC`] changes when they do.
@@ -179,11 +182,20 @@ unsafe extern "C" {
     fn sigemptyset(set: *mut sigset) -> c_int;
     fn sigaddset(set: *mut sigset, signal: c_int) -> c_int;
 
+    fn mmap(at: *mut c_void, len: usize, access: c_int, flags: c_int, fd: c_int, offset: c_long) -> *mut c_void;
+    fn munmap(at: *mut c_void, len: usize) -> c_int;
+    fn madvise(at: *mut c_void, len: usize, advice: c_int) -> c_int;
+
     fn PyOS_BeforeFork();
     fn PyOS_AfterFork_Parent();
     fn PyOS_AfterFork_Child();
     fn PyLong_AsLong(object: *mut c_void) -> c_long;
     fn PyLong_FromLong(value: c_long) -> *mut c_void;
+    fn PyLong_AsUnsignedLong(object: *mut c_void) -> c_ulong;
+    fn PyObject_IsTrue(object: *mut c_void) -> c_int;
+    fn PyTuple_GetItem(tuple: *mut c_void, at: isize) -> *mut c_void;
+    fn PyObject_GetArenaAllocator(allocator: *mut ArenaAllocator);
+    fn PyObject_SetArenaAllocator(allocator: *mut ArenaAllocator);
     fn PyErr_Occurred() -> *mut c_void;
     fn PyErr_SetFromErrno(kind: *mut c_void) -> *mut c_void;
     static mut PyExc_OSError: *mut c_void;
@@ -647,6 +659,126 @@ fn filter(is_zygote: bool) -> Result<(), Failure> {
     check(unsafe { prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program) }, STEP_FILTER)
 }
 
+// --- large pages -----------------------------------------------------------------------------
+
+/// Where the interpreter takes its arenas from: the pieces, of 256 KiB or 1 MiB, that small objects live in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ArenaAllocator {
+    context: *mut c_void,
+    alloc: Option<unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void>,
+    free: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, usize)>,
+}
+
+/// Memory that arenas are cut from, one after the other, so that they fill large pages. What is left of it is between
+/// `at` and `end`.
+struct Quarry {
+    at: usize,
+    end: usize,
+    /// The interpreter's own, while ours is in its place.
+    ordinary: ArenaAllocator,
+}
+
+static mut QUARRY: Quarry =
+    Quarry { at: 0, end: 0, ordinary: ArenaAllocator { context: ptr::null_mut(), alloc: None, free: None } };
+
+const HUGE_BYTES: usize = 2 << 20;
+/// What is asked of the kernel at once: it is only addresses until it is used.
+const QUARRY_BYTES: usize = 16 << 20;
+const PROT_READ_WRITE: c_int = 3;
+const MAP_PRIVATE_ANONYMOUS_NORESERVE: c_int = 0x2 | 0x20 | 0x4000;
+const MAP_FAILED: usize = usize::MAX;
+/// Linux 6.1.
+const MADV_COLLAPSE: c_int = 25;
+
+fn round_up(address: usize) -> usize {
+    address.next_multiple_of(HUGE_BYTES)
+}
+
+/// A piece that begins where a large page does, of the length of a quarry.
+fn map_aligned() -> Option<usize> {
+    let len = QUARRY_BYTES + HUGE_BYTES;
+    // SAFETY: new memory; nothing of ours lies there.
+    let start =
+        unsafe { mmap(ptr::null_mut(), len, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS_NORESERVE, -1, 0) } as usize;
+    if start == MAP_FAILED {
+        return None;
+    }
+    let aligned = round_up(start);
+    unmap(start, aligned);
+    unmap(aligned + QUARRY_BYTES, start + len);
+    Some(aligned)
+}
+
+fn unmap(start: usize, end: usize) {
+    if start < end {
+        // SAFETY: only called for memory of a quarry in which nothing lies.
+        unsafe { munmap(start as *mut c_void, end - start) };
+    }
+}
+
+unsafe extern "C" fn cut_arena(_context: *mut c_void, len: usize) -> *mut c_void {
+    // SAFETY: the interpreter's lock is held, and a zygote has one thread.
+    let quarry = unsafe { &mut *(&raw mut QUARRY) };
+    if len > quarry.end - quarry.at {
+        let Some(start) = map_aligned().filter(|_| len <= QUARRY_BYTES) else { return ptr::null_mut() };
+        unmap(round_up(quarry.at), quarry.end);
+        (quarry.at, quarry.end) = (start, start + QUARRY_BYTES);
+    }
+    let arena = quarry.at;
+    quarry.at += len;
+    arena as *mut c_void
+}
+
+/// True: from here on arenas lie side by side. False: they come from where they used to, and what was not used goes back,
+/// but for the rest of the large page that the last one lies on.
+unsafe extern "C" fn gather_arenas(_module: *mut c_void, argument: *mut c_void) -> *mut c_void {
+    // SAFETY: the interpreter passes a live object, and its lock is held; a zygote has one thread.
+    let (begin, quarry) = unsafe { (PyObject_IsTrue(argument) == 1, &mut *(&raw mut QUARRY)) };
+    if begin != quarry.ordinary.alloc.is_none() {
+        // It is so already.
+        // SAFETY: as above.
+        return unsafe { PyLong_FromLong(0) };
+    }
+    if begin {
+        // SAFETY: the structure lives through the calls. An arena of ours is given back as any other is: it was mapped.
+        unsafe {
+            PyObject_GetArenaAllocator(&raw mut quarry.ordinary);
+            let mut ours = ArenaAllocator { alloc: Some(cut_arena), ..quarry.ordinary };
+            PyObject_SetArenaAllocator(&raw mut ours);
+        }
+    } else {
+        // SAFETY: as above.
+        unsafe { PyObject_SetArenaAllocator(&raw mut quarry.ordinary) };
+        quarry.ordinary.alloc = None;
+        unmap(round_up(quarry.at), quarry.end);
+        (quarry.at, quarry.end) = (0, 0);
+    }
+    // SAFETY: as above.
+    unsafe { PyLong_FromLong(0) }
+}
+
+/// Puts what lies between two addresses, multiples of 2 MiB, on large pages; gives how many that are now. Where the kernel
+/// is too old or has none left, it stays as it is.
+unsafe extern "C" fn collapse(_module: *mut c_void, arguments: *mut c_void) -> *mut c_void {
+    // SAFETY: the interpreter passes a live tuple, and its lock is held.
+    let (start, end) = unsafe {
+        let item = |at| PyLong_AsUnsignedLong(PyTuple_GetItem(arguments, at)) as usize;
+        (item(0), item(1))
+    };
+    // SAFETY: as above.
+    if !unsafe { PyErr_Occurred() }.is_null() {
+        return ptr::null_mut();
+    }
+    let mut n = 0;
+    for at in (start..end).step_by(HUGE_BYTES) {
+        // SAFETY: changes what the memory consists of, and not what is in it.
+        n += c_long::from(unsafe { madvise(at as *mut c_void, HUGE_BYTES, MADV_COLLAPSE) } == 0);
+    }
+    // SAFETY: as above.
+    unsafe { PyLong_FromLong(n) }
+}
+
 // --- the Python module -----------------------------------------------------------------------
 
 #[repr(C)]
@@ -681,15 +813,29 @@ struct PyMethodDef {
 
 /// The function takes one argument.
 const METH_O: c_int = 8;
+/// The function takes a tuple of them.
+const METH_VARARGS: c_int = 1;
 /// The stable interface, the same from Python 3.2 on.
 const PYTHON_ABI_VERSION: c_int = 3;
 
-static mut METHODS: [PyMethodDef; 2] = [
+static mut METHODS: [PyMethodDef; 4] = [
     PyMethodDef {
         name: c"serve".as_ptr(),
         function: Some(serve),
         flags: METH_O,
         doc: c"serve(control_fd): fork on request; returns 3, the socket for answers, in a confined child (4 is that of requests), 0 in the zygote when the worker is gone".as_ptr(),
+    },
+    PyMethodDef {
+        name: c"gather_arenas".as_ptr(),
+        function: Some(gather_arenas),
+        flags: METH_O,
+        doc: c"gather_arenas(begin): whether new arenas lie side by side, so that they fill large pages".as_ptr(),
+    },
+    PyMethodDef {
+        name: c"collapse".as_ptr(),
+        function: Some(collapse),
+        flags: METH_VARARGS,
+        doc: c"collapse(start, end): puts what lies there on large pages; gives how many".as_ptr(),
     },
     PyMethodDef { name: ptr::null(), function: None, flags: 0, doc: ptr::null() },
 ];
