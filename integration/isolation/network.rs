@@ -82,11 +82,14 @@ fn a_network_that_nobody_used_is_used_again_and_one_that_saw_a_packet_never() {
     for send in [false, true] {
         let mut networks = BTreeSet::new();
         for _ in 0..n {
-            let said = worker.call("sender", &json!({"send": send}).to_string()).ok();
+            let said = worker.call("sender", json!({"send": send}).to_string()).ok();
             let [devices, network] = [&said[0], &said[1]];
             assert_eq!(devices.as_array().map(Vec::len), Some(1), "{said}");
             let is_zero = |number: &Value| number == "0";
-            assert!(devices[0].as_array().unwrap().iter().all(is_zero), "a packet of somebody else's: {said}");
+            assert!(
+                devices[0].as_array().unwrap().iter().all(is_zero),
+                "a packet of somebody else's: {said}"
+            );
             networks.insert(network.to_string());
         }
         // (The kernel gives the numbers of those that are gone to new ones, so the others cannot be counted.)

@@ -2,9 +2,9 @@
 //! answer. No namespaces, no cgroup, no filter, no other user, and no HTTP.
 
 use std::io::{self, Read, Write};
+use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::num::NonZero;
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;

@@ -21,8 +21,10 @@ use super::wire::IdRange;
 pub(super) struct ShellSpec {
     pub(super) tmp_mb: u32,
     pub(super) network: Network,
-    /// Open `cgroup.procs` files to enter.
+    /// Open `cgroup.procs` files to enter; none if it is born inside.
     pub(super) cgroups: Vec<OwnedFd>,
+    /// The directory of the group that it is born into.
+    pub(super) birthplace: Option<OwnedFd>,
     /// It gets a user namespace of its own, so that a zygote can live in it.
     pub(super) users: Option<IdRange>,
     /// Where the one that is forked into it knocks, if it may not enter the cgroups by itself.
@@ -71,7 +73,9 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
         become_root_inside(mapped)?;
     }
     if let Network::Spare(network) = &spec.network {
-        setns(network, CloneFlags::CLONE_NEWNET).map_err(io::Error::from).map_err(step("enter the network"))?;
+        setns(network, CloneFlags::CLONE_NEWNET)
+            .map_err(io::Error::from)
+            .map_err(step("enter the network"))?;
     }
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(io::Error::from).map_err(step("make a cgroup namespace"))?;
     sethostname("sandbox").map_err(io::Error::from).map_err(step("set the host name"))?;

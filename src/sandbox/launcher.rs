@@ -15,7 +15,7 @@ use actors::world::{Class, LaunchError, Making, Network, Start};
 use serde::Serialize;
 use slog::{Logger, debug, o};
 
-use super::cgroup::{CgroupRoot, Limits};
+use super::cgroup::{CgroupRoot, Limits, Ways};
 use super::channel::{Channel, ChannelError};
 use super::family::{Family, Filters, Outer, Shell, ShellOrder};
 use super::forker::Forker;
@@ -309,7 +309,7 @@ impl Launcher {
         if let Err(error) = network::sweep(&slot) {
             debug!(log, "could not look for remains of the outbound network"; "error" => error.to_string());
         }
-        let cgroups = CgroupRoot::open(&spec.cgroup_name).map_err(io::Error::other)?;
+        let cgroups = CgroupRoot::open(&spec.cgroup_name, slot.uid_base()).map_err(io::Error::other)?;
         fs::create_dir_all(&spec.scratch)?;
         let filter = |who| if spec.seccomp { seccomp::compile(who) } else { seccomp::allow_all() };
         let filters =
@@ -614,12 +614,17 @@ impl Inner {
         let cgroups = self.cgroups.clone();
         let limits = with_init(limits);
         let kind = if users.is_some() { "zygote" } else { "sandbox" };
+        let may_be_born_inside = zygote.outer().is_none() && users.is_none();
         let group = tokio::task::spawn_blocking(move || {
             let group = cgroups.create(&format!("{kind}-{id}"), limits)?;
-            let procs = group.procs()?;
-            Ok::<_, super::cgroup::CgroupError>((group, procs))
+            let birthplace = if may_be_born_inside { group.birthplace()? } else { None };
+            let ways = match birthplace {
+                Some(birthplace) => Ways::Birth(birthplace),
+                None => Ways::Procs(group.procs()?),
+            };
+            Ok::<_, super::cgroup::CgroupError>((group, ways))
         });
-        let (group, procs) = group
+        let (group, ways) = group
             .await
             .map_err(|error| LaunchError::Failed(error.to_string()))?
             .map_err(|error| LaunchError::Resources(error.to_string()))?;
@@ -631,7 +636,7 @@ impl Inner {
         let is_plain = class.network == Network::None && ids.is_none();
         let spare = if is_plain { zygote.networks.take() } else { None };
         let network = spare.as_ref().map(AsFd::as_fd);
-        let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer, users: ids, network };
+        let order = ShellOrder { id, tmp_mb: class.tmp_mb, ways: &ways, outer, users: ids, network };
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
         let shell = began.elapsed();
@@ -665,10 +670,10 @@ impl Inner {
             log: writer.as_fd(),
             requests: theirs.requests.as_fd(),
             control: control.as_ref().map(AsFd::as_fd),
-            entrance: if zygote.outer().is_some() {
-                Entrance::Door(outside.as_fd())
-            } else {
-                Entrance::Procs(&procs)
+            entrance: match &ways {
+                Ways::Birth(group) => Entrance::Birthplace(group.as_fd()),
+                Ways::Procs(_) if zygote.outer().is_some() => Entrance::Door(outside.as_fd()),
+                Ways::Procs(procs) => Entrance::Procs(procs),
             },
         };
         process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);

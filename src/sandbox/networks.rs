@@ -94,8 +94,12 @@ mod tests {
     fn one_packet_is_not_quiet_nor_another_device_nor_anything_that_is_not_understood() {
         let one_packet = QUIET.replacen("0       0    0", "84       1    0", 1);
         assert_ne!(one_packet, QUIET);
-        for devices in [one_packet, format!("{QUIET}{}", QUIET.replace("lo", "e0")), QUIET.replace("lo", "e0"), "lo: 0\n".into()]
-        {
+        for devices in [
+            one_packet,
+            format!("{QUIET}{}", QUIET.replace("lo", "e0")),
+            QUIET.replace("lo", "e0"),
+            "lo: 0\n".into(),
+        ] {
             assert!(!is_quiet_loopback(&format!("{HEADING}{devices}")), "{devices}");
         }
         assert!(!is_quiet_loopback(HEADING));

@@ -52,7 +52,16 @@ pub(super) struct Remains {
 impl Remains {
     /// Nothing but a group.
     pub(super) fn of_group(cgroup: Option<Cgroup>) -> Self {
-        Self { id: 0, init: None, cgroup, link: None, network: None, uid: None, users: None, zygote: Weak::new() }
+        Self {
+            id: 0,
+            init: None,
+            cgroup,
+            link: None,
+            network: None,
+            uid: None,
+            users: None,
+            zygote: Weak::new(),
+        }
     }
 }
 

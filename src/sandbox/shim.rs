@@ -189,7 +189,7 @@ impl<'a> Shim<'a> {
                 None => sys::exit_now(0),
                 Some((ToShim::StartZygote, fds)) => self.start_zygote(fds)?,
                 Some((
-                    ToShim::MakeShell { id, tmp_mb, n_cgroups, nested, users, spare_network },
+                    ToShim::MakeShell { id, tmp_mb, n_cgroups, born_inside, nested, users, spare_network },
                     mut fds,
                 )) => {
                     if fds.len() != n_cgroups + 2 * usize::from(nested) + usize::from(spare_network) {
@@ -203,7 +203,8 @@ impl<'a> Shim<'a> {
                         (false, _) => Network::Shims,
                     };
                     let (door, outer) = if nested { (fds.pop(), fds.pop()) } else { (None, None) };
-                    let spec = ShellSpec { tmp_mb, network, cgroups: fds, users, door };
+                    let birthplace = if born_inside { fds.pop() } else { None };
+                    let spec = ShellSpec { tmp_mb, network, cgroups: fds, birthplace, users, door };
                     match outer {
                         None => self.make_and_tell(id, &spec, 0)?,
                         Some(outer) => self.make_inside(id, &spec, &outer)?,
@@ -317,7 +318,8 @@ impl<'a> Shim<'a> {
         let writer = OwnedFd::from(writer);
         let (mapped, map_written) = io::pipe().map_err(said("make a pipe"))?;
         let mapped = OwnedFd::from(mapped);
-        match sys::clone_process(self.proof, flags | namespaces as u64).map_err(said("clone"))? {
+        let birthplace = spec.birthplace.as_ref().map(AsFd::as_fd);
+        match sys::clone_into(self.proof, flags | namespaces as u64, birthplace).map_err(said("clone"))? {
             Fork::Child => {
                 drop(map_written);
                 init::run(spec, &writer, &mapped)

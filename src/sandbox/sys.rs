@@ -13,6 +13,8 @@ use std::process::Command;
 
 /// `clone3`: the parent gets a descriptor of the child.
 const CLONE_PIDFD: u64 = 0x1000;
+/// `clone3`: the child is born into a cgroup of version 2. (The constant of the crate `libc` is 0.)
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `clone3`: the child's parent is ours.
 pub(crate) const CLONE_PARENT: u64 = 0x8000;
 /// Proof that this process has one thread, without which a fork may copy a lock that nobody will open.
@@ -39,12 +41,25 @@ pub(crate) enum Fork {
 }
 
 /// `clone3` of this process, as `fork` but with namespaces (`CLONE_NEW*`).
-pub(crate) fn clone_process(_proof: SingleThreaded, flags: u64) -> io::Result<Fork> {
+pub(crate) fn clone_process(proof: SingleThreaded, flags: u64) -> io::Result<Fork> {
+    clone_into(proof, flags, None)
+}
+
+/// The same; the child is born into this cgroup, the directory of one.
+pub(crate) fn clone_into(
+    _proof: SingleThreaded,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Fork> {
     let mut pidfd: RawFd = -1;
     // SAFETY: the structure is plain numbers, for all of which 0 is valid.
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
     arguments.flags = flags | CLONE_PIDFD;
     arguments.pidfd = (&raw mut pidfd).addr() as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // With CLONE_PARENT the kernel refuses an exit signal of our choice and takes the parent's.
     arguments.exit_signal = if flags & CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
     // SAFETY: the arguments live through the call; no stack is given, so the child runs on a copy of ours,

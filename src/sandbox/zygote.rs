@@ -23,7 +23,7 @@ use super::packets::{receive_bytes, send_bytes};
 use super::pidfd;
 use super::process::Process;
 use super::uids::Uids;
-use super::wire::{self, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
+use super::wire::{self, ForkKind, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
 
 /// How one interpreter ended, told by its zygote.
 #[derive(Debug, Default)]
@@ -73,6 +73,8 @@ pub(super) enum Entrance<'a> {
     Procs(&'a [OwnedFd]),
     /// The shell's init lets it in, when it knocks here.
     Door(BorrowedFd<'a>),
+    /// It is born inside: the directory of the group. For a root zygote only, which owns it.
+    Birthplace(BorrowedFd<'a>),
 }
 
 /// The namespaces of a shell, open.
@@ -212,15 +214,19 @@ impl Zygote {
             uid: birth.uid,
             n_namespaces: birth.namespaces.others.len() as u32,
             nofile: birth.nofile,
-            zygote: birth.control.is_some(),
-            door: matches!(birth.entrance, Entrance::Door(_)),
+            kind: match birth.entrance {
+                _ if birth.control.is_some() => ForkKind::Zygote,
+                Entrance::Procs(_) => ForkKind::Plain,
+                Entrance::Door(_) => ForkKind::AtDoor,
+                Entrance::Birthplace(_) => ForkKind::IntoCgroup,
+            },
         };
         let mut fds = vec![birth.namespaces.pid.as_fd(), birth.answers, birth.log, birth.requests];
         fds.extend(birth.control);
         fds.extend(birth.namespaces.others.iter().map(AsFd::as_fd));
         match birth.entrance {
             Entrance::Procs(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
-            Entrance::Door(door) => fds.push(door),
+            Entrance::Door(fd) | Entrance::Birthplace(fd) => fds.push(fd),
         }
         if let Err(error) = send_bytes(self.control.as_fd(), &wire::zygote_fork(&request), &fds) {
             forget();

@@ -26,13 +26,14 @@ use core::mem;
 use core::ptr;
 
 /// "olz" and the version of the messages.
-const MAGIC: u32 = 0x6f6c_7a04;
+const MAGIC: u32 = 0x6f6c_7a05;
 
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
 const SETUP_ZYGOTES: u32 = 3;
 const FORK_ZYGOTE: u32 = 4;
 const FORK_AT_DOOR: u32 = 5;
+const FORK_INTO_CGROUP: u32 = 6;
 
 const FORKED: u32 = 16;
 const FAILED: u32 = 17;
@@ -45,7 +46,8 @@ const READY: u32 = 19;
 /// `FORK_ZYGOTE` the new control socket; then both the other namespaces in the order of entering them, and one open
 /// `cgroup.procs` for each hierarchy.
 /// `FORK_AT_DOOR` is `FORK`, but with a socket in place of the `cgroup.procs`: whoever knocks there is put into the cgroups
-/// by the shell's init.
+/// by the shell's init. `FORK_INTO_CGROUP` is `FORK`, but with the directory of a group of version 2 in their place: the
+/// child is born inside.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Request {
@@ -163,6 +165,7 @@ unsafe extern "C" {
     fn write(fd: c_int, data: *const c_void, len: usize) -> isize;
     fn read(fd: c_int, data: *mut c_void, len: usize) -> isize;
     fn open(path: *const c_char, flags: c_int, ...) -> c_int;
+    fn openat(directory: c_int, path: *const c_char, flags: c_int, ...) -> c_int;
     fn close(fd: c_int) -> c_int;
     fn dup2(from: c_int, to: c_int) -> c_int;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
@@ -206,8 +209,57 @@ unsafe extern "C" {
 const SYS_CAPSET: c_long = 126;
 #[cfg(not(target_arch = "x86_64"))]
 const SYS_CAPSET: c_long = 91;
-/// The same number on every architecture.
+#[cfg(target_arch = "x86_64")]
+const SYS_GETTID: c_long = 186;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_GETTID: c_long = 178;
+#[cfg(target_arch = "x86_64")]
+const SYS_SET_ROBUST_LIST: c_long = 273;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_SET_ROBUST_LIST: c_long = 99;
+#[cfg(target_arch = "x86_64")]
+const SYS_GET_ROBUST_LIST: c_long = 274;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_GET_ROBUST_LIST: c_long = 100;
+/// The same numbers on every architecture.
 const SYS_CLOSE_RANGE: c_long = 436;
+const SYS_CLONE3: c_long = 435;
+
+/// `clone3`'s arguments as of Linux 5.7.
+#[repr(C)]
+struct clone_args {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+impl clone_args {
+    const NOTHING: Self = Self {
+        flags: 0,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+}
+
+const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 const CLONE_NEWPID: c_int = 0x2000_0000;
 const SOL_SOCKET: c_int = 1;
@@ -219,6 +271,7 @@ const MSG_PEEK: c_int = 0x2;
 const MSG_CTRUNC: c_int = 0x8;
 const F_DUPFD_CLOEXEC: c_int = 1030;
 const O_RDWR: c_int = 2;
+const O_WRONLY_CLOEXEC: c_int = 1 | 0o2_000_000;
 const POLLIN: i16 = 1;
 const WNOHANG: c_int = 1;
 const SIGCHLD: c_int = 17;
@@ -250,6 +303,7 @@ const PR_SET_KEEPCAPS: c_int = 8;
 const PR_SET_SECCOMP: c_int = 22;
 const PR_CAPBSET_DROP: c_int = 24;
 const PR_SET_NO_NEW_PRIVS: c_int = 38;
+const PR_GET_TID_ADDRESS: c_int = 40;
 const PR_CAP_AMBIENT: c_int = 47;
 const PR_CAP_AMBIENT_CLEAR_ALL: c_ulong = 4;
 const SECCOMP_MODE_FILTER: c_ulong = 2;
@@ -293,6 +347,11 @@ impl Received {
     fn parts(&self) -> (usize, usize) {
         let namespaces = 4 + usize::from(self.is_zygote());
         (namespaces, namespaces.saturating_add(self.request.n_namespaces as usize))
+    }
+
+    /// The ways into the cgroups.
+    fn cgroups(&self) -> &[c_int] {
+        &self.fds[self.parts().1..self.n_fds]
     }
 }
 
@@ -441,7 +500,7 @@ fn serve_forks(control: c_int) -> Result<bool, c_int> {
             continue;
         }
         let Some(received) = receive(control)? else { return Ok(false) };
-        if !matches!(received.request.kind, FORK | FORK_ZYGOTE | FORK_AT_DOOR) {
+        if !matches!(received.request.kind, FORK | FORK_ZYGOTE | FORK_AT_DOOR | FORK_INTO_CGROUP) {
             close_all(&received);
             continue;
         }
@@ -467,15 +526,19 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
         close_all(received);
         return false;
     }
+    let birthplace = if received.request.kind == FORK_INTO_CGROUP { received.cgroups().first().copied() } else { None };
     // SAFETY: the interpreter's lock is held (we were called from Python), as these functions ask, and
     // the zygote has one thread.
-    let pid = unsafe {
+    let (pid, is_inside) = unsafe {
         PyOS_BeforeFork();
-        fork()
+        match birthplace.and_then(|cgroup| Some((cgroup, thread_id_address()?))) {
+            Some((cgroup, tid)) => (fork_into(cgroup, tid), true),
+            None => (fork(), false),
+        }
     };
     if pid == 0 {
         let mut control = control;
-        if let Err(failure) = confine(received, signal_mask, &mut control) {
+        if let Err(failure) = confine(received, signal_mask, is_inside, &mut control) {
             report(control, FAILED, id, 0, failure.errno, failure.step);
             // SAFETY: ends this process.
             unsafe { _exit(127) };
@@ -500,13 +563,74 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
     false
 }
 
+/// Where the C library keeps this thread's id, if it is known for sure: it has told the kernel of that place, and there is the
+/// id in it. (musl names another place, and looks its id up after a fork.)
+fn thread_id_address() -> Option<*mut c_int> {
+    let mut address: *mut c_int = ptr::null_mut();
+    // SAFETY: the kernel writes a pointer into `address`, which lives through the call; kernels without this say EINVAL.
+    if unsafe { prctl(PR_GET_TID_ADDRESS, &raw mut address, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) } < 0
+        || address.is_null()
+    {
+        return None;
+    }
+    // SAFETY: the C library gave it to the kernel to be written to when this thread ends.
+    let (id, own) = unsafe { (*address, syscall(SYS_GETTID) as c_int) };
+    (id == own).then_some(address)
+}
+
+/// `fork`, but born into a cgroup: to enter it afterwards may take a wait of 8 ms and more, see `cgroup.rs`. What the C
+/// library does around a fork is for others' threads and locks, of which a root zygote has none, but for the id and for the
+/// list of locks that the kernel opens when their thread ends (which it forgets in a child).
+fn fork_into(cgroup: c_int, tid: *mut c_int) -> c_int {
+    let arguments = clone_args {
+        flags: CLONE_INTO_CGROUP | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
+        child_tid: tid.addr() as u64,
+        exit_signal: SIGCHLD as u64,
+        cgroup: cgroup as u64,
+        ..clone_args::NOTHING
+    };
+    let (mut locks, mut len): (*mut c_void, usize) = (ptr::null_mut(), 0);
+    // SAFETY: the structures live through the calls, the addresses are the C library's own; no stack is given, so that the
+    // child runs on a copy of ours.
+    unsafe {
+        let known = syscall(SYS_GET_ROBUST_LIST, 0 as c_long, &raw mut locks, &raw mut len) == 0;
+        let pid = syscall(SYS_CLONE3, &raw const arguments, size_of::<clone_args>()) as c_int;
+        if pid == 0 && known && !locks.is_null() {
+            syscall(SYS_SET_ROBUST_LIST, locks, len);
+        }
+        pid
+    }
+}
+
+/// Into a group that the child should have been born in, through its directory.
+fn enter(cgroup: c_int) -> Result<(), Failure> {
+    // SAFETY: a literal that ends with NUL, and one byte of another.
+    unsafe {
+        let procs = openat(cgroup, c"cgroup.procs".as_ptr(), O_WRONLY_CLOEXEC);
+        check(procs, STEP_CGROUP)?;
+        check(write(procs, b"0".as_ptr().cast(), 1) as c_int, STEP_CGROUP)?;
+        check(close(procs), STEP_CGROUP)
+    }
+}
+
 /// Everything between the fork and the first line of Python. Each step says why it comes now.
 /// `control` is where a failure can be told; its number changes on the way.
-fn confine(received: &Received, signal_mask: &sigset, control: &mut c_int) -> Result<(), Failure> {
+fn confine(
+    received: &Received,
+    signal_mask: &sigset,
+    is_inside: bool,
+    control: &mut c_int,
+) -> Result<(), Failure> {
     let request = &received.request;
     // First the cgroups: every page touched from here on is charged to the sandbox, not to the zygote.
     let (namespaces, cgroups) = received.parts();
-    for &procs in &received.fds[cgroups..received.n_fds] {
+    for &procs in received.cgroups() {
+        if request.kind == FORK_INTO_CGROUP {
+            if !is_inside {
+                enter(procs)?;
+            }
+            continue;
+        }
         // SAFETY: one byte of a live literal.
         check(unsafe { write(procs, b"0".as_ptr().cast(), 1) } as c_int, STEP_CGROUP)?;
         if request.kind == FORK_AT_DOOR {
