@@ -63,6 +63,8 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/registry/{name}", web::get().to(registry::download))
         .route("/registry/{name}", web::delete().to(registry::delete))
         .route("/registry/{name}/config", web::get().to(registry::config))
+        .route("/registry/{name}/packages", web::get().to(registry::packages))
+        .route("/registry/{name}/packages", web::post().to(registry::update))
         .default_service(web::route().to(nothing_here));
 }
 

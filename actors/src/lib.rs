@@ -27,6 +27,7 @@ pub mod evictor;
 mod fake;
 pub mod first;
 pub mod flight;
+pub mod installs;
 pub mod lambda;
 pub mod lambda_zygotes;
 pub mod latency;

@@ -746,6 +746,7 @@ mod tests {
     use crate::fake::{CLASS, Fake, FakeCode, FakeStandby, FakeWorld, code, log, ms, name, package};
     use crate::monitor::{Child, Down};
     use crate::packages::Known;
+    use crate::router::Routes;
     use crate::world::Network;
 
     struct Ear;
@@ -773,8 +774,15 @@ mod tests {
         config: ZygotesConfig,
     ) -> actix::Addr<Zygotes> {
         let monitor = |child| Monitor::new(child, 1, Ear.start().recipient());
-        let packages =
-            Packages::new(world.clone(), Known::default(), log(), monitor(Child::Packages)).start();
+        let packages = Packages::new(
+            world.clone(),
+            Known::default(),
+            Routes::default(),
+            Arc::default(),
+            log(),
+            monitor(Child::Packages),
+        )
+        .start();
         let surroundings = Surroundings {
             launcher: world.clone(),
             standbys: standbys.clone(),

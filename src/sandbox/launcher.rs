@@ -1,5 +1,8 @@
 //! Makes standbys, and sandboxes from them: the stages of `docs/SANDBOX.md` in order.
 
+mod installer;
+
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -29,6 +32,8 @@ use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slo
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Entrance, Zygote, control_pair};
 use crate::frame::{Kind, PROTOCOL};
+
+pub use installer::{InstallerOrder, InstallerSandbox, WORK};
 
 /// How long a fresh interpreter may take until it answers; ordinary are 3 ms.
 const WARM_PATIENCE: Duration = Duration::from_secs(10);
@@ -83,6 +88,8 @@ pub struct Program {
     pub limits: Limits,
     /// How long loading it may take.
     pub load_patience: Duration,
+    /// What must stay for as long as the sandbox does.
+    pub holds: Arc<dyn Any + Send + Sync>,
 }
 
 /// See the module's text. Cheap to clone.
@@ -135,6 +142,8 @@ struct Sprout {
     zygote: Arc<Zygote>,
     /// Zygotes of packages from it up to the root.
     depth: usize,
+    /// What must stay for as long as it, and what was forked from it, does.
+    holds: Arc<dyn Any + Send + Sync>,
     /// Held open: its end is how the zygote would notice that the worker is gone.
     _channel: Channel,
 }
@@ -215,6 +224,8 @@ pub struct Sandbox {
     process: Process,
     wants_head: bool,
     is_frozen: bool,
+    /// Goes when it goes.
+    _holds: Arc<dyn Any + Send + Sync>,
 }
 
 /// `LOAD` and `ZYGOTE`, as the protocol has them.
@@ -409,7 +420,8 @@ impl Launcher {
         if let Some(reason) = ready.unforkable {
             return Err(LaunchError::Unsupported(reason));
         }
-        inner.adopt_zygote(control, &parent_zygote, process, uids, channel, 0)
+        let grown = (process, uids, channel);
+        inner.adopt_zygote(control, &parent_zygote, grown, 0, Arc::clone(&program.holds))
     }
 
     /// A zygote that has packages imported, from those of `parents` that has room for it, the first of them first, or
@@ -423,6 +435,7 @@ impl Launcher {
         packages: &[String],
         parents: &[GrownZygote],
         careful: bool,
+        holds: Arc<dyn Any + Send + Sync>,
     ) -> Result<Plantation, LaunchError> {
         let inner = &self.inner;
         let from_parent = parents.iter().find_map(|parent| {
@@ -463,7 +476,7 @@ impl Launcher {
             let said: Vec<String> = failed.iter().map(|(path, why)| format!("{path}: {why}")).collect();
             return Err(LaunchError::Unsupported(said.join("; ")));
         }
-        let zygote = inner.adopt_zygote(control, &parent, process, uids, channel, depth)?;
+        let zygote = inner.adopt_zygote(control, &parent, (process, uids, channel), depth, holds)?;
         Ok(Plantation { zygote, held, failed })
     }
 
@@ -485,7 +498,8 @@ impl Launcher {
         let origin =
             Origin { start: Start::Forked, install: Duration::ZERO, shell, fork, import: Duration::ZERO };
         // To import nothing takes no longer than to warm.
-        let program = Program { load_patience: WARM_PATIENCE, ..program };
+        let holds = Arc::clone(&zygote.0.holds);
+        let program = Program { load_patience: WARM_PATIENCE, holds, ..program };
         Loading { channel, process, naming, program, origin, kind: Kind::Renew }
             .load(None, Output::follow)
             .await
@@ -559,7 +573,14 @@ impl Loading {
         };
         let ready = loaded(exchange, &process, program.load_patience).await?;
         origin.import = began.elapsed();
-        Ok(Sandbox { channel, origin: Some(origin), process, wants_head: ready.head, is_frozen: false })
+        Ok(Sandbox {
+            channel,
+            origin: Some(origin),
+            process,
+            wants_head: ready.head,
+            is_frozen: false,
+            _holds: program.holds,
+        })
     }
 }
 
@@ -706,14 +727,13 @@ impl Inner {
         &self,
         control: OwnedFd,
         parent: &Arc<Zygote>,
-        home: Process,
-        uids: Uids,
-        channel: Channel,
+        (home, uids, channel): (Process, Uids, Channel),
         depth: usize,
+        holds: Arc<dyn Any + Send + Sync>,
     ) -> Result<GrownZygote, LaunchError> {
         let zygote = Zygote::adopt(control, Arc::clone(&parent.family), Some(home), uids, &self.log)
             .map_err(failed("listen to a zygote"))?;
-        Ok(GrownZygote(Arc::new(Sprout { zygote: Arc::new(zygote), depth, _channel: channel })))
+        Ok(GrownZygote(Arc::new(Sprout { zygote: Arc::new(zygote), depth, holds, _channel: channel })))
     }
 
     async fn zygote_or_root(

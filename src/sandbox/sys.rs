@@ -122,12 +122,16 @@ struct MountAttributes {
 
 /// Makes a detached mount read-only, without set-uid programs and devices.
 pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = MountAttributes {
-        set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-        clear: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    restrict(tree, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)
+}
+
+/// Leaves a detached mount writable, but without set-uid programs and devices.
+pub(crate) fn make_harmless(tree: BorrowedFd<'_>) -> io::Result<()> {
+    restrict(tree, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)
+}
+
+fn restrict(tree: BorrowedFd<'_>, set: u64) -> io::Result<()> {
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     // SAFETY: a live descriptor, a literal that ends with NUL, and a live structure of the length beside it.
     let result = unsafe {
