@@ -43,6 +43,7 @@ struct Inner {
     environment: Environment,
     /// Or why there is none.
     installer: Result<Installer, String>,
+    can_install: bool,
     /// What all packages may take, in bytes.
     bytes_max: u64,
     /// One at a time for each package, by its name and version.
@@ -82,6 +83,7 @@ impl PackagesDir {
         let inner = Inner {
             storage: Storage::open(path, format!("cp3{minor}"))?,
             environment: Environment::of_python(minor),
+            can_install: installer.is_ok(),
             installer,
             bytes_max,
             busy: Mutex::default(),
@@ -182,13 +184,13 @@ impl PackagesDir {
                 }
             }
             // Without anybody to ask, a name is the one version that is there.
-            if requirement.pin().is_none() && self.inner.installer.is_ok() {
+            if requirement.pin().is_none() && self.inner.can_install {
                 is_open = true;
                 continue;
             }
             match self.find_one(&requirement, &index) {
                 Ok(package) => found.push((requirement, package)),
-                Err(Absent::Missing(_) | Absent::Unverified) if self.inner.installer.is_ok() => {
+                Err(Absent::Missing(_) | Absent::Unverified) if self.inner.can_install => {
                     missing.push(text.clone())
                 }
                 Err(Absent::Missing(problem)) => {
@@ -213,7 +215,7 @@ impl PackagesDir {
 
     /// Whether all that these packages need is among them. What there is no word of needs nothing.
     fn is_complete(&self, found: &[(Requirement, Package)]) -> bool {
-        if self.inner.installer.is_err() {
+        if !self.inner.can_install {
             return true;
         }
         found.iter().all(|(requirement, package)| {
@@ -275,11 +277,13 @@ impl PackagesDir {
                 }
             }
         }
+        // Whoever installs them is told, too.
+        let options: String = wishes.options.iter().map(|(name, value)| option(name, value)).collect();
         let pins = installer.settle(wishes, self.stage().await?).await?;
-        if hashes.is_empty() {
-            return Ok(pins);
-        }
-        pins.iter().map(|pin| with_hashes(pin, &hashes)).collect()
+        let pins = pins
+            .iter()
+            .map(|pin| if hashes.is_empty() { Ok(pin.clone()) } else { with_hashes(pin, &hashes) });
+        pins.map(|pin| Ok(pin? + &options)).collect()
     }
 
     async fn install(self, pin: String, needed: Vec<String>) -> Result<Installed, PackageError> {
@@ -298,7 +302,7 @@ impl PackagesDir {
         }) {
             return Ok(Installed::default());
         }
-        let staging = installer.install(&pin, self.stage().await?).await?;
+        let staging = installer.install(&requirement, self.stage().await?).await?;
         let this = self.clone();
         if let Some((package, record)) = present {
             return blocking(move || this.compare(&staging, &package, record, &requirement))
@@ -422,6 +426,16 @@ fn with_hashes(pin: &str, hashes: &HashMap<String, Vec<String>>) -> Result<Strin
     Ok(hashes.into_iter().fold(pinned, |line, hash| format!("{line} --hash={hash}")))
 }
 
+/// As it stands behind a pin.
+fn option(name: &str, value: &str) -> String {
+    match (name, value) {
+        // What is passed over.
+        ("", _) => String::new(),
+        (name, "") => format!(" --{name}"),
+        (name, value) => format!(" --{name}={value}"),
+    }
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PackageError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| PackageError::Failed(error.to_string()))
 }
@@ -475,5 +489,161 @@ impl world::PackageStore for PackagesDir {
 
     fn bytes(&self) -> u64 {
         self.storage().bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// With these packages in it. `can_install`: whoever asks for what is not there is sent to the installer.
+    fn directory(packages: &[&str], can_install: bool) -> (TempDir, PackagesDir) {
+        let place = tempfile::tempdir().unwrap();
+        for package in packages {
+            fs::create_dir_all(place.path().join(package).join("files")).unwrap();
+        }
+        let mut dir =
+            PackagesDir::open(place.path(), 11, Err("nothing installs here".into()), 1 << 30).unwrap();
+        Arc::get_mut(&mut dir.inner).expect("nobody else has it yet").can_install = can_install;
+        (place, dir)
+    }
+
+    fn lines(list: &[&str]) -> Vec<String> {
+        list.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    fn find(packages: &PackagesDir, list: &[&str]) -> Result<Vec<String>, String> {
+        let index = packages.storage().index().unwrap();
+        let found = packages.find(&lines(list), &index).map_err(|error| error.to_string())?;
+        Ok(found.iter().map(|package| package.directory.clone()).collect())
+    }
+
+    fn survey(packages: &PackagesDir, list: &[&str], is_settled: bool) -> Survey {
+        packages.survey(&lines(list), is_settled).unwrap()
+    }
+
+    fn set(directories: &[&str]) -> PackageSet {
+        PackageSet::new(directories.iter().map(|directory| {
+            let (name, version) = directory.split_once("==").unwrap();
+            Package { name: name.into(), version: version.into(), directory: (*directory).into() }
+        }))
+    }
+
+    fn metadata(place: &TempDir, package: &str, requires: &[&str]) {
+        let (name, version) = package.split_once("==").unwrap();
+        let info = place.path().join(package).join(format!("files/{name}-{version}.dist-info"));
+        fs::create_dir_all(&info).unwrap();
+        let requires: String = requires.iter().map(|one| format!("Requires-Dist: {one}\n")).collect();
+        fs::write(info.join("METADATA"), format!("Name: {name}\n{requires}\nRequires-Dist: not-this\n"))
+            .unwrap();
+    }
+
+    #[test]
+    fn names_are_the_same_however_they_are_written() {
+        let (_place, packages) = directory(&["Typing_Extensions==4.12.2", "numpy==2.2.1"], false);
+        assert_eq!(
+            find(&packages, &["typing.extensions==4.12.2", "NumPy == 2.2.1"]).unwrap(),
+            ["Typing_Extensions==4.12.2", "numpy==2.2.1"]
+        );
+    }
+
+    #[test]
+    fn an_unpinned_name_is_the_one_version_that_is_there() {
+        let (_place, packages) = directory(&["a==1", "b==1", "b==2"], false);
+        assert_eq!(find(&packages, &["a"]).unwrap(), ["a==1"]);
+        let said = find(&packages, &["b"]).unwrap_err();
+        assert!(said.contains("several versions of b are there (1, 2): write which one"), "{said}");
+    }
+
+    #[test]
+    fn where_nothing_installs_what_is_missing_is_named_with_the_command_that_brings_it() {
+        let (place, packages) = directory(&["a==1"], false);
+        let Survey::Wrong(said) = survey(&packages, &["a==1", "a==2"], false) else {
+            panic!("it is not there")
+        };
+        let command =
+            format!("python3 -m pip install --no-deps --target '{}/a==2/files' a==2", place.path().display());
+        assert!(said.contains("a==2 is not installed") && said.contains("(but 1 is)"), "{said}");
+        assert!(said.contains("nothing installs here") && said.ends_with(&command), "{said}");
+        assert_eq!(survey(&packages, &["a"], false), Survey::Complete(set(&["a==1"])));
+    }
+
+    #[test]
+    fn what_has_no_files_or_is_for_another_python_is_not_there() {
+        let (place, packages) = directory(&["b==1", "c==1@cp311", "d==1@cp312"], false);
+        fs::create_dir(place.path().join("a==1")).unwrap();
+        assert!(find(&packages, &["a==1"]).is_err());
+        fs::create_dir(place.path().join("a==1/files")).unwrap();
+        assert!(find(&packages, &["a==1"]).is_ok(), "no restart is needed");
+        fs::write(place.path().join("b==1/installed.json"), r#"{"python": "cp312"}"#).unwrap();
+        assert!(find(&packages, &["b==1"]).is_err());
+        assert_eq!(find(&packages, &["c==1"]).unwrap(), ["c==1@cp311"]);
+        assert!(find(&packages, &["d==1"]).is_err());
+    }
+
+    #[test]
+    fn what_a_marker_excludes_is_not_asked_for() {
+        let (_place, packages) = directory(&["a==1"], false);
+        let lines = ["colorama==0.4.6 ; sys_platform == 'win32'", "a==1 ; python_version >= '3.8'"];
+        assert_eq!(find(&packages, &lines).unwrap(), ["a==1"]);
+    }
+
+    #[test]
+    fn a_list_is_complete_if_it_is_pinned_and_all_that_is_needed_is_among_it() {
+        let (place, packages) = directory(&["a==1", "b==1", "b==3", "c==1"], true);
+        metadata(&place, "a==1", &["b<2", "none ; python_version < '3'", "c ; extra == 'more'"]);
+        let complete = |list: &[&str]| survey(&packages, list, false);
+        assert_eq!(complete(&["a==1", "b==1"]), Survey::Complete(set(&["a==1", "b==1"])));
+        for open in [
+            &["a==1"][..],
+            &["a==1", "b==3"],
+            &["a[more]==1", "b==1"],
+            &["a", "b==1"],
+            &["a>=1", "b==1"],
+            &["a==2"],
+            &["c==1", "-c b<2"],
+        ] {
+            assert_eq!(complete(open), Survey::Open, "{open:?}");
+        }
+        assert_eq!(
+            complete(&["a[more]==1", "b==1", "c==1", "--pre"]),
+            Survey::Complete(set(&["a==1", "b==1", "c==1"]))
+        );
+        assert_eq!(
+            survey(&packages, &["a==1"], true),
+            Survey::Complete(set(&["a==1"])),
+            "what is settled is believed"
+        );
+        assert_eq!(survey(&packages, &["a==1", "d==1"], true), Survey::Missing(lines(&["d==1"])));
+    }
+
+    #[test]
+    fn a_hash_is_that_of_the_archive_that_was_checked() {
+        let (place, packages) = directory(&["a==1"], true);
+        let checked = |list: &[&str]| survey(&packages, list, true);
+        let asked = ["a==1 --hash=sha256:aa --hash=sha256:bb"];
+        assert_eq!(checked(&asked), Survey::Missing(lines(&asked)), "nobody has checked it");
+        fs::write(place.path().join("a==1/installed.json"), r#"{"hashes": ["sha256:aa"]}"#).unwrap();
+        assert_eq!(checked(&asked), Survey::Complete(set(&["a==1"])));
+        assert!(matches!(checked(&["a==1 --hash=sha256:bb"]), Survey::Missing(_)));
+        fs::write(place.path().join("a==1/installed.json"), r#"{"hashes": ["sha256:aa", "sha256:cc"]}"#)
+            .unwrap();
+        assert!(matches!(checked(&asked), Survey::Missing(_)), "it may be the one that was not asked for");
+    }
+
+    #[test]
+    fn where_one_has_a_hash_all_must_have_one() {
+        let hashes = HashMap::from([("a-b".to_owned(), vec!["sha256:aa".to_owned()])]);
+        assert_eq!(with_hashes("A_b==1 --hash=sha256:zz", &hashes).unwrap(), "A_b==1 --hash=sha256:aa");
+        assert!(
+            with_hashes("c==1 --hash=sha256:zz", &hashes)
+                .unwrap_err()
+                .to_string()
+                .contains("c==1 is needed and has no hash")
+        );
     }
 }

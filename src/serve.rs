@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Config;
 use crate::http::{self, App};
 use crate::image::{self, Base};
-use crate::packages::installer::{Installer, InstallerSpec};
+use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
 use crate::registry::LocalRegistry;
 use crate::registry::watch::{Watch, WatchEvent};
@@ -145,10 +145,13 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         let (path, minor, bytes_max) =
             (config.packages_dir.clone(), descriptor.python.minor, config.packages_bytes_max);
         let opened = move || {
-            let installer = Installer::prepare(spec, launcher, log.clone());
-            if let Err(why) = &installer {
-                warn!(log, "packages cannot be installed, only those that are there can be used"; "why" => why);
+            match installer::describe(&spec) {
+                Ok(tool) => info!(log, "packages are installed on demand"; "by" => tool),
+                Err(why) => {
+                    warn!(log, "packages cannot be installed, only those that are there can be used"; "why" => why);
+                }
             }
+            let installer = Installer::find(spec, launcher, log.clone());
             PackagesDir::open(&path, minor, installer, bytes_max)
         };
         let opened = actix_web::web::block(opened)
@@ -241,12 +244,16 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
     }
 }
 
+/// Why a worker in this directory could not install packages; `None`: it can.
+#[must_use]
+pub fn no_installer(ol_dir: &Path, config: &Config) -> Option<String> {
+    // Whoever has no base yet has other things to hear first.
+    let descriptor = image::Descriptor::load(ol_dir).ok().flatten()?;
+    installer::describe(&installer_spec(config, &descriptor, &config.worker_dir)).err()
+}
+
 /// What the installer is made from.
-pub(crate) fn installer_spec(
-    config: &Config,
-    descriptor: &image::Descriptor,
-    worker_dir: &Path,
-) -> InstallerSpec {
+fn installer_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &Path) -> InstallerSpec {
     InstallerSpec {
         tools: worker_dir.join("installer"),
         tool: config.installer.clone(),

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, ResponseActFuture,
-    ResponseFuture, WrapFuture, fut,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult,
+    ResponseActFuture, ResponseFuture, WrapFuture, fut,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -211,7 +211,7 @@ impl From<Unprovided> for LaunchError {
 pub struct AskActivity;
 
 /// What the installer does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, MessageResponse)]
 pub struct Activity {
     /// Runs of it now.
     pub running: usize,
@@ -308,7 +308,10 @@ impl<W: World> Desk<W> {
         let survey = if anew { Survey::Open } else { self.store.survey(list.clone(), is_settled).await };
         let (pins, missing) = match survey {
             Survey::Complete(set) => {
-                self.stats.package_hits.add(set.len() as u64);
+                // What is settled has been counted when that was done.
+                if !is_settled {
+                    self.stats.package_hits.add(set.len() as u64);
+                }
                 // What is said to the installer is no package.
                 let pins = list.into_iter().filter(|line| !line.starts_with('-')).collect();
                 return Ok(self.learn(pins, set));

@@ -139,6 +139,8 @@ pub struct RegistryWatcher<W: World> {
     settling: Option<SpawnHandle>,
     jobs: HashMap<FunctionName, Job>,
     queue: VecDeque<FunctionName>,
+    /// Functions whose packages are asked for again in a while.
+    providing_later: HashSet<FunctionName>,
     n_loading: usize,
     scan: Scan,
     retry: Backoff,
@@ -247,6 +249,7 @@ impl<W: World> RegistryWatcher<W> {
             settling: None,
             jobs: HashMap::new(),
             queue: VecDeque::new(),
+            providing_later: HashSet::new(),
             n_loading: 0,
             scan: Scan::Resting,
             retry: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
@@ -327,8 +330,7 @@ impl<W: World> RegistryWatcher<W> {
                 let Provided { loaded, retry_after, hold } = provided;
                 let again_from = watcher.again_from(&name);
                 if let Some(pause) = retry_after {
-                    let name = name.clone();
-                    ctx.run_later(pause, move |watcher, ctx| watcher.want(name, ctx));
+                    watcher.provide_later(name.clone(), pause, ctx);
                 }
                 let verdict = match loaded {
                     Some(loaded) => watcher.judge(&name, loaded),
@@ -355,6 +357,16 @@ impl<W: World> RegistryWatcher<W> {
                 })
             });
             ctx.spawn(read);
+        }
+    }
+
+    /// Ask for its packages again by and by; once, however often that was said.
+    fn provide_later(&mut self, name: FunctionName, pause: Duration, ctx: &mut Context<Self>) {
+        if self.providing_later.insert(name.clone()) {
+            ctx.run_later(pause, move |watcher, ctx| {
+                watcher.providing_later.remove(&name);
+                watcher.want(name, ctx);
+            });
         }
     }
 

@@ -17,9 +17,10 @@ use actors::world::{LocalFuture, PackageError};
 use serde::Deserialize;
 use serde_json::json;
 use slog::{Logger, warn};
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::proxy::{Door, Seen};
+use super::requirement::Requirement;
 use super::sources::{Host, Sources};
 use super::storage::Staging;
 use crate::sandbox::cgroup::Limits;
@@ -81,6 +82,10 @@ pub struct Installer {
 struct Inner {
     spec: InstallerSpec,
     tool: Tool,
+    /// Where it is on the machine, if it is not in the base.
+    program: Option<PathBuf>,
+    /// Once what the sandbox runs is in its directory.
+    is_laid_out: OnceCell<()>,
     launcher: Launcher,
     log: Logger,
 }
@@ -113,7 +118,9 @@ pub(super) struct Wishes {
 }
 
 /// What can be said of the machine before anything is started.
-#[must_use]
+///
+/// # Errors
+/// In words, when there is nothing that could install.
 pub fn describe(spec: &InstallerSpec) -> Result<String, String> {
     match find_tool(spec)? {
         (Tool::Uv, Some(path)) => Ok(format!("uv ({})", path.display())),
@@ -164,30 +171,14 @@ fn has_pip(base: &Path) -> bool {
 }
 
 impl Installer {
-    /// Lays out what the sandbox runs. Blocks.
+    /// Finds what installs; nothing is written before something is to be installed.
     ///
     /// # Errors
     /// In words, when there is nothing that could install.
-    pub fn prepare(spec: InstallerSpec, launcher: Launcher, log: Logger) -> Result<Self, String> {
+    pub fn find(spec: InstallerSpec, launcher: Launcher, log: Logger) -> Result<Self, String> {
         let (tool, program) = find_tool(&spec)?;
-        let lay_out = || -> io::Result<()> {
-            if spec.tools.is_dir() {
-                fs::remove_dir_all(&spec.tools)?;
-            }
-            fs::create_dir_all(&spec.tools)?;
-            fs::write(spec.tools.join(ENTRY), DRIVER)?;
-            if let Some(program) = &program {
-                let uv = spec.tools.join("uv");
-                // A name more for the same file, or a copy where that cannot be.
-                fs::hard_link(program, &uv).or_else(|_| fs::copy(program, &uv).map(drop))?;
-            }
-            if let Some(certificates) = &spec.sources.certificates {
-                fs::copy(certificates, spec.tools.join(CERTIFICATES))?;
-            }
-            Ok(())
-        };
-        lay_out().map_err(|error| format!("cannot prepare {}: {error}", spec.tools.display()))?;
-        Ok(Self { inner: Arc::new(Inner { spec, tool, launcher, log }) })
+        let is_laid_out = OnceCell::new();
+        Ok(Self { inner: Arc::new(Inner { spec, tool, program, is_laid_out, launcher, log }) })
     }
 
     /// For the records.
@@ -220,7 +211,7 @@ impl Installer {
                 if !wishes.last.is_empty() {
                     files.insert(format!("{WORK}/lock.txt"), joined(&wishes.last));
                 }
-                let words = "/handler/uv pip compile --quiet --generate-hashes --no-annotate --no-header --no-emit-index-url";
+                let words = "/handler/uv pip compile --quiet --generate-hashes --no-annotate --no-header";
                 let mut command: Vec<String> = words.split(' ').map(str::to_owned).collect();
                 command.extend(["--python".into(), self.inner.spec.python.clone()]);
                 let rest = format!(
@@ -253,10 +244,19 @@ impl Installer {
     }
 
     /// The files of one pinned package, alone, compiled for the sandboxes' Python.
-    pub(super) fn install(&self, pin: &str, staging: Staging) -> LocalFuture<Result<Staging, PackageError>> {
+    pub(super) fn install(
+        &self,
+        requirement: &Requirement,
+        staging: Staging,
+    ) -> LocalFuture<Result<Staging, PackageError>> {
         let this = self.clone();
-        let short = actors::packages::short(pin);
-        let files = BTreeMap::from([(format!("{WORK}/in.txt"), format!("{pin}\n"))]);
+        let short = &requirement.text;
+        let hashes: String = requirement.hashes.iter().map(|hash| format!(" --hash={hash}")).collect();
+        let files = BTreeMap::from([(format!("{WORK}/in.txt"), format!("{short}{hashes}\n"))]);
+        let mut sources = self.inner.spec.sources.clone();
+        for (option, value) in &requirement.options {
+            sources = sources.with(option, value);
+        }
         let mut command: Vec<String> = match self.inner.tool {
             Tool::Uv => {
                 let words = format!(
@@ -274,21 +274,32 @@ impl Installer {
                     .collect()
             }
         };
-        if pin.contains("--hash") {
+        if !hashes.is_empty() {
             command.push("--require-hashes".into());
         }
         command.extend(["-r".into(), format!("{WORK}/in.txt")]);
-        let job = Job {
-            command,
-            files,
-            sources: self.inner.spec.sources.clone(),
-            about: format!("{short} cannot be installed"),
-        };
+        let job = Job { command, files, sources, about: format!("{short} cannot be installed") };
         Box::pin(async move { this.run(job, staging).await })
+    }
+
+    /// Puts what the sandbox runs into its directory.
+    async fn lay_out(&self) -> Result<(), PackageError> {
+        let inner = Arc::clone(&self.inner);
+        let lay_out = move || {
+            let tools = &inner.spec.tools;
+            lay_out(&inner.spec, inner.program.as_deref()).map_err(|error| {
+                // What is there of it would only take room.
+                let _ = fs::remove_dir_all(tools);
+                PackageError::Failed(format!("cannot prepare {}: {error}", tools.display()))
+            })
+        };
+        let done = tokio::task::spawn_blocking(lay_out).await;
+        done.unwrap_or_else(|error| Err(PackageError::Failed(error.to_string())))
     }
 
     /// On a thread of its own.
     async fn run(&self, job: Job, staging: Staging) -> Result<Staging, PackageError> {
+        self.inner.is_laid_out.get_or_try_init(|| self.lay_out()).await?;
         let (reply, answer) = oneshot::channel();
         let this = self.clone();
         let spawned = std::thread::Builder::new().name("installer".into()).spawn(move || {
@@ -496,6 +507,24 @@ impl Installer {
         }
         Err(PackageError::Refused(format!("{}:\n{text}", job.about)))
     }
+}
+
+fn lay_out(spec: &InstallerSpec, program: Option<&Path>) -> io::Result<()> {
+    // What an earlier worker has left may be of another version.
+    if spec.tools.is_dir() {
+        fs::remove_dir_all(&spec.tools)?;
+    }
+    fs::create_dir_all(&spec.tools)?;
+    fs::write(spec.tools.join(ENTRY), DRIVER)?;
+    if let Some(program) = program {
+        let uv = spec.tools.join("uv");
+        // A name more for the same file, or a copy where that cannot be.
+        fs::hard_link(program, &uv).or_else(|_| fs::copy(program, &uv).map(drop))?;
+    }
+    if let Some(certificates) = &spec.sources.certificates {
+        fs::copy(certificates, spec.tools.join(CERTIFICATES))?;
+    }
+    Ok(())
 }
 
 impl Job {

@@ -25,6 +25,8 @@ pub(super) struct Requirement {
     pub(super) text: String,
     /// `sha256:…` and the like, of which one must be that of the archive; empty: any may be.
     pub(super) hashes: Vec<String>,
+    /// Where it comes from, as the list that it was settled from has it: [`Line::Option`]s.
+    pub(super) options: Vec<(&'static str, String)>,
     parsed: pep508_rs::Requirement,
 }
 
@@ -59,13 +61,17 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
     }
     let mut words = line.split(" --");
     let text = words.next().unwrap_or(line).trim().to_owned();
-    let mut hashes = Vec::new();
+    let (mut hashes, mut options) = (Vec::new(), Vec::new());
     for word in words {
         match word.trim().strip_prefix("hash") {
             Some(hash) => hashes.push(hash.trim_start_matches(['=', ' ']).trim().to_owned()),
-            None => {
-                return Err(format!("--{} is not supported", word.split(['=', ' ']).next().unwrap_or(word)));
-            }
+            // Of the list, not of the package; in a lock they stand with each.
+            None => match option(&format!("--{}", word.trim()))? {
+                Line::Option(name, value) => options.push((name, value)),
+                Line::Requirement(_) | Line::Constraint(_) => {
+                    return Err(format!("--{word} is not supported"));
+                }
+            },
         }
     }
     let is_path = text.starts_with(['.', '/'])
@@ -78,7 +84,7 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
     }
     let parsed = pep508_rs::Requirement::from_str(&text).map_err(|error| first_line(&error.to_string()))?;
     let name = normalise(parsed.name.as_ref()).ok_or("this is not the name of a package")?;
-    Ok(Line::Requirement(Box::new(Requirement { name, text, hashes, parsed })))
+    Ok(Line::Requirement(Box::new(Requirement { name, text, hashes, options, parsed })))
 }
 
 fn option(line: &str) -> Result<Line, String> {
@@ -203,6 +209,9 @@ mod tests {
         assert_eq!((one.name.as_str(), one.pin().unwrap().to_string()), ("requests", "2.32.3".into()));
         assert_eq!(one.hashes, ["sha256:ab", "sha256:cd"]);
         assert_eq!(one.extras().len(), 2);
+        let one = requirement("torch==2.1 --hash=sha256:ab --index-url=https://x.example/cpu --pre");
+        assert_eq!(one.options, [("index-url", "https://x.example/cpu".to_owned()), ("pre", String::new())]);
+        assert_eq!((one.text.as_str(), one.hashes.len()), ("torch==2.1", 1));
         for open in ["numpy>=2", "numpy==2.*", "numpy~=2.1", "numpy", "numpy==2,!=2.1"] {
             assert!(requirement(open).pin().is_none(), "{open}");
         }

@@ -327,7 +327,7 @@ fn host_of(url: &str) -> Option<Host> {
 
 /// Those that pip reads, the last of them with the last word.
 fn pip_files(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
-    let mut files = vec![PathBuf::from("/etc/pip.conf")];
+    let mut files = vec![PathBuf::from("/etc/xdg/pip/pip.conf"), PathBuf::from("/etc/pip.conf")];
     if let Some(home) = environment.get("HOME").map(Path::new) {
         files.push(home.join(".pip/pip.conf"));
         let config = environment.get("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), PathBuf::from);

@@ -403,7 +403,9 @@ impl Drop for Staging {
 }
 
 fn own(path: &Path, mode: u32) -> Result<(), StorageError> {
-    lchown(path, Some(0), Some(0)).map_err(at("take over", path))?;
+    // Root's, that is.
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    lchown(path, Some(uid), Some(gid)).map_err(at("take over", path))?;
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(at("set the mode of", path))
 }
 
@@ -454,4 +456,91 @@ fn write_record(directory: &Path, record: &Record) -> Result<(), StorageError> {
     let text = serde_json::to_string_pretty(record).expect("text and numbers can always be written");
     let half = directory.join(format!(".{RECORD}"));
     fs::write(&half, text + "\n").and_then(|()| fs::rename(&half, &path)).map_err(at("write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn storage() -> (tempfile::TempDir, Storage) {
+        let place = tempfile::tempdir().unwrap();
+        let storage = Storage::open(place.path(), "cp311".into()).unwrap();
+        (place, storage)
+    }
+
+    fn staged(storage: &Storage) -> Staging {
+        let staging = storage.stage().unwrap();
+        fs::create_dir_all(staging.files()).unwrap();
+        fs::write(staging.files().join("a.py"), "x").unwrap();
+        staging
+    }
+
+    fn record() -> Record {
+        Record { python: "cp311".into(), ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_half_done_goes_at_the_next_start_unless_somebody_is_at_it() {
+        let (place, storage) = storage();
+        let busy = storage.stage().unwrap();
+        let dead = place.path().join(".staging-1-1");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("lock"), "").unwrap();
+        fs::create_dir(place.path().join(".evicted-1-1")).unwrap();
+        let again = Storage::open(place.path(), "cp311".into()).unwrap();
+        let left: Vec<_> = fs::read_dir(place.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert_eq!(left, std::slice::from_ref(&busy.path));
+        assert!(again.index().unwrap().0.is_empty());
+        drop(busy);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_first_who_has_it_whole_gives_it_its_name() {
+        let (_place, storage) = storage();
+        assert!(storage.commit(staged(&storage), "a", "1", &record()).unwrap());
+        assert!(!storage.commit(staged(&storage), "a", "1", &record()).unwrap());
+        let other = Record { python: "cp312".into(), ..Record::default() };
+        assert!(storage.commit(staged(&storage), "a", "1", &other).unwrap(), "beside it, for another Python");
+        let index = storage.index().unwrap();
+        assert_eq!(index.0["a"].len(), 1);
+        assert!(storage.is_there(&index.0["a"][0]));
+    }
+
+    #[test]
+    fn links_devices_and_nothing_at_all_are_no_package() {
+        let (_place, storage) = storage();
+        let staging = staged(&storage);
+        assert!(staging.verify().unwrap() > 0);
+        symlink("/etc/passwd", staging.files().join("link.py")).unwrap();
+        assert!(matches!(staging.verify(), Err(StorageError::Strange { .. })));
+        assert!(matches!(storage.stage().unwrap().verify(), Err(StorageError::Empty)));
+        symlink("/etc/passwd", staging.work().join("lock.txt")).unwrap();
+        assert!(staging.read("lock.txt", 1000).is_err());
+        fs::write(staging.work().join("long.txt"), "12345").unwrap();
+        assert!(staging.read("long.txt", 4).is_err() && staging.read("long.txt", 5).is_ok());
+    }
+
+    #[test]
+    fn the_least_recently_needed_goes_first_and_nothing_that_is_needed_or_in_use() {
+        let (place, storage) = storage();
+        for (at, name) in ["a", "b", "c", "d"].iter().enumerate() {
+            storage.commit(staged(&storage), name, "1", &Record { bytes: 10, ..record() }).unwrap();
+            let directory = File::open(place.path().join(format!("{name}==1"))).unwrap();
+            let time = UNIX_EPOCH + Duration::from_secs(100 - at as u64);
+            directory.set_times(FileTimes::new().set_modified(time)).unwrap();
+        }
+        let of = |name: &str| PackageSet::new([storage.package(format!("{name}==1")).unwrap()]);
+        let hold = storage.hold(&of("d"));
+        assert_eq!(storage.bytes(), 40);
+        assert_eq!(storage.make_room(10, 50, &of("c")).unwrap(), (vec![], true));
+        assert_eq!(storage.make_room(10, 45, &of("c")).unwrap(), (vec!["b==1".into()], true));
+        assert_eq!(storage.make_room(10, 20, &of("c")).unwrap(), (vec!["a==1".into()], false));
+        drop(hold);
+        assert_eq!(storage.make_room(10, 20, &of("c")).unwrap(), (vec!["d==1".into()], true));
+        assert_eq!(storage.bytes(), 10);
+    }
 }

@@ -69,6 +69,8 @@ impl Launcher {
         let uid = standby.process.remains_mut().uid.as_ref().map(super::super::uids::UidLease::uid);
         let uid = self.inner.slot.uid_base() + uid.expect("a standby has a uid until it is buried");
         chown(order.work, Some(uid), Some(uid)).map_err(failed("give the installer its directory"))?;
+        // The worker itself is going to listen in there: it is nobody's afterwards.
+        standby.process.remains_mut().network = None;
         let init =
             standby.process.init().ok_or_else(|| LaunchError::Failed("the standby has no init".into()))?;
         let mount = |directory: &Path, place: &str, access| {
