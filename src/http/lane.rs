@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use actors::flight::{Flight, LOOK_PAUSE};
+use actors::flight::{Crowd, Flight, LOOK_PAUSE};
 use actors::pool::{Discard, Lease, PoolKey, SharedPool};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
@@ -48,6 +48,7 @@ struct Desk {
 
 thread_local! {
     static LANES: RefCell<Lanes> = RefCell::default();
+    static CROWD: RefCell<Crowd> = RefCell::default();
 }
 
 /// One sandbox on loan.
@@ -124,6 +125,11 @@ pub(super) type Send<'a, E> = &'a dyn Fn(&mut Sandbox) -> Result<Sent, E>;
 /// Whether requests of this thread are in flight in a sandbox of this pool.
 pub(super) fn has_one(pool: &SharedPool<Sandbox>) -> bool {
     LANES.with_borrow(|lanes| lanes.desks.get(&pool.key()).is_some_and(|desk| !desk.lanes.is_empty()))
+}
+
+/// Whether so many sandboxes are at work for this thread that they should not push each other aside.
+pub(super) fn is_crowded() -> bool {
+    CROWD.with_borrow_mut(|crowd| crowd.look(Instant::now()))
 }
 
 /// A seat beside others, if there is one and nobody waits for it. `Err`: there is no way to send this request.
@@ -247,7 +253,7 @@ impl Lane {
         let others_wait = pool.n_waiting() > n_waiting_here;
         state.is_open
             && state.lease.as_ref().is_some_and(Lease::is_current)
-            && state.flight.may_join(pool.depth(), others_wait, Instant::now())
+            && state.flight.may_join(pool.depth(), others_wait, || state.front_has_begun(), Instant::now())
     }
 
     /// The lane is at its end.
@@ -255,7 +261,11 @@ impl Lane {
         LANES.with_borrow_mut(|lanes| {
             let Entry::Occupied(mut entry) = lanes.desks.entry(self.key) else { return };
             let desk = entry.get_mut();
+            let n_before = desk.lanes.len();
             desk.lanes.retain(|lane| !std::ptr::eq(&raw const **lane, self));
+            if desk.lanes.len() < n_before {
+                CROWD.with_borrow_mut(Crowd::leave);
+            }
             if desk.lanes.is_empty() && desk.waiting.is_empty() {
                 entry.remove();
             }
@@ -296,6 +306,7 @@ impl Seat {
         let state = RefCell::new(State { lease: Some(lease), flight, is_open: true });
         let lane = Rc::new(Lane { key: pool.key(), state });
         LANES.with_borrow_mut(|lanes| {
+            CROWD.with_borrow_mut(|crowd| crowd.enter(Instant::now()));
             let desk = lanes.desks.entry(lane.key).or_default();
             desk.lanes.push(Rc::clone(&lane));
             desk.call_next(pool);
