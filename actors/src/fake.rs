@@ -1,6 +1,6 @@
 //! A world for tests: sandboxes are numbers, and everything that happens to them is counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PackageStore,
-    Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
+    Class, Code, Gauge, LaunchError, Launcher, Line, LocalFuture, Making, MemoryReading, Network,
+    PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub(crate) live: BTreeMap<u64, String>,
     pub(crate) frozen: BTreeSet<u64>,
     pub(crate) dead: BTreeSet<u64>,
+    /// Requests that a sandbox has not read.
+    pub(crate) unread: BTreeMap<u64, VecDeque<u32>>,
     /// Ids of sandboxes in the order in which they were dropped.
     pub(crate) dropped: Vec<u64>,
     pub(crate) standbys: BTreeSet<u64>,
@@ -132,6 +134,7 @@ impl Fake {
             live: BTreeMap::new(),
             frozen: BTreeSet::new(),
             dead: BTreeSet::new(),
+            unread: BTreeMap::new(),
             dropped: Vec::new(),
             standbys: BTreeSet::new(),
             n_prepared: 0,
@@ -266,6 +269,15 @@ pub(crate) struct FakeSandbox {
 impl FakeSandbox {
     pub(crate) fn version(&self) -> String {
         self.world.state().live[&self.id].clone()
+    }
+}
+
+impl Line for FakeSandbox {
+    fn take_back(&mut self) -> VecDeque<u32> {
+        self.world.state().unread.remove(&self.id).unwrap_or_default()
+    }
+    fn first_unread(&self) -> Option<u32> {
+        self.world.state().unread.get(&self.id)?.front().copied()
     }
 }
 

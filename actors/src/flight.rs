@@ -170,6 +170,12 @@ impl<T> Flight<T> {
         self.calls.front().map(|call| call.number)
     }
 
+    /// The numbers of all, in order.
+    #[cfg(test)]
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.calls.iter().map(|call| call.number)
+    }
+
     /// The first for whose answer somebody waits: he reads for all before him.
     #[must_use]
     pub fn reader(&self) -> Option<&T> {

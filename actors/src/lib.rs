@@ -29,6 +29,7 @@ pub mod first;
 pub mod flight;
 pub mod lambda;
 pub mod lambda_zygotes;
+pub mod lane;
 pub mod latency;
 pub mod link;
 pub mod monitor;

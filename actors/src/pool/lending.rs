@@ -16,8 +16,8 @@ const KNOWN_LOOK_MAX: usize = 8;
 /// Who asks for a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asker {
-    pub(super) thread: ThreadId,
-    pub(super) has_one: bool,
+    pub(crate) thread: ThreadId,
+    pub(crate) has_one: bool,
 }
 
 impl Asker {
