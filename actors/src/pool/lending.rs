@@ -128,7 +128,7 @@ impl<S, T> Pool<S, T> {
         if !self.reuse {
             return 1;
         }
-        flight::depth(self.service.typical_ns().map(|ns| Duration::from_nanos(ns as u64)))
+        flight::depth(self.service.undisturbed_ns().map(|ns| Duration::from_nanos(ns as u64)))
     }
 
     pub(super) fn time_out(&mut self, id: u64) -> bool {
