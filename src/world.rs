@@ -165,6 +165,7 @@ fn program(name: FunctionName, code: &FunctionCode, packages: &PackageSet) -> Pr
         environment: code.config().environment.clone(),
         packages: paths(packages),
         limits: sandbox_limits(limits),
+        n_sandboxes_max: world::Code::limits(code).max_instances,
         load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
     }
 }

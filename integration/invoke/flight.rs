@@ -88,6 +88,37 @@ fn ran_once(worker: &Worker, events: &[String]) {
 }
 
 #[test]
+fn requests_that_come_together_meet_in_one_sandbox() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"http_threads": 1, "limits": {"max_instances": 2}})).start();
+    // Whether the next request lies in the socket already.
+    let code = "
+import os, socket
+def f(event):
+    with socket.socket(fileno=os.dup(4)) as requests:
+        try:
+            return event if not requests.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) else event + ' met'
+        except BlockingIOError:
+            return event
+";
+    worker.install_f("f", code);
+    warm(&worker, "first");
+    let mut round = 0;
+    until("one lies in the socket while another runs", || {
+        round += 1;
+        let events = short(round);
+        let mut connections: Vec<_> = events.iter().map(|event| send(&worker, event)).collect();
+        let mut has_met = false;
+        for (connection, event) in connections.iter_mut().zip(&events) {
+            assert!(connection.read_until(&format!("\"{event}")).starts_with("HTTP/1.1 200 "));
+            has_met |= connection.read_until("\"") == " met\"";
+        }
+        has_met
+    });
+    worker.finish();
+}
+
+#[test]
 fn when_a_sandbox_dies_only_the_request_that_ran_is_lost() {
     requires!(Root);
     let worker = worker(json!({"max_instances": 4}));
