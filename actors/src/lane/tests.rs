@@ -384,12 +384,15 @@ impl Sim {
                     self.break_up(thread, i, Discard::Died, End::Lost);
                 }
             }
-            // The time of the one in front is over; it has begun, or else its time would not run.
+            // The time of the one in front is over, or of one behind it while it runs for nobody.
             Op::Late(at) => {
                 if let Some((thread, i)) = found(self, at)
-                    && self.desks[thread][i].running.is_some()
+                    && let Some(number) = self.desks[thread][i].running
                 {
-                    self.break_up(thread, i, Discard::Timeout, End::Late);
+                    let front = self.desks[thread][i].callers[&number];
+                    let is_late = self.requests[front].end.is_none();
+                    let why = if is_late { Discard::Timeout } else { Discard::ClientGone };
+                    self.break_up(thread, i, why, End::Late);
                 }
             }
             Op::Leave(request) => self.leave(request),
