@@ -231,16 +231,25 @@ impl Lanes {
 async fn look_for_long_calls() {
     loop {
         tokio::time::sleep(LOOK_PAUSE).await;
+        let mut left_alone = Vec::new();
         let more = LANES.with_borrow_mut(|lanes| {
             let mut more = false;
             for lane in lanes.desks.values().flat_map(|desk| &desk.lanes) {
                 let mut state = lane.state.borrow_mut();
-                tell_all(state.look(), Fate::TakenBack);
+                let taken_back = state.look();
+                if !taken_back.is_empty() {
+                    left_alone.push(Rc::clone(lane));
+                }
+                tell_all(taken_back, Fate::TakenBack);
                 more |= state.flight().len() > 1;
             }
             lanes.is_looked_at = more;
             more
         });
+        // What runs may run for nobody, and then those who were taken back would have read its answer.
+        for lane in left_alone {
+            lane.go_on();
+        }
         if !more {
             return;
         }

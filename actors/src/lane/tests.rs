@@ -334,6 +334,10 @@ impl Sim {
             }
             seated.seen_running = runs;
         }
+        // Those who were taken back may have been the only ones to read the answer of what runs.
+        for i in (0..self.desks[thread].len()).rev() {
+            self.go_on(thread, i);
+        }
         self.taken_back(taken_back);
     }
 
