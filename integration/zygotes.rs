@@ -269,3 +269,48 @@ def f(event): return event
     assert!(forks(&worker) < 20, "{} sandboxes for one call", forks(&worker));
     worker.finish();
 }
+
+/// Each fork fills another part of what the module has mapped as shared: what one has filled stays when it ends.
+const SHARED: &str = "
+import mmap, time
+time.sleep(0.05)
+PART = 20 << 20
+SHARED = mmap.mmap(-1, 15 * PART)
+def f(event):
+    if event is None:
+        return 'empty'
+    for page in range(event * PART, (event + 1) * PART, 4096):
+        SHARED[page] = 1
+    return event
+";
+
+#[test]
+fn what_forks_leave_in_memory_that_their_module_shares_is_limited_and_is_the_functions_own() {
+    requires!(Root);
+    let worker = Worker::start();
+    let limits = "reuse-sandbox: false\nlimits:\n  mem_mb: 50\n  max_instances: 1\n";
+    worker.install("shares", &[("f.py", SHARED), ("ol.yaml", limits)]);
+    worker.call("shares", "null").ok();
+    worker.log_says(STARTED);
+    worker.call("shares", "null").ok();
+    let used =
+        || worker.status_json()["worker"]["memory"]["used_bytes"].as_u64().expect("it is measured") >> 20;
+    let before = used();
+    let mut n_refused = 0;
+    for part in 0..15 {
+        let reply = worker.call("shares", json!(part));
+        match reply.status.as_u16() {
+            200 => assert_eq!(reply.ok(), json!(part)),
+            502 => n_refused += 1,
+            other => panic!("{other}: {}", reply.text()),
+        }
+        // Of the zygote and one sandbox; the rest of the worker goes on growing a little.
+        assert!(used() < before + 130, "{} MB after {before} MB", used());
+    }
+    assert!(n_refused > 0, "300 MB went into 100");
+    // It is nobody else's trouble, and its own only until then.
+    worker.install("echo", &[("f.py", "def f(event): return event")]);
+    assert_eq!(worker.call("echo", "1").ok(), json!(1));
+    until("it is answered again", || worker.call("shares", "null").status.as_u16() == 200);
+    worker.finish();
+}

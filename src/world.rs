@@ -1,6 +1,7 @@
 //! The world of the actors, as it is on this machine: which types stand for the traits of
 //! [`actors::world`].
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use actors::name::FunctionName;
@@ -69,6 +70,7 @@ impl OlLauncher {
             environment: code.config().environment.clone(),
             packages: paths(packages),
             limits: sandbox_limits(limits),
+            n_sandboxes_max: world::Code::limits(code).max_instances,
             load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
             holds: self.packages.hold(packages),
         }
@@ -226,6 +228,16 @@ impl world::Sandbox for Sandbox {
 
     fn memory_bytes(&self) -> u64 {
         self.memory_bytes()
+    }
+}
+
+impl world::Line for Sandbox {
+    fn take_back(&mut self) -> VecDeque<u32> {
+        self.channel.take_back()
+    }
+
+    fn first_unread(&self) -> Option<u32> {
+        self.channel.first_unread()
     }
 }
 

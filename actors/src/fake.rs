@@ -1,7 +1,7 @@
 //! A world for tests: sandboxes are numbers, and everything that happens to them is counted.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, Installed, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network,
+    Class, Code, Gauge, Installed, LaunchError, Launcher, Line, LocalFuture, Making, MemoryReading, Network,
     PackageError, PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, Survey,
     World, Zygote,
 };
@@ -96,6 +96,8 @@ pub(crate) struct State {
     pub(crate) live: BTreeMap<u64, String>,
     pub(crate) frozen: BTreeSet<u64>,
     pub(crate) dead: BTreeSet<u64>,
+    /// Requests that a sandbox has not read.
+    pub(crate) unread: BTreeMap<u64, VecDeque<u32>>,
     /// Ids of sandboxes in the order in which they were dropped.
     pub(crate) dropped: Vec<u64>,
     pub(crate) standbys: BTreeSet<u64>,
@@ -150,6 +152,7 @@ impl Fake {
             live: BTreeMap::new(),
             frozen: BTreeSet::new(),
             dead: BTreeSet::new(),
+            unread: BTreeMap::new(),
             dropped: Vec::new(),
             standbys: BTreeSet::new(),
             n_prepared: 0,
@@ -290,6 +293,15 @@ pub(crate) struct FakeSandbox {
 impl FakeSandbox {
     pub(crate) fn version(&self) -> String {
         self.world.state().live[&self.id].clone()
+    }
+}
+
+impl Line for FakeSandbox {
+    fn take_back(&mut self) -> VecDeque<u32> {
+        self.world.state().unread.remove(&self.id).unwrap_or_default()
+    }
+    fn first_unread(&self) -> Option<u32> {
+        self.world.state().unread.get(&self.id)?.front().copied()
     }
 }
 

@@ -27,6 +27,14 @@ pub const SOCKET_WAIT: Duration = Duration::from_micros(500);
 pub const LOOK_PAUSE: Duration = Duration::from_millis(4);
 /// How long one thread may go on using a sandbox while requests of other threads wait for one: some hundred short calls.
 pub const TURN: Duration = Duration::from_millis(2);
+/// How many looks later somebody may still be put behind one that the sandbox has not begun: it gets no processor, and a
+/// second sandbox would take its part from this one. Longer than that, it is held back by a limit of its own.
+const STARVED_LOOKS_MAX: u32 = 5;
+/// Sandboxes that one thread has at work from which on they are a crowd: more than that wake each other up in turns on two
+/// cores.
+const CROWD_MIN: usize = 4;
+/// How long after the last time it was a crowd it counts as one, so that sandboxes need not change with every call.
+const CROWD_STAYS: Duration = Duration::from_millis(100);
 /// A pace is told after so many calls, or when the sandbox has nothing to do: the answers of several calls may be read at
 /// once, and then their single times say nothing.
 const PACE_CALLS: u32 = 16;
@@ -71,6 +79,36 @@ pub struct Answered {
     pub pace: Option<Duration>,
 }
 
+/// Whether many sandboxes are at work for one thread at the same time. Each that is woken pushes aside whoever runs on its
+/// core, most often the thread that has the next request for another one: a switch of processes for each call. Those of a
+/// crowd are asked to wait instead until whoever runs has nothing to do.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    n_at_work: usize,
+    until: Option<Instant>,
+}
+
+impl Crowd {
+    /// One more is at work.
+    pub fn enter(&mut self, now: Instant) {
+        self.n_at_work += 1;
+        self.look(now);
+    }
+
+    /// One is done.
+    pub fn leave(&mut self) {
+        self.n_at_work -= 1;
+    }
+
+    /// Whether it is a crowd, or was one a moment ago.
+    pub fn look(&mut self, now: Instant) -> bool {
+        if self.n_at_work >= CROWD_MIN {
+            self.until = Some(now + CROWD_STAYS);
+        }
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
 impl<T> Flight<T> {
     /// One with a first request, which runs at once.
     #[must_use]
@@ -98,12 +136,21 @@ impl<T> Flight<T> {
     }
 
     /// Whether one more may be sent. `depth`: how many may be in flight; `others_wait`: requests of other threads
-    /// wait for a sandbox.
+    /// wait for a sandbox; `has_begun`: whether the sandbox has read the one in front.
     #[must_use]
-    pub fn may_join(&self, depth: usize, others_wait: bool, now: Instant) -> bool {
-        let is_short = now.saturating_duration_since(self.front_since) < LOOK_PAUSE;
+    pub fn may_join(
+        &self,
+        depth: usize,
+        others_wait: bool,
+        has_begun: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> bool {
         let may_go_on = !others_wait || now.saturating_duration_since(self.began) < TURN;
-        !self.calls.is_empty() && self.calls.len() < depth && is_short && may_go_on
+        if self.calls.is_empty() || self.calls.len() >= depth || !may_go_on {
+            return false;
+        }
+        let front = now.saturating_duration_since(self.front_since);
+        front < LOOK_PAUSE || (front < LOOK_PAUSE * STARVED_LOOKS_MAX && !has_begun())
     }
 
     /// One more was sent.
@@ -121,6 +168,12 @@ impl<T> Flight<T> {
     #[must_use]
     pub fn front(&self) -> Option<u32> {
         self.calls.front().map(|call| call.number)
+    }
+
+    /// The numbers of all, in order.
+    #[cfg(test)]
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.calls.iter().map(|call| call.number)
     }
 
     /// The first for whose answer somebody waits: he reads for all before him.
@@ -203,21 +256,24 @@ mod tests {
     fn who_uses_a_sandbox_for_long_lets_others_have_it() {
         let now = Instant::now();
         let mut flight = Flight::new(1, (), now);
-        assert!(flight.may_join(2, true, now));
-        assert!(!flight.may_join(2, true, now + TURN));
+        assert!(flight.may_join(2, true, || true, now));
+        assert!(!flight.may_join(2, true, || true, now + TURN));
         flight.join(2, (), now + TURN);
         flight.answered(now + TURN);
-        assert!(!flight.may_join(2, true, now + TURN));
-        assert!(flight.may_join(2, false, now + TURN));
-        assert!(!flight.may_join(1, false, now + TURN));
+        assert!(!flight.may_join(2, true, || true, now + TURN));
+        assert!(flight.may_join(2, false, || true, now + TURN));
+        assert!(!flight.may_join(1, false, || true, now + TURN));
     }
 
     #[test]
     fn nobody_is_put_behind_a_call_that_is_long_already() {
         let now = Instant::now();
         let flight = Flight::new(1, (), now);
-        assert!(flight.may_join(2, false, now));
-        assert!(!flight.may_join(2, false, now + LOOK_PAUSE));
+        assert!(flight.may_join(2, false, || panic!("nobody needs to know"), now));
+        assert!(!flight.may_join(2, false, || true, now + LOOK_PAUSE));
+        assert!(flight.may_join(2, false, || false, now + LOOK_PAUSE), "it is not long, it has not begun");
+        let starved = now + LOOK_PAUSE * STARVED_LOOKS_MAX;
+        assert!(!flight.may_join(2, false, || false, starved), "something holds it back");
     }
 
     #[test]
@@ -233,6 +289,20 @@ mod tests {
         assert!(flight.look());
         assert_eq!(flight.taken_back(&VecDeque::from([3])).len(), 1);
         assert!(!flight.look(), "nobody stands behind it");
+    }
+
+    #[test]
+    fn many_sandboxes_at_once_are_a_crowd_for_a_while() {
+        let now = Instant::now();
+        let mut crowd = Crowd::default();
+        for _ in 1..CROWD_MIN {
+            crowd.enter(now);
+        }
+        assert!(!crowd.look(now));
+        crowd.enter(now);
+        crowd.leave();
+        assert!(crowd.look(now + CROWD_STAYS / 2), "one of them had a pause");
+        assert!(!crowd.look(now + CROWD_STAYS));
     }
 
     #[test]
@@ -326,7 +396,7 @@ mod tests {
                 prop_assert_eq!(flight.reader().copied(), reader);
                 let is_short = now - front_since < LOOK_PAUSE;
                 let may_join = !model.is_empty() && model.len() < 4 && is_short;
-                prop_assert_eq!(flight.may_join(4, false, now), may_join);
+                prop_assert_eq!(flight.may_join(4, false, || true, now), may_join);
             }
             let left: Vec<u32> = model.iter().filter(|call| call.2).map(|call| call.0).collect();
             prop_assert_eq!(flight.end(), left);

@@ -30,6 +30,7 @@ pub mod flight;
 pub mod installs;
 pub mod lambda;
 pub mod lambda_zygotes;
+pub mod lane;
 pub mod latency;
 pub mod link;
 pub mod monitor;

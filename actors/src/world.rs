@@ -2,6 +2,7 @@
 //! of memory. The root package implements these; the tests have fakes.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -111,6 +112,14 @@ pub trait Sandbox: Send + Unpin + 'static {
     fn thaw(&mut self);
     /// Memory charged to it now, in bytes.
     fn memory_bytes(&self) -> u64;
+}
+
+/// A sandbox as a lane sees it: requests lie in a socket until it reads them.
+pub trait Line {
+    /// Takes back the requests that the sandbox has not read, and gives their numbers. It will not see them.
+    fn take_back(&mut self) -> VecDeque<u32>;
+    /// The number of the request that the sandbox reads next.
+    fn first_unread(&self) -> Option<u32>;
 }
 
 /// The zygote of one lambda, or of packages. A clone is the same; when the last one is dropped it ends, and sandboxes that were forked

@@ -88,6 +88,59 @@ fn ran_once(worker: &Worker, events: &[String]) {
 }
 
 #[test]
+fn requests_that_come_together_meet_in_one_sandbox() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"http_threads": 1, "limits": {"max_instances": 2}})).start();
+    // Whether the next request lies in the socket already.
+    let code = "
+import os, socket
+def f(event):
+    with socket.socket(fileno=os.dup(4)) as requests:
+        try:
+            return event if not requests.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) else event + ' met'
+        except BlockingIOError:
+            return event
+";
+    worker.install_f("f", code);
+    warm(&worker, "first");
+    let mut round = 0;
+    until("one lies in the socket while another runs", || {
+        round += 1;
+        let events = short(round);
+        let mut connections: Vec<_> = events.iter().map(|event| send(&worker, event)).collect();
+        let mut has_met = false;
+        for (connection, event) in connections.iter_mut().zip(&events) {
+            assert!(connection.read_until(&format!("\"{event}")).starts_with("HTTP/1.1 200 "));
+            has_met |= connection.read_until("\"") == " met\"";
+        }
+        has_met
+    });
+    worker.finish();
+}
+
+#[test]
+fn many_sandboxes_at_work_at_once_push_nobody_aside_and_a_single_one_does() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"http_threads": 1})).start();
+    let code = "import os, time\ndef f(event):\n    time.sleep(event)\n    return os.sched_getscheduler(0)\n";
+    let names: Vec<String> = (0..6).map(|n| format!("f{n}")).collect();
+    for name in &names {
+        worker.install_f(name, code);
+        assert_eq!(worker.call(name, "0").ok(), json!(libc::SCHED_OTHER));
+    }
+    until("one of many is told", || {
+        let together: Vec<_> = names.iter().map(|name| worker.call_aside(name, "0.05")).collect();
+        let said = together.into_iter().map(|call| call.join().unwrap().expect("it is answered").ok());
+        // All of them, so that none is left for the next round.
+        said.filter(|said| *said == json!(libc::SCHED_BATCH)).count() > 0
+    });
+    for name in &names {
+        until("it is alone again", || worker.call(name, "0").ok() == json!(libc::SCHED_OTHER));
+    }
+    worker.finish();
+}
+
+#[test]
 fn when_a_sandbox_dies_only_the_request_that_ran_is_lost() {
     requires!(Root);
     let worker = worker(json!({"max_instances": 4}));

@@ -92,6 +92,19 @@ impl Footprint {
     }
 }
 
+/// All groups in a group, and in these.
+pub(crate) fn groups_below(cgroup: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let inside = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    inside
+        .flat_map(|entry| {
+            let group = entry.path();
+            let below = groups_below(&group);
+            [group].into_iter().chain(below)
+        })
+        .collect()
+}
+
 /// The groups without groups in them.
 fn leaves(cgroup: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();

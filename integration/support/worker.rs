@@ -1,5 +1,6 @@
 //! A worker that a test has to itself. When it is dropped it is stopped, and nothing of it may be left.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -321,12 +322,27 @@ impl Worker {
         self.processes_in(&|group| group.starts_with("zygote-"))
     }
 
+    /// The groups of sandboxes and standbys, with how many processes are in each.
+    pub(crate) fn sandbox_groups(&self) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for root in self.footprint().cgroups() {
+            for group in footprint::groups_below(root) {
+                let name = group.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if name.starts_with("sandbox-") {
+                    let n = found.entry(name.to_owned()).or_insert(0);
+                    *n = footprint::pids_below(&group).len().max(*n);
+                }
+            }
+        }
+        found
+    }
+
     fn processes_in(&self, is_wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
         let footprint = self.footprint();
-        let groups = footprint.cgroups().flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
+        let groups = footprint.cgroups().flat_map(footprint::groups_below);
         let mut found: Vec<Process> = groups
-            .filter(|group| group.file_name().to_str().is_some_and(is_wanted))
-            .flat_map(|group| footprint::pids_below(&group.path()))
+            .filter(|group| group.file_name().and_then(|name| name.to_str()).is_some_and(is_wanted))
+            .flat_map(|group| footprint::pids_below(&group))
             .filter_map(Process::of)
             .collect();
         found.sort_unstable();

@@ -141,7 +141,7 @@ impl Pipe {
         if !self.is_read.replace(true) {
             actix_web::rt::spawn(Rc::clone(self).read());
         }
-        if !self.channel.borrow_mut().try_send_request(&[], body)? {
+        if !self.channel.borrow_mut().try_send_request(&[], body, false)? {
             return Err(io::Error::other("more requests than a socket holds").into());
         }
         let (reach, answer) = oneshot::channel();

@@ -1,8 +1,8 @@
 //! Lanes: sandboxes that this HTTP thread has on loan, with requests in flight in them.
 //!
 //! A request takes a *seat*: it is written to the sandbox's socket, behind others if the calls are short enough, and waits
-//! for its turn to read the answer. Who may join, and who is next, is decided by [`Flight`]; here the bytes are moved and
-//! the tasks are woken. All of it belongs to one thread, so nothing here is locked or sent.
+//! for its turn to read the answer. Who may join, who is next, and who is told what, is decided by [`actors::lane`]; here
+//! the bytes are moved and the tasks are woken. All of it belongs to one thread, so nothing here is locked or sent.
 //!
 //! The one whose turn it is reads from the sandbox; no task stands between. When the last one has its answer, the lease
 //! is checked in. When the sandbox must go, what it has not read is taken back first, and runs elsewhere.
@@ -16,7 +16,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use actors::flight::{Flight, LOOK_PAUSE};
+use actors::flight::{Crowd, LOOK_PAUSE};
+use actors::lane::{BrokenUp, Finished, Next};
 use actors::pool::{Discard, Lease, PoolKey, SharedPool};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
@@ -48,6 +49,7 @@ struct Desk {
 
 thread_local! {
     static LANES: RefCell<Lanes> = RefCell::default();
+    static CROWD: RefCell<Crowd> = RefCell::default();
 }
 
 /// One sandbox on loan.
@@ -56,12 +58,7 @@ struct Lane {
     state: RefCell<State>,
 }
 
-struct State {
-    /// `None`: the lane is at its end.
-    lease: Option<Lease<Sandbox>>,
-    flight: Flight<Rc<Caller>>,
-    is_open: bool,
-}
+type State = actors::lane::Lane<Sandbox, Rc<Caller>>;
 
 /// Somebody who waits.
 #[derive(Default)]
@@ -95,6 +92,12 @@ impl Caller {
     }
 }
 
+fn tell_all(callers: Vec<Rc<Caller>>, fate: Fate) {
+    for caller in callers {
+        caller.tell(fate);
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Unanswered {
@@ -124,6 +127,11 @@ pub(super) type Send<'a, E> = &'a dyn Fn(&mut Sandbox) -> Result<Sent, E>;
 /// Whether requests of this thread are in flight in a sandbox of this pool.
 pub(super) fn has_one(pool: &SharedPool<Sandbox>) -> bool {
     LANES.with_borrow(|lanes| lanes.desks.get(&pool.key()).is_some_and(|desk| !desk.lanes.is_empty()))
+}
+
+/// Whether so many sandboxes are at work for this thread that they should not push each other aside.
+pub(super) fn is_crowded() -> bool {
+    CROWD.with_borrow_mut(|crowd| crowd.look(Instant::now()))
 }
 
 /// A seat beside others, if there is one and nobody waits for it. `Err`: there is no way to send this request.
@@ -199,14 +207,14 @@ impl Lanes {
         let n_waiting_here = desk.waiting.len();
         for lane in desk.lanes.iter().filter(|lane| lane.has_room(pool, n_waiting_here)) {
             let mut state = lane.state.borrow_mut();
-            let Some(lease) = state.lease.as_mut() else { continue };
+            let Some(lease) = state.lease() else { continue };
             let number = match send(lease) {
                 Ok(Sent::As(number)) => number,
                 Ok(Sent::TooLong | Sent::NoRoom) => continue,
                 Err(error) => return Some(Err(error)),
             };
             let caller = Rc::new(Caller::default());
-            state.flight.join(number, Rc::clone(&caller), Instant::now());
+            state.join(number, Rc::clone(&caller), Instant::now());
             let seat = Seat { lane: Rc::clone(lane), number, caller, is_over: false };
             drop(state);
             if !self.is_looked_at {
@@ -223,18 +231,25 @@ impl Lanes {
 async fn look_for_long_calls() {
     loop {
         tokio::time::sleep(LOOK_PAUSE).await;
+        let mut left_alone = Vec::new();
         let more = LANES.with_borrow_mut(|lanes| {
             let mut more = false;
             for lane in lanes.desks.values().flat_map(|desk| &desk.lanes) {
                 let mut state = lane.state.borrow_mut();
-                if state.flight.look() && state.front_has_begun() {
-                    state.take_back();
+                let taken_back = state.look();
+                if !taken_back.is_empty() {
+                    left_alone.push(Rc::clone(lane));
                 }
-                more |= state.flight.len() > 1;
+                tell_all(taken_back, Fate::TakenBack);
+                more |= state.flight().len() > 1;
             }
             lanes.is_looked_at = more;
             more
         });
+        // What runs may run for nobody, and then those who were taken back would have read its answer.
+        for lane in left_alone {
+            lane.go_on();
+        }
         if !more {
             return;
         }
@@ -243,11 +258,7 @@ async fn look_for_long_calls() {
 
 impl Lane {
     fn has_room(&self, pool: &SharedPool<Sandbox>, n_waiting_here: usize) -> bool {
-        let state = self.state.borrow();
-        let others_wait = pool.n_waiting() > n_waiting_here;
-        state.is_open
-            && state.lease.as_ref().is_some_and(Lease::is_current)
-            && state.flight.may_join(pool.depth(), others_wait, Instant::now())
+        self.state.borrow().has_room(pool, n_waiting_here, Instant::now())
     }
 
     /// The lane is at its end.
@@ -255,28 +266,15 @@ impl Lane {
         LANES.with_borrow_mut(|lanes| {
             let Entry::Occupied(mut entry) = lanes.desks.entry(self.key) else { return };
             let desk = entry.get_mut();
+            let n_before = desk.lanes.len();
             desk.lanes.retain(|lane| !std::ptr::eq(&raw const **lane, self));
+            if desk.lanes.len() < n_before {
+                CROWD.with_borrow_mut(Crowd::leave);
+            }
             if desk.lanes.is_empty() && desk.waiting.is_empty() {
                 entry.remove();
             }
         });
-    }
-}
-
-impl State {
-    /// Whether the sandbox has read the request in front. If not, it is no long call: the sandbox gets no processor.
-    fn front_has_begun(&self) -> bool {
-        self.lease.as_ref().is_none_or(|lease| lease.channel.first_unread() != self.flight.front())
-    }
-
-    /// Nobody stands behind the one that runs any longer, and nobody will.
-    fn take_back(&mut self) {
-        self.is_open = false;
-        let Some(lease) = &mut self.lease else { return };
-        let numbers = lease.channel.take_back();
-        for caller in self.flight.taken_back(&numbers) {
-            caller.tell(Fate::TakenBack);
-        }
     }
 }
 
@@ -292,10 +290,10 @@ impl Seat {
     /// The first one in a sandbox, to which its request has just been sent as `number`.
     pub(super) fn first(pool: &SharedPool<Sandbox>, lease: Lease<Sandbox>, number: u32) -> Self {
         let caller = Rc::new(Caller::default());
-        let flight = Flight::new(number, Rc::clone(&caller), Instant::now());
-        let state = RefCell::new(State { lease: Some(lease), flight, is_open: true });
+        let state = RefCell::new(State::first(lease, number, Rc::clone(&caller), Instant::now()));
         let lane = Rc::new(Lane { key: pool.key(), state });
         LANES.with_borrow_mut(|lanes| {
+            CROWD.with_borrow_mut(|crowd| crowd.enter(Instant::now()));
             let desk = lanes.desks.entry(lane.key).or_default();
             desk.lanes.push(Rc::clone(&lane));
             desk.call_next(pool);
@@ -324,7 +322,7 @@ impl Seat {
             Fate::Waits | Fate::Called => {}
         }
         let state = self.lane.state.borrow();
-        if state.flight.reader().is_some_and(|reader| Rc::ptr_eq(reader, &self.caller)) {
+        if state.flight().reader().is_some_and(|reader| Rc::ptr_eq(reader, &self.caller)) {
             return Poll::Ready(Ok(()));
         }
         self.caller.waker.set(Some(cx.waker().clone()));
@@ -335,10 +333,10 @@ impl Seat {
     fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Result<Incoming, ChannelError>> {
         loop {
             let mut state = self.lane.state.borrow_mut();
-            let State { lease, flight, .. } = &mut *state;
-            let lease = lease.as_mut().ok_or(ChannelError::Closed)?;
+            let front = state.flight().front();
+            let lease = state.lease().ok_or(ChannelError::Closed)?;
             let incoming = ready!(lease.channel.poll_receive(cx))?;
-            if !incoming.is_answer_to(flight.front()) {
+            if !incoming.is_answer_to(front) {
                 return Poll::Ready(Err(BrokenFrame("an answer to another request").into()));
             }
             if incoming.header.invocation == self.number {
@@ -347,9 +345,7 @@ impl Seat {
             if !incoming.is_whole() {
                 return Poll::Ready(Err(BrokenFrame("a long answer that nobody waits for").into()));
             }
-            if let Some(answered) = flight.answered(Instant::now()) {
-                lease.served(answered);
-            }
+            state.passed_over(Instant::now());
         }
     }
 
@@ -382,7 +378,7 @@ impl Seat {
     }
 
     fn is_front(&self) -> bool {
-        self.lane.state.borrow().flight.front() == Some(self.number)
+        self.lane.state.borrow().flight().front() == Some(self.number)
     }
 
     /// The client has gone. What runs for nobody is ended.
@@ -395,38 +391,27 @@ impl Seat {
     /// The end of the lane: gives the lease, and whether this request has begun. All others are told.
     fn break_up(&mut self) -> Option<(Lease<Sandbox>, bool)> {
         self.is_over = true;
-        let mut state = self.lane.state.borrow_mut();
-        let mut has_begun = true;
-        state.is_open = false;
-        let mut lease = state.lease.take()?;
-        let numbers = lease.channel.take_back();
-        for caller in state.flight.taken_back(&numbers) {
-            if Rc::ptr_eq(&caller, &self.caller) {
-                has_begun = false;
-            }
-            caller.tell(Fate::TakenBack);
-        }
-        for caller in state.flight.end() {
-            caller.tell(Fate::Lost);
-        }
-        drop(state);
+        let BrokenUp { lease, taken_back, lost } = self.lane.state.borrow_mut().break_up()?;
+        let has_begun = !taken_back.iter().any(|caller| Rc::ptr_eq(caller, &self.caller));
+        tell_all(taken_back, Fate::TakenBack);
+        tell_all(lost, Fate::Lost);
         self.lane.leave_desk();
         Some((lease, has_begun))
     }
 
     /// Sandbox and invocation, as they stand in the function's log.
     pub(super) fn invocation(&self) -> (u64, u32) {
-        (self.lane.state.borrow().lease.as_ref().map_or(0, |lease| lease.id()), self.number)
+        (self.lane.state.borrow_mut().lease().map_or(0, |lease| lease.id()), self.number)
     }
 
     /// Since when the one in front has been running.
     pub(super) fn front_since(&self) -> Instant {
-        self.lane.state.borrow().flight.front_since()
+        self.lane.state.borrow().flight().front_since()
     }
 
     /// The function failed, though the sandbox is well.
     pub(super) fn count_error(&self) {
-        if let Some(lease) = &mut self.lane.state.borrow_mut().lease {
+        if let Some(lease) = self.lane.state.borrow_mut().lease() {
             lease.count_error();
         }
     }
@@ -434,21 +419,12 @@ impl Seat {
     /// The answer is there, and whole.
     pub(super) fn finish(mut self, pool: &SharedPool<Sandbox>) {
         self.is_over = true;
-        let mut state = self.lane.state.borrow_mut();
-        let Some(answered) = state.flight.answered(Instant::now()) else { return };
-        if state.flight.is_empty() {
-            let lease = state.lease.take();
-            drop(state);
+        let finished = self.lane.state.borrow_mut().finish(Instant::now());
+        if let Finished::Last(lease, answered) = finished {
             self.lane.leave_desk();
-            if let Some(lease) = lease {
-                lease.finish_last(answered);
-            }
+            lease.finish_last(answered);
             return;
         }
-        if let Some(lease) = &mut state.lease {
-            lease.served(answered);
-        }
-        drop(state);
         self.lane.go_on();
         LANES.with_borrow(|lanes| {
             if let Some(desk) = lanes.desks.get(&self.lane.key) {
@@ -460,18 +436,13 @@ impl Seat {
     /// For an answer that goes on: takes back what stands behind it, and the lease out of the lane, with the time since
     /// when it has been running. `None`: the sandbox has begun with the next one, so all of the answer is there.
     pub(super) fn alone(&mut self) -> Option<(Lease<Sandbox>, Instant)> {
-        let mut state = self.lane.state.borrow_mut();
-        state.take_back();
-        if state.flight.len() > 1 {
-            return None;
+        let (taken_back, alone) = self.lane.state.borrow_mut().alone();
+        tell_all(taken_back, Fate::TakenBack);
+        if alone.is_some() {
+            self.is_over = true;
+            self.lane.leave_desk();
         }
-        let lease = state.lease.take()?;
-        let since = state.flight.front_since();
-        state.flight.end();
-        drop(state);
-        self.is_over = true;
-        self.lane.leave_desk();
-        Some((lease, since))
+        alone
     }
 
     /// The rest of an answer that is all there. Its last frame may say that it broke off.
@@ -519,7 +490,7 @@ impl Seat {
         &self,
         poll: impl FnOnce(&mut Lease<Sandbox>) -> Poll<Result<T, ChannelError>>,
     ) -> Poll<Result<T, ChannelError>> {
-        match &mut self.lane.state.borrow_mut().lease {
+        match self.lane.state.borrow_mut().lease() {
             Some(lease) => poll(lease),
             None => Poll::Ready(Err(ChannelError::Closed)),
         }
@@ -538,7 +509,7 @@ impl Drop for Seat {
         if self.is_over || matches!(self.caller.fate.get(), Fate::TakenBack | Fate::Lost) {
             return;
         }
-        self.lane.state.borrow_mut().flight.leave(self.number);
+        self.lane.state.borrow_mut().leave(self.number);
         self.lane.go_on();
     }
 }
@@ -547,32 +518,23 @@ impl Lane {
     /// Whoever is next reads. If nobody is, what has not begun need not begin, and the answer of what has is read for nobody.
     fn go_on(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
-        if let Some(reader) = state.flight.reader() {
-            reader.wake();
-            return;
-        }
-        if state.lease.is_none() {
-            return;
-        }
-        state.take_back();
-        if state.flight.is_empty() {
-            let lease = state.lease.take();
-            drop(state);
-            self.leave_desk();
-            if let Some(lease) = lease {
+        match state.go_on() {
+            Next::Reader(reader) => reader.wake(),
+            Next::Over => {}
+            Next::Nobody => drop(actix_web::rt::spawn(Rc::clone(self).clear())),
+            Next::Home(lease) => {
+                drop(state);
+                self.leave_desk();
                 lease.give_back();
             }
-            return;
         }
-        drop(state);
-        actix_web::rt::spawn(Rc::clone(self).clear());
     }
 
     /// Reads answers that nobody waits for, or ends the sandbox if they do not come.
     async fn clear(self: Rc<Self>) {
         let answers = poll_fn(|cx| self.poll_clear(cx));
         let cleared = timeout_at(Instant::now() + UNWANTED_PATIENCE, answers).await;
-        let lease = self.state.borrow_mut().lease.take();
+        let lease = self.state.borrow_mut().end();
         self.leave_desk();
         let Some(lease) = lease else { return };
         match cleared {
@@ -585,13 +547,11 @@ impl Lane {
     /// `false`: there will be no more.
     fn poll_clear(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
-        let State { lease: Some(lease), flight, .. } = &mut *state else { return Poll::Ready(false) };
-        while !flight.is_empty() {
+        while let Some(front) = state.flight().front() {
+            let Some(lease) = state.lease() else { return Poll::Ready(false) };
             match ready!(lease.channel.poll_receive(cx)) {
-                Ok(incoming) if incoming.is_answer_to(flight.front()) && incoming.is_whole() => {
-                    if let Some(answered) = flight.answered(Instant::now()) {
-                        lease.served(answered);
-                    }
+                Ok(incoming) if incoming.is_answer_to(Some(front)) && incoming.is_whole() => {
+                    state.passed_over(Instant::now());
                 }
                 _ => return Poll::Ready(false),
             }

@@ -324,7 +324,7 @@ impl Call<'_> {
         if HEADER_BYTES + head.len() + body.len() > PACKET_BYTES_MAX {
             return Ok(Sent::TooLong);
         }
-        Ok(match sandbox.channel.try_send_request(&head, body) {
+        Ok(match sandbox.channel.try_send_request(&head, body, lane::is_crowded()) {
             Ok(true) => Sent::As(sandbox.channel.invocation()),
             Ok(false) | Err(_) => Sent::NoRoom,
         })

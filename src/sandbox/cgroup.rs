@@ -4,6 +4,9 @@
 //! (on hybrid machines) an empty version 2 hierarchy beside them, which gives freeze and kill. All of a
 //! worker's groups lie under one group that is named after its directory, so that a later start finds
 //! what a killed one has left.
+//!
+//! What a lambda's zygote has mapped as shared outlives the forks that wrote to it. It stays counted to the groups that
+//! theirs were in: so zygote and forks lie in a [`Nest`], which has a limit for all of them together.
 
 mod v1;
 mod v2;
@@ -12,6 +15,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -105,12 +109,28 @@ impl Ways {
     }
 }
 
+/// A group that holds groups, and no process itself. It limits the memory of all of them together, of those that are gone
+/// included. It goes with the last of them.
+#[derive(Debug)]
+pub struct Nest {
+    /// In the hierarchy of the memory controller.
+    directory: PathBuf,
+}
+
+impl Drop for Nest {
+    fn drop(&mut self) {
+        // Whatever still holds it up is taken by the sweep at the next start.
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
 /// One group. Not removed on drop: removal waits for the last process, which the reaper does.
 #[derive(Debug)]
 pub struct Cgroup {
     layout: LayoutGroup,
     /// As written last, so that a sandbox of the default class costs no write.
     limits: Limits,
+    nest: Option<Arc<Nest>>,
 }
 
 #[derive(Debug)]
@@ -144,16 +164,35 @@ impl CgroupRoot {
         }
     }
 
-    /// A new group with these limits.
+    /// A new nest, for groups that may use so much together.
     ///
     /// # Errors
     /// When the directory or a limit could not be written; nothing stays then.
-    pub fn create(&self, name: &str, limits: Limits) -> Result<Cgroup> {
-        let layout = match &self.layout {
-            Layout::V2(root) => LayoutGroup::V2(root.create(name)?),
-            Layout::V1(root) => LayoutGroup::V1(root.create(name)?),
+    pub fn nest(&self, name: &str, memory_bytes: u64, swap_bytes: u64) -> Result<Arc<Nest>> {
+        let directory = match &self.layout {
+            Layout::V2(root) => root.inside(name),
+            Layout::V1(root) => root.inside(name),
         };
-        let mut group = Cgroup { layout, limits };
+        create_directory(&directory)?;
+        let nest = Arc::new(Nest { directory });
+        match &self.layout {
+            Layout::V2(_) => v2::limit_nest(&nest.directory, memory_bytes, swap_bytes)?,
+            Layout::V1(root) => root.limit_nest(&nest.directory, memory_bytes, swap_bytes)?,
+        }
+        Ok(nest)
+    }
+
+    /// A new group with these limits, in a nest or in none.
+    ///
+    /// # Errors
+    /// When the directory or a limit could not be written; nothing stays then.
+    pub fn create(&self, name: &str, limits: Limits, nest: Option<Arc<Nest>>) -> Result<Cgroup> {
+        let inside = nest.as_ref().map(|nest| nest.directory.as_path());
+        let layout = match &self.layout {
+            Layout::V2(root) => LayoutGroup::V2(root.create(name, inside)?),
+            Layout::V1(root) => LayoutGroup::V1(root.create(name, inside)?),
+        };
+        let mut group = Cgroup { layout, limits, nest };
         match group.write_limits(limits, true) {
             Ok(()) => Ok(group),
             Err(error) => {
@@ -264,6 +303,12 @@ impl Cgroup {
             LayoutGroup::V1(group) => group.n_oom_kills(),
         }
         .unwrap_or(0)
+    }
+
+    /// What it lies in.
+    #[must_use]
+    pub fn nest(&self) -> Option<&Arc<Nest>> {
+        self.nest.as_ref()
     }
 
     /// The limits as they are now.

@@ -24,7 +24,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::sys;
-use crate::frame::{BrokenFrame, HEADER_BYTES, Header, Kind, MORE, PACKET_BYTES_MAX};
+use crate::frame::{BATCH, BrokenFrame, HEADER_BYTES, Header, Kind, MORE, PACKET_BYTES_MAX};
 
 /// Payloads up to this are read whole into the channel's buffer; the body of a longer one is handed on in
 /// pieces of at most this.
@@ -247,12 +247,14 @@ impl Channel {
     }
 
     /// Sends a request that is one packet, at once or not at all. `false`: the socket is full; nothing was sent.
+    /// `batch`: see [`BATCH`].
     ///
     /// # Errors
     /// When the sandbox takes none any more.
-    pub fn try_send_request(&mut self, head: &[u8], body: &[u8]) -> Result<bool, ChannelError> {
+    pub fn try_send_request(&mut self, head: &[u8], body: &[u8], batch: bool) -> Result<bool, ChannelError> {
         let invocation = self.next_invocation();
-        let header = header(Kind::Request, 0, invocation, head, body);
+        let flags = if batch { BATCH } else { 0 };
+        let header = header(Kind::Request, flags, invocation, head, body);
         loop {
             let parts = [IoSlice::new(&header), IoSlice::new(head), IoSlice::new(body)];
             match self.requests.write_vectored(&parts) {
@@ -489,14 +491,14 @@ mod tests {
     fn what_was_not_read_is_taken_back_and_what_was_read_is_not() {
         let (mut channel, theirs) = Channel::pair().unwrap();
         for body in [&b"a"[..], b"b", b"c"] {
-            assert!(channel.try_send_request(b"", body).unwrap());
+            assert!(channel.try_send_request(b"", body, false).unwrap());
         }
         let mut first = [0; 100];
         assert_eq!(rustix::io::read(&theirs.requests, &mut first).unwrap(), HEADER_BYTES + 1);
         assert_eq!((first[8], first[HEADER_BYTES]), (1, b'a'));
         assert_eq!(channel.take_back(), [2, 3]);
         assert!(channel.take_back().is_empty());
-        assert!(channel.try_send_request(b"", b"d").unwrap());
+        assert!(channel.try_send_request(b"", b"d", false).unwrap());
         assert_eq!(rustix::io::read(&theirs.requests, &mut first).unwrap(), HEADER_BYTES + 1);
         assert_eq!((first[8], first[HEADER_BYTES]), (4, b'd'));
     }
@@ -506,7 +508,7 @@ mod tests {
         let (mut channel, theirs) = Channel::pair().unwrap();
         let body = vec![0; 60_000];
         let mut n_sent = 0;
-        while channel.try_send_request(b"", &body).unwrap() {
+        while channel.try_send_request(b"", &body, false).unwrap() {
             n_sent += 1;
         }
         assert!(n_sent < 100, "{n_sent}");

@@ -86,6 +86,8 @@ pub struct Program {
     pub packages: Vec<String>,
     /// What it may use. Processes are the function's own; the sandbox's init comes on top.
     pub limits: Limits,
+    /// How many sandboxes it may have at the same time.
+    pub n_sandboxes_max: usize,
     /// How long loading it may take.
     pub load_patience: Duration,
     /// What must stay for as long as the sandbox does.
@@ -279,6 +281,16 @@ struct Ready {
     failed: BTreeMap<String, String>,
 }
 
+/// Where the cgroup of a new interpreter lies.
+enum Room {
+    /// Below the worker's.
+    Root,
+    /// In a new nest, beside those of its forks.
+    Nest { n_forks_max: usize },
+    /// In that of the zygote that it is forked from, if it has one.
+    BesideZygote,
+}
+
 impl Program {
     /// What goes with a frame that has it loaded.
     fn order(&self, kind: Kind) -> Result<Vec<u8>, LaunchError> {
@@ -367,7 +379,7 @@ impl Launcher {
         let zygote = self.inner.zygote_or_root(class, zygote).await?;
         let limits = self.inner.spec.limits;
         let Newborn { channel, process, naming, shell, .. } =
-            self.inner.bear(&zygote, class, limits, None).await?;
+            self.inner.bear(&zygote, class, limits, Room::Root, None).await?;
         let began = Instant::now();
         let mut standby = Standby { channel, process, naming, made: (shell, Duration::ZERO) };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
@@ -405,7 +417,8 @@ impl Launcher {
             range = parent_zygote.uids.take_range(LAMBDA_ZYGOTE_UIDS);
         }
         let range = range.ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?;
-        let newborn = inner.bear(&parent_zygote, class, program.limits, Some(range)).await?;
+        let room = Room::Nest { n_forks_max: program.n_sandboxes_max };
+        let newborn = inner.bear(&parent_zygote, class, program.limits, room, Some(range)).await?;
         let Newborn { mut channel, process, naming, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
@@ -451,7 +464,7 @@ impl Launcher {
                 (root, range.ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?, 1)
             }
         };
-        let newborn = inner.bear(&parent, class, PACKAGE_ZYGOTE_LIMITS, Some(range)).await?;
+        let newborn = inner.bear(&parent, class, PACKAGE_ZYGOTE_LIMITS, Room::Root, Some(range)).await?;
         let Newborn { mut channel, process, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
@@ -491,7 +504,8 @@ impl Launcher {
         program: Program,
     ) -> Result<Sandbox, LaunchError> {
         let began = Instant::now();
-        let newborn = self.inner.bear(&zygote.0.zygote, class, program.limits, None).await?;
+        let newborn =
+            self.inner.bear(&zygote.0.zygote, class, program.limits, Room::BesideZygote, None).await?;
         let Newborn { channel, process, naming, shell, .. } = newborn;
         self.inner.attach_code(&process, &program)?;
         let fork = began.elapsed().saturating_sub(shell);
@@ -612,6 +626,7 @@ impl Inner {
         zygote: &Arc<Zygote>,
         class: Class,
         limits: Limits,
+        room: Room,
         range: Option<RangeLease>,
     ) -> Result<Newborn, LaunchError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -636,8 +651,20 @@ impl Inner {
         let limits = with_init(limits);
         let kind = if users.is_some() { "zygote" } else { "sandbox" };
         let may_be_born_inside = zygote.outer().is_none() && users.is_none();
+        let beside = zygote.nest();
         let group = tokio::task::spawn_blocking(move || {
-            let group = cgroups.create(&format!("{kind}-{id}"), limits)?;
+            let nest = match room {
+                Room::Root => None,
+                Room::BesideZygote => beside,
+                Room::Nest { n_forks_max } => {
+                    // As much as zygote and sandboxes may use each by itself.
+                    let n = n_forks_max as u64 + 1;
+                    let (memory, swap) =
+                        (limits.memory_bytes.saturating_mul(n), limits.swap_bytes.saturating_mul(n));
+                    Some(cgroups.nest(&format!("lambda-{id}"), memory, swap)?)
+                }
+            };
+            let group = cgroups.create(&format!("{kind}-{id}"), limits, nest)?;
             let birthplace = if may_be_born_inside { group.birthplace()? } else { None };
             let ways = match birthplace {
                 Some(birthplace) => Ways::Birth(birthplace),
@@ -772,8 +799,10 @@ impl Inner {
             return Ok(Arc::clone(zygote));
         }
         let number = self.next_family.fetch_add(1, Ordering::Relaxed);
-        let cgroup =
-            self.cgroups.create(&format!("family-{number}"), FAMILY_LIMITS).map_err(io::Error::other)?;
+        let cgroup = self
+            .cgroups
+            .create(&format!("family-{number}"), FAMILY_LIMITS, None)
+            .map_err(io::Error::other)?;
         let spec = ShimSpec {
             base: self.spec.base.clone(),
             mount_point: self.spec.scratch.clone(),

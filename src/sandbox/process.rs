@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cgroup::Nest;
 use super::channel::ChannelError;
 use super::reaper::{Reaper, Remains};
 use super::zygote::{Exit, Zygote, describe_status};
@@ -43,6 +44,11 @@ impl Process {
     pub(super) fn n_oom_kills(&self) -> u64 {
         let group = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref());
         group.map_or(0, super::cgroup::Cgroup::n_oom_kills)
+    }
+
+    /// Where its cgroup lies.
+    pub(super) fn nest(&self) -> Option<Arc<Nest>> {
+        self.remains.as_ref()?.cgroup.as_ref()?.nest().cloned()
     }
 
     pub(super) fn remains_mut(&mut self) -> &mut Remains {

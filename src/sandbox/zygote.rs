@@ -17,6 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use slog::{Logger, warn};
 use tokio::sync::{Notify, oneshot};
 
+use super::cgroup::Nest;
 use super::family::{Family, answer_in_time, lock};
 use super::networks::Networks;
 use super::packets::{receive_bytes, send_bytes};
@@ -179,6 +180,11 @@ impl Zygote {
     /// The init in whose user and pid namespaces its shells are made; `None`: in the family's.
     pub(super) fn outer(&self) -> Option<BorrowedFd<'_>> {
         self.home.as_ref().and_then(Process::init)
+    }
+
+    /// Where its cgroup lies, and those of its forks are to lie.
+    pub(super) fn nest(&self) -> Option<Arc<Nest>> {
+        self.home.as_ref()?.nest()
     }
 
     /// It forks no more, and ends. Its sandboxes go on.

@@ -80,10 +80,24 @@ impl Root {
         self.unified.is_some()
     }
 
-    pub(super) fn create(&self, name: &str) -> Result<Group> {
+    /// Where the memory controller has what is called so.
+    pub(super) fn inside(&self, name: &str) -> PathBuf {
+        self.memory.join(name)
+    }
+
+    pub(super) fn limit_nest(&self, nest: &Path, memory_bytes: u64, swap_bytes: u64) -> Result<()> {
+        write(nest.join("memory.limit_in_bytes"), &memory_bytes.to_string())?;
+        if self.accounts.swap {
+            write(nest.join(SWAP_TOO), &memory_bytes.saturating_add(swap_bytes).to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Only memory is counted in nests: to the other controllers all groups are alike.
+    pub(super) fn create(&self, name: &str, nest: Option<&Path>) -> Result<Group> {
         let inside = |path: &PathBuf| path.join(name);
         let group = Group {
-            memory: inside(&self.memory),
+            memory: nest.unwrap_or(&self.memory).join(name),
             pids: inside(&self.pids),
             cpu: self.cpu.as_ref().map(inside),
             unified: self.unified.as_ref().map(inside),

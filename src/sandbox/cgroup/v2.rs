@@ -38,8 +38,13 @@ impl Root {
         Ok(Self { path, shim })
     }
 
-    pub(super) fn create(&self, name: &str) -> Result<Group> {
-        let path = self.path.join(name);
+    /// Where what is called so is.
+    pub(super) fn inside(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(super) fn create(&self, name: &str, nest: Option<&Path>) -> Result<Group> {
+        let path = nest.unwrap_or(&self.path).join(name);
         create_directory(&path)?;
         give_procs(&path, self.shim)?;
         Ok(Group { path })
@@ -58,6 +63,18 @@ fn give_procs(path: &Path, owner: u32) -> Result<()> {
         value: format!("owner {owner}"),
         source,
     })
+}
+
+/// One lambda's sandboxes have the weight of one sandbox together when processors are short: a nest's, which the kernel
+/// sets.
+pub(super) fn limit_nest(nest: &Path, memory_bytes: u64, swap_bytes: u64) -> Result<()> {
+    hand_on(nest)?;
+    write(nest.join("memory.max"), &memory_bytes.to_string())?;
+    // Absent in kernels built without swap.
+    if nest.join("memory.swap.max").exists() {
+        write(nest.join("memory.swap.max"), &swap_bytes.to_string())?;
+    }
+    Ok(())
 }
 
 /// Enables the controllers for the groups inside.

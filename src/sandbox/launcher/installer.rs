@@ -91,6 +91,7 @@ impl Launcher {
             environment: [].into(),
             packages: Vec::new(),
             limits: order.limits,
+            n_sandboxes_max: 1,
             load_patience: LOAD_PATIENCE,
             holds: Arc::new(()) as Arc<dyn Any + Send + Sync>,
         };

@@ -30,6 +30,7 @@ LOAD_FAILED = 19
 # Flags.
 MORE = 1
 FAILED = 2
+BATCH = 4
 
 HEADER = Struct("<IBBHI")
 HEADER_SIZE = HEADER.size

@@ -10,6 +10,7 @@ import os
 from . import huge, identity, invocation, log, plant, sprout, warm
 from .entries import TEXT_400
 from .frames import (
+    BATCH,
     CANCEL,
     FAILED,
     LOAD,
@@ -125,6 +126,7 @@ def ready(channel, wants_head, entry, unforkable=None, **more):
 
 def serve(channel, entry):
     """The loop. EOFError when the worker is gone."""
+    batch = 0
     while True:
         kind, flags, number, head, body = channel.read()
         if kind != REQUEST:
@@ -132,6 +134,9 @@ def serve(channel, entry):
                 # It crossed with its answer.
                 continue
             raise ProtocolError(f"frame {kind} between invocations")
+        if flags & BATCH != batch:
+            batch = flags & BATCH
+            set_batch(batch)
         # What the function's threads print after its answer is counted to it as well, until the next begins.
         log.invocation = number
         call = Invocation(channel, number, flags & MORE, head, body)
@@ -144,3 +149,12 @@ def serve(channel, entry):
                 call.go_on(b"", FAILED)
             elif call.progress == NOT_BEGUN:
                 call.answer(TEXT_400, b"the request was cancelled before its body was complete\n")
+
+
+def set_batch(batch):
+    """Whether to wait, when woken, until whoever runs is done: each that does not is a switch of processes more."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH if batch else os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        # The function has chosen something else, from which there is no way back. It runs all the same.
+        pass

@@ -28,7 +28,7 @@ from _ol_runtime import runtime  # noqa: E402
 
 LOAD, REQUEST, BODY, CANCEL, WARM = 1, 2, 3, 4, 5
 READY, RESPONSE, RESPONSE_BODY, LOAD_FAILED = 16, 17, 18, 19
-MORE, FAILED = 1, 2
+MORE, FAILED, BATCH = 1, 2, 4
 JSON = b"200\ncontent-type\napplication/json\n"
 TEXT_400 = b"400\ncontent-type\ntext/plain; charset=utf-8\n"
 TEXT_500 = b"500\ncontent-type\ntext/plain; charset=utf-8\n"

@@ -4,7 +4,7 @@ import json
 import os
 
 from sandbox import (
-    BODY, CANCEL, FAILED, JSON, LOAD, MORE, READY, REQUEST, RESPONSE, TEXT_400, TEXT_500, Case, frame,
+    BATCH, BODY, CANCEL, FAILED, JSON, LOAD, MORE, READY, REQUEST, RESPONSE, TEXT_400, TEXT_500, Case, frame,
 )
 
 ECHO = "def f(event):\n    return event\n"
@@ -37,6 +37,20 @@ class Results(Case):
         sandbox.socket.sendall(b"".join(frame(REQUEST, b"%d" % n, number=n) for n in range(1, 201)))
         for n in range(1, 201):
             self.assertEqual(sandbox.receive(), (RESPONSE, 0, n, JSON, b"%d" % n))
+
+    def test_who_is_one_of_many_is_woken_as_batch_until_it_is_not(self):
+        sandbox = self.serving("import os\ndef f(event):\n    return os.sched_getscheduler(0)\n")
+        for number, flags in enumerate([0, BATCH, BATCH, 0, 0, BATCH], 1):
+            sandbox.send(REQUEST, flags=flags, number=number)
+            policy = os.SCHED_BATCH if flags else os.SCHED_OTHER
+            self.assertEqual(sandbox.receive(), (RESPONSE, 0, number, JSON, b"%d" % policy))
+
+    def test_a_function_that_has_chosen_how_it_is_scheduled_is_served_all_the_same(self):
+        code = "import os\ndef f(event):\n    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n    return 1\n"
+        sandbox = self.serving(code)
+        for number, flags in enumerate([0, BATCH, 0, BATCH], 1):
+            sandbox.send(REQUEST, flags=flags, number=number)
+            self.assertEqual(sandbox.receive(), (RESPONSE, 0, number, JSON, b"1"))
 
     def test_requests_may_lie_behind_load(self):
         self.write("f.py", ECHO)

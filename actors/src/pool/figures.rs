@@ -1,0 +1,103 @@
+//! What a pool tells of itself.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::refusal::Closed;
+use super::state::Pool;
+
+/// What a pool is up to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figures {
+    /// Which code it serves.
+    pub generation: u64,
+    /// On loan.
+    pub busy: usize,
+    /// On loan, and of an older generation. Part of `busy`.
+    pub draining: usize,
+    /// Idle and able to run.
+    pub warm: usize,
+    /// Idle and frozen, or just being frozen.
+    pub frozen: usize,
+    /// Being made.
+    pub starting: usize,
+    /// Requests that wait.
+    pub queue: usize,
+    /// Invocations that have ended.
+    pub invocations: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Of these, took too long.
+    pub timeouts: u64,
+    /// Requests that got no sandbox.
+    pub refused: u64,
+    /// Sandboxes made.
+    pub cold_starts: u64,
+    /// How long an invocation holds a sandbox.
+    pub mean_service: Option<Duration>,
+    /// Median of the last half minute to minute, waiting included.
+    pub p50: Option<Duration>,
+    /// 99th percentile of the same.
+    pub p99: Option<Duration>,
+    /// What one sandbox takes, as far as it was measured; 0: not yet.
+    pub sandbox_bytes: u64,
+    /// When a sandbox last came home or was made.
+    pub last_used: Option<Instant>,
+    /// Whether it hands out sandboxes.
+    pub closed: Option<Closed>,
+}
+
+impl Figures {
+    /// Sandboxes that exist.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.busy + self.warm + self.frozen
+    }
+}
+
+/// What could be taken from a pool if memory were tight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Idleness {
+    pub(crate) warm: usize,
+    pub(crate) frozen: usize,
+    pub(crate) sandbox_bytes: u64,
+    pub(crate) last_used: Option<Instant>,
+}
+
+impl<S, T> Pool<S, T> {
+    pub(super) fn figures(&self, now: Instant) -> Figures {
+        let n_frozen = self.idle.iter().filter(|idle| idle.frozen).count();
+        Figures {
+            generation: self.generation,
+            busy: self.busy,
+            draining: self.draining.min(self.busy),
+            warm: self.idle.len() - n_frozen,
+            frozen: n_frozen + self.freezing,
+            starting: self.starting + self.starting_old,
+            queue: self.waiters.len(),
+            invocations: self.n_invocations,
+            errors: self.n_errors,
+            timeouts: self.n_timeouts,
+            refused: self.n_refused,
+            cold_starts: self.n_cold_starts,
+            mean_service: self.service.mean_ns.map(|ns| Duration::from_nanos(ns as u64)),
+            p50: self.latency.quantile(0.5, now),
+            p99: self.latency.quantile(0.99, now),
+            sandbox_bytes: self.sandbox_bytes as u64,
+            last_used: self.last_used,
+            closed: self.closed.clone(),
+        }
+    }
+
+    /// What could be taken from it if memory were tight. Cheaper than [`figures`](Self::figures).
+    pub(super) fn idleness(&self) -> Idleness {
+        let n_frozen = self.idle.iter().filter(|idle| idle.frozen).count();
+        Idleness {
+            warm: self.idle.len() - n_frozen,
+            frozen: n_frozen,
+            sandbox_bytes: self.sandbox_bytes as u64,
+            last_used: self.last_used,
+        }
+    }
+}
