@@ -28,5 +28,6 @@ mod packages;
 mod probes;
 mod quickstart;
 mod registry;
+mod selftest;
 mod smoke;
 mod zygotes;

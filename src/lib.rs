@@ -15,6 +15,7 @@ pub mod logging;
 pub mod packages;
 pub mod registry;
 pub mod sandbox;
+pub mod selftest;
 pub mod serve;
 pub mod stats;
 pub mod world;
