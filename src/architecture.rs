@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("fuzz", &["config", "frame", "http", "packages", "registry", "sandbox"]),
     ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve"]),
     ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),

@@ -9,6 +9,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod image;
 pub mod logging;

@@ -321,11 +321,15 @@ impl Worker {
         self.processes_in(&|group| group.starts_with("zygote-"))
     }
 
-    /// Every process in the worker's groups, with the name of its group: those of sandboxes, of zygotes, and of families.
+    /// Every process in the groups of the worker's sandboxes, zygotes and families, with its group. No other group: who
+    /// asks for these means them no good.
     pub(crate) fn processes_by_group(&self) -> Vec<(PathBuf, Process)> {
         let footprint = self.footprint();
         let groups = footprint.cgroups().flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
-        let dirs = groups.map(|group| group.path()).filter(|path| path.is_dir());
+        let is_meant =
+            |name: &str| ["sandbox-", "zygote-", "family-"].iter().any(|kind| name.starts_with(kind));
+        let dirs =
+            groups.filter(|group| group.file_name().to_str().is_some_and(is_meant)).map(|group| group.path());
         dirs.flat_map(|path| {
             let pids = footprint::pids_below(&path);
             pids.into_iter()
