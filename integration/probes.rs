@@ -1,25 +1,25 @@
 //! A worker on which one function misbehaves while another minds its business.
 //!
-//! What misbehaves is in `probes/`: functions that really try, and say what came of it.
+//! What misbehaves is in `src/selftest/probes/`, which `ol selftest` carries as well: functions that really try, and say what came of it.
 
 use openlambda::client::Reply;
 use serde_json::{Value, json};
 
 use crate::support::{Expect, Worker, patience};
 
-pub(crate) const APPETITE: &str = include_str!("probes/appetite.py");
-pub(crate) const FILES: &str = include_str!("probes/files.py");
-pub(crate) const IDENTITY: &str = include_str!("probes/identity.py");
-pub(crate) const IMPORTED: &str = include_str!("probes/imported.py");
-pub(crate) const NETWORK: &str = include_str!("probes/network.py");
-pub(crate) const OUTLAW: &str = include_str!("probes/outlaw.py");
-pub(crate) const PRINTER: &str = include_str!("probes/printer.py");
-pub(crate) const PROCESSES: &str = include_str!("probes/processes.py");
-pub(crate) const SOCKET_ABUSE: &str = include_str!("probes/socket_abuse.py");
-pub(crate) const SYSCALLS: &str = include_str!("probes/syscalls.py");
-pub(crate) const TENANT: &str = include_str!("probes/tenant.py");
+pub(crate) const APPETITE: &str = include_str!("../src/selftest/probes/appetite.py");
+pub(crate) const FILES: &str = include_str!("../src/selftest/probes/files.py");
+pub(crate) const IDENTITY: &str = include_str!("../src/selftest/probes/identity.py");
+pub(crate) const IMPORTED: &str = include_str!("../src/selftest/probes/imported.py");
+pub(crate) const NETWORK: &str = include_str!("../src/selftest/probes/network.py");
+pub(crate) const OUTLAW: &str = include_str!("../src/selftest/probes/outlaw.py");
+pub(crate) const PRINTER: &str = include_str!("../src/selftest/probes/printer.py");
+pub(crate) const PROCESSES: &str = include_str!("../src/selftest/probes/processes.py");
+pub(crate) const SOCKET_ABUSE: &str = include_str!("../src/selftest/probes/socket_abuse.py");
+pub(crate) const SYSCALLS: &str = include_str!("../src/selftest/probes/syscalls.py");
+pub(crate) const TENANT: &str = include_str!("../src/selftest/probes/tenant.py");
 /// What the others import.
-const RAW: &str = include_str!("probes/raw.py");
+pub(crate) const RAW: &str = include_str!("../src/selftest/probes/raw.py");
 
 /// The name of the function that misbehaves.
 pub(crate) const SUSPECT: &str = "suspect";

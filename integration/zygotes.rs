@@ -60,13 +60,29 @@ fn a_costly_import_is_paid_once_and_every_call_still_gets_a_sandbox_of_its_own()
 }
 
 #[test]
+fn a_function_that_comes_back_after_its_removal_has_nothing_of_the_old_ones_zygote() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = |version: u32| format!("import time\ntime.sleep(0.05)\ndef f(event): return {version}");
+    for version in 1..4 {
+        worker.install("again", &[("f.py", &code(version)), ("ol.yaml", FRESH)]);
+        let before = forks(&worker);
+        until("it is forked from its zygote", || {
+            assert_eq!(worker.call("again", "").ok(), json!(version));
+            forks(&worker) > before + 1
+        });
+        worker.request("DELETE", "/registry/again", &[], "").expect(200);
+    }
+    worker.finish();
+}
+
+#[test]
 fn what_a_module_does_in_its_zygote_reaches_nobody_else() {
     requires!(Root);
     let stage = Stage::of(IMPORTED);
-    stage.worker().install(
-        SUSPECT,
-        &[("f.py", IMPORTED), ("raw.py", include_str!("probes/raw.py")), ("ol.yaml", FRESH)],
-    );
+    stage
+        .worker()
+        .install(SUSPECT, &[("f.py", IMPORTED), ("raw.py", crate::probes::RAW), ("ol.yaml", FRESH)]);
     let said = eventually("an answer of a fork", || {
         let said = stage.ask(json!({}));
         (said["import"]["capabilities"] != "0000000000000000").then_some(said)

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("cli", &["bench", "client", "config", "image", "sandbox", "serve"]),
+    ("fuzz", &["config", "frame", "http", "packages", "registry", "sandbox"]),
+    ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve"]),
+    ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
     ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "world"]),
     ("http", &["frame", "registry", "sandbox", "stats", "world"]),

@@ -5,6 +5,7 @@
 //! ol worker init|up|down|status|force-cleanup     worker/    a worker in a directory
 //! ol admin install|list|show|invoke|logs|remove   admin/     the functions of a running worker
 //! ol bench init|run                               bench      how fast a worker is
+//! ol selftest                                     selftest   whether this machine holds what it should
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
 //! ```
 
@@ -21,6 +22,7 @@ mod lock;
 mod ol_dir;
 mod package;
 mod ports;
+mod selftest;
 mod settings;
 mod stop;
 mod table;
@@ -54,6 +56,8 @@ enum Ol {
     Worker(worker::Worker),
     Admin(admin::Admin),
     Bench(bench::Bench),
+    #[structopt(name = "selftest")]
+    SelfTest(selftest::SelfTest),
 }
 
 /// `ol` itself. `args` begin with the program's name.
@@ -63,6 +67,7 @@ pub fn ol(args: Vec<OsString>) -> ExitCode {
         Ol::Worker(command) => command.run(),
         Ol::Admin(command) => command.run(),
         Ol::Bench(command) => command.run(),
+        Ol::SelfTest(command) => command.run(),
     })
 }
 

@@ -76,6 +76,12 @@ pub fn private_paths(config: &mut ServiceConfig) {
     paths(config);
 }
 
+/// For the fuzz targets: the function that a path means, and what is below it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_path(path: &str) -> Option<(actors::name::FunctionName, &str)> {
+    run::split_path(path, "/run/").or_else(|_| run::split_path(path, "/runLambda/")).ok()
+}
+
 async fn no_name() -> HttpResponse {
     error::HttpError::NoName("/run/").response()
 }

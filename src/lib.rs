@@ -9,12 +9,15 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod image;
 pub mod logging;
 pub mod packages;
 pub mod registry;
 pub mod sandbox;
+pub mod selftest;
 pub mod serve;
 pub mod stats;
 pub mod world;

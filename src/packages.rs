@@ -492,6 +492,15 @@ impl world::PackageStore for PackagesDir {
     }
 }
 
+/// For the fuzz targets: the package that a line asks for.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_line(line: &str) -> Option<String> {
+    match requirement::parse(line) {
+        Ok(requirement::Line::Requirement(requirement)) => Some(requirement.name),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

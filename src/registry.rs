@@ -67,6 +67,33 @@ const UPLOAD_SETTLES: Duration = Duration::from_secs(2);
 /// A folder without an entry file that is younger than this is taken to be still on its way.
 const FOLDER_SETTLES: Duration = Duration::from_millis(500);
 
+/// For the fuzz targets: takes an archive in without writing it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_archive(bytes: &[u8]) {
+    let bounds = Bounds { bytes: 1 << 20, n_entries: 100, depth: DEPTH_MAX };
+    let mut target = Target::hashing(bounds);
+    let unpacked = archive::unpack(bytes, bytes.len() as u64, bounds.bytes, bounds.n_entries, &mut target);
+    let contents = target.finish();
+    assert!(contents.n_entries() <= bounds.n_entries, "{} entries", contents.n_entries());
+    if unpacked.is_ok() {
+        assert_ne!(contents.hash(), [0; 32]);
+    }
+}
+
+/// For the fuzz targets: the variables of a `.env`, if it is one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_env_file(text: &str) -> std::collections::BTreeMap<String, String> {
+    env_file::parse(text).unwrap_or_default()
+}
+
+/// For the fuzz targets: what both files of packages say.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_requirements(text: &str) -> Vec<String> {
+    let mut all = requirements::parse(text);
+    all.extend(requirements::parse_old(text).unwrap_or_default());
+    all
+}
+
 /// A registry in a local directory. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalRegistry(Arc<Inner>);

@@ -42,3 +42,15 @@ mod zygote;
 
 pub use network::resolvers;
 pub use sys::register as watch_fd;
+
+/// For the fuzz targets: what a zygote says on its control socket.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_control_message(bytes: &[u8]) {
+    let _ = wire::FromZygote::parse(bytes);
+}
+
+/// For the fuzz targets: what a function prints, as it comes into its log.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_log_lines(bytes: &[u8]) -> String {
+    logs::lines_of(bytes)
+}

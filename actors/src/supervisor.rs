@@ -202,6 +202,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         lambdas: HashMap::new(),
         services: services.into_iter().map(|child| (child, service())).collect(),
         next_incarnation: 2,
+        generations_gone: 0,
         leaving: Vec::new(),
         registry_trouble: None,
         shutting_down: false,
@@ -331,6 +332,9 @@ pub struct Supervisor<W: World> {
     lambdas: HashMap<FunctionName, Entry<W>>,
     services: HashMap<Child, Service>,
     next_incarnation: u64,
+    /// The highest generation of any function that is gone. One that comes back under an old name counts on from it: a
+    /// zygote of what once had the name, which goes by name and generation, must not be taken for one of the new code.
+    generations_gone: u64,
     /// Pools of lambdas that are gone, while invocations in them still run.
     leaving: Vec<SharedPool<W::Sandbox>>,
     registry_trouble: Option<String>,
@@ -387,7 +391,7 @@ impl<W: World> Supervisor<W> {
                 return;
             }
             Some((_, generation)) => generation + 1,
-            None => 1,
+            None => self.generations_gone + 1,
         };
         entry.served = Some((code.clone(), generation));
         self.nursery.stats.reloads.bump();
@@ -411,6 +415,9 @@ impl<W: World> Supervisor<W> {
     fn removed(&mut self, name: &FunctionName) {
         self.nursery.routes.remove(name);
         let Some(entry) = self.lambdas.remove(name) else { return };
+        if let Some((_, generation)) = entry.served {
+            self.generations_gone = self.generations_gone.max(generation);
+        }
         if let Life::Running { addr, pool, .. } = entry.life {
             info!(self.log, "retiring a lambda"; "lambda" => %name);
             pool.close(Closed::Retiring);

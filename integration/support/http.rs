@@ -124,6 +124,16 @@ impl RawConnection {
         }
     }
 
+    /// So many bytes.
+    #[track_caller]
+    pub(crate) fn read_exactly(&mut self, n_bytes: usize) -> String {
+        while self.pending.len() < n_bytes {
+            assert!(self.read_more(), "the end before {n_bytes} bytes");
+        }
+        let rest = self.pending.split_off(n_bytes);
+        String::from_utf8_lossy(&std::mem::replace(&mut self.pending, rest)).into_owned()
+    }
+
     fn read_more(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
         let n = self.stream.read(&mut buffer).unwrap_or(0);

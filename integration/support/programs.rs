@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use super::wait::eventually;
+use super::wait::{DEADLINE_S, within};
 
 /// A command that is being put together.
 #[derive(Debug)]
@@ -87,13 +87,20 @@ impl Program {
 
     /// Runs it to its end.
     #[track_caller]
-    pub(crate) fn run(mut self) -> Output {
+    pub(crate) fn run(self) -> Output {
+        self.run_within(DEADLINE_S)
+    }
+
+    /// The same for what takes longer than anything usual.
+    #[track_caller]
+    pub(crate) fn run_within(mut self, seconds: u64) -> Output {
         let shown = format!("{:?}", self.command);
         let spawned = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = Ended(spawned.unwrap_or_else(|error| panic!("cannot start {shown}: {error}")));
         let stdout = read_aside(child.0.stdout.take().expect("it is piped"));
         let stderr = read_aside(child.0.stderr.take().expect("it is piped"));
-        let status = eventually(&format!("{shown} ends"), || child.0.try_wait().expect("it is our child"));
+        let status =
+            within(seconds, &format!("{shown} ends"), || child.0.try_wait().expect("it is our child"));
         let text = |reader: thread::JoinHandle<Vec<u8>>| {
             String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
         };

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 /// How often a condition is looked at again.
 const POLL_EVERY: Duration = Duration::from_millis(4);
 /// How long a condition may take on an ordinary machine, even a busy one.
-const DEADLINE_S: u64 = 30;
+pub(crate) const DEADLINE_S: u64 = 30;
 
 /// So many seconds on an ordinary machine; more where `OL_TEST_PATIENCE` says so.
 pub(crate) fn patience(seconds: u64) -> Duration {
@@ -23,13 +23,19 @@ pub(crate) fn patience(seconds: u64) -> Duration {
 
 /// What `probe` finds, as soon as it finds something.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience(DEADLINE_S);
+pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE_S, what, probe)
+}
+
+/// The same for what takes longer than anything usual.
+#[track_caller]
+pub(crate) fn within<T>(seconds: u64, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience(seconds);
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within {:?}: {what}", patience(DEADLINE_S));
+        assert!(Instant::now() < deadline, "not within {:?}: {what}", patience(seconds));
         std::thread::sleep(POLL_EVERY);
     }
 }

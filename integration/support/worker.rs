@@ -337,6 +337,42 @@ impl Worker {
         found
     }
 
+    /// Every process in the groups of the worker's sandboxes, zygotes and families, with its group. No other group: who
+    /// asks for these means them no good.
+    pub(crate) fn processes_by_group(&self) -> Vec<(PathBuf, Process)> {
+        let footprint = self.footprint();
+        let is_meant =
+            |name: &str| ["sandbox-", "zygote-", "family-"].iter().any(|kind| name.starts_with(kind));
+        let groups = footprint.cgroups().flat_map(|root| footprint::groups_below(root));
+        let groups =
+            groups.filter(|group| group.file_name().and_then(|name| name.to_str()).is_some_and(is_meant));
+        groups
+            .flat_map(|path| {
+                let pids = footprint::pids_below(&path);
+                pids.into_iter()
+                    .filter_map(Process::of)
+                    .map(move |process| (path.clone(), process))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// How many descriptors and threads the worker itself has.
+    pub(crate) fn n_descriptors_and_threads(&self) -> (usize, usize) {
+        let n = |what| fs::read_dir(format!("/proc/{}/{what}", self.process.pid)).map_or(0, Iterator::count);
+        (n("fd"), n("task"))
+    }
+
+    /// Lets the worker have so many descriptors at most; gives how many it might have had.
+    pub(crate) fn limit_descriptors(&self, n: u64) -> u64 {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        // The hard limit is what the worker has raised its own to.
+        let limit = Rlimit { current: Some(n), maximum: Some(20_000.max(n)) };
+        let pid = Pid::from_raw(self.process.pid);
+        let before = prlimit(pid, Resource::Nofile, limit).expect("root may do that");
+        before.current.unwrap_or(n)
+    }
+
     fn processes_in(&self, is_wanted: &dyn Fn(&str) -> bool) -> Vec<Process> {
         let footprint = self.footprint();
         let groups = footprint.cgroups().flat_map(footprint::groups_below);

@@ -69,6 +69,12 @@ pub(super) enum CliError {
     Silent { n_ill: usize, n_members: usize },
     #[error("{} exists already: choose another place for the cluster, or remove it", .0.display())]
     ClusterExists(PathBuf),
+    #[error("there is no check '{0}': 'ol selftest --list' shows them and their groups")]
+    NoCheck(String),
+    #[error("{n_failed} of the checks failed")]
+    ChecksFailed { n_failed: usize },
+    #[error("told to end before all was checked")]
+    Interrupted,
     #[error(transparent)]
     Bench(#[from] BenchError),
     #[error(transparent)]
@@ -89,7 +95,7 @@ impl CliError {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_) | Self::Option(_) => CONFIG,
-            Self::Name(_) => USAGE,
+            Self::Name(_) | Self::NoCheck(_) => USAGE,
             _ => FAILURE,
         })
     }

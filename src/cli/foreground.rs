@@ -32,3 +32,11 @@ pub(super) fn sweep(settings: &Settings) -> Result<usize, CliError> {
 pub(super) fn leave_session() {
     let _leader_already = nix::unistd::setsid();
 }
+
+/// Be told to end (SIGTERM) when the process that started us ends, however it does.
+pub(super) fn end_with_parent(parent: i32) -> Result<(), CliError> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|errno| CliError::Serve(format!("cannot ask to be told of the parent's end: {errno}")))?;
+    // It may have ended before we asked: then somebody else is our parent by now.
+    if nix::unistd::getppid().as_raw() == parent { Ok(()) } else { Err(CliError::Interrupted) }
+}

@@ -97,7 +97,10 @@ fn allow_all_origins(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// When it is no name; a percent sign is none either, so an encoded slash never becomes one.
-fn split_path<'a>(path: &'a str, prefix: &'static str) -> Result<(FunctionName, &'a str), HttpError> {
+pub(super) fn split_path<'a>(
+    path: &'a str,
+    prefix: &'static str,
+) -> Result<(FunctionName, &'a str), HttpError> {
     let rest = path.strip_prefix(prefix).ok_or(HttpError::NoName(prefix))?;
     let (name, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if name.is_empty() {

@@ -82,9 +82,23 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
     if text.contains("://") {
         return Err("an address is not supported; write a package of the index, as name==version".into());
     }
+    check_names(&text)?;
     let parsed = pep508_rs::Requirement::from_str(&text).map_err(|error| first_line(&error.to_string()))?;
     let name = normalise(parsed.name.as_ref()).ok_or("this is not the name of a package")?;
     Ok(Line::Requirement(Box::new(Requirement { name, text, hashes, options, parsed })))
+}
+
+/// The parser of the crate panics over a name or an extra that ends in a dash, a dot or an underscore.
+fn check_names(text: &str) -> Result<(), String> {
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    normalise(name).ok_or("this is not the name of a package")?;
+    let extras = rest.trim_start().strip_prefix('[').and_then(|extras| extras.split(']').next());
+    let mut extras = extras.unwrap_or_default().split(',').map(str::trim).filter(|extra| !extra.is_empty());
+    if extras.any(|extra| normalise(extra).is_none()) {
+        return Err("this is not the name of an extra".into());
+    }
+    Ok(())
 }
 
 fn option(line: &str) -> Result<Line, String> {
@@ -251,6 +265,10 @@ mod tests {
             "git+https://x/a",
             "a ! b",
             "a==1 --weird=2",
+            "a-\u{a1}",
+            "a-",
+            "a[b-\u{a1}]",
+            "a[b-]",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -118,7 +118,7 @@ fn within(from: &Path, file: &str) -> Option<PathBuf> {
 }
 
 /// The lines of a requirements file: continued lines joined, comments and empty lines dropped.
-fn parse(text: &str) -> Vec<String> {
+pub(super) fn parse(text: &str) -> Vec<String> {
     let mut requirements = Vec::new();
     let mut pending = String::new();
     for line in text.trim_start_matches('\u{feff}').lines() {
@@ -144,7 +144,7 @@ fn parse(text: &str) -> Vec<String> {
 }
 
 /// The packages of a `packages.txt`: lines of `import:install`, of which the second is what to install.
-fn parse_old(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn parse_old(text: &str) -> Result<Vec<String>, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {

@@ -176,6 +176,18 @@ impl Lines {
     }
 }
 
+/// For the fuzz targets: what comes into the log when this is printed, in two pieces.
+#[cfg(any(test, fuzzing))]
+pub(super) fn lines_of(bytes: &[u8]) -> String {
+    let mut lines = Lines { sandbox: 1, invocation: "0".into(), partial: Vec::new() };
+    let mut out = Vec::new();
+    let (one, other) = bytes.split_at(bytes.len() / 2);
+    lines.take(one, &mut out);
+    lines.take(other, &mut out);
+    lines.end(&mut out);
+    String::from_utf8(out).expect("a log is text")
+}
+
 /// As text that a terminal shows and does not obey.
 fn clean(bytes: &[u8], out: &mut Vec<u8>) {
     for character in String::from_utf8_lossy(bytes).chars() {

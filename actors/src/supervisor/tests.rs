@@ -293,6 +293,20 @@ async fn a_removed_function_is_gone_and_its_last_invocation_finishes() {
 }
 
 #[actix::test]
+async fn a_function_that_comes_back_after_its_removal_is_of_a_generation_that_there_never_was() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let tree = world.start();
+    upload(&tree, &world, "f", "v1").await;
+    upload(&tree, &world, "f", "v2").await;
+    world.state().registry.clear();
+    assert_eq!(tree.watcher.ask(Refresh { name: name("f") }).await.unwrap(), Ok(None));
+    upload(&tree, &world, "f", "v3").await;
+    assert_eq!(status(&tree, "f").await.generation, 3);
+    assert_eq!(call(&tree, "f", ms(1)).await, Ok("v3".into()));
+}
+
+#[actix::test]
 async fn a_lambda_that_panics_is_started_again_and_its_neighbour_notices_nothing() {
     tokio::time::pause();
     let world = Fake::new();

@@ -30,6 +30,9 @@ pub(crate) struct Up {
     /// What --detach starts: the worker itself, in a session of its own
     #[structopt(long, hidden = true)]
     in_background: bool,
+    /// For who needs a worker for a while: it ends when the one that started it does, in whatever way
+    #[structopt(long, hidden = true, value_name = "PID")]
+    with_parent: Option<i32>,
 }
 
 impl Up {
@@ -37,6 +40,9 @@ impl Up {
         must_be_root("ol worker up")?;
         if self.in_background {
             foreground::leave_session();
+        }
+        if let Some(parent) = self.with_parent {
+            foreground::end_with_parent(parent)?;
         }
         let ol_dir = OlDir::at(&self.path)?;
         if let State::Running(worker) | State::Unknown(worker) = ol_dir.state()? {

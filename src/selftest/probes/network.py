@@ -13,6 +13,8 @@ def f(event):
         "interfaces": sorted(os.listdir("/proc/sys/net/ipv4/conf")),
         "listening": listeners(),
         "inside": inside(),
+        "names": {name: lookup(name) for name in event.get("names", [])},
+        "datagrams": {f"{host} {port}": datagram(host, port) for host, port in event.get("datagrams", [])},
     }
 
 
@@ -34,6 +36,25 @@ def unix(path):
             client.connect("\0" + path[1:] if path.startswith("@") else path)
 
     return ends(connect)
+
+
+def lookup(name):
+    """Whether a name server was asked: one that was says that there is no such name."""
+    try:
+        socket.getaddrinfo(name, 80)
+    except socket.gaierror as error:
+        return {socket.EAI_AGAIN: "EAI_AGAIN", socket.EAI_NONAME: "EAI_NONAME"}.get(error.errno, str(error))
+    except OSError as error:
+        return errno.errorcode.get(error.errno, str(error))
+    return "ok"
+
+
+def datagram(host, port):
+    def send():
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"a secret", (host, port))
+
+    return ends(send)
 
 
 def listeners():

@@ -17,7 +17,7 @@ KEY = 0x6F6C7465
 
 
 def f(event):
-    return {"leave": leave, "look": look, "draw": draw}[event["do"]](event)
+    return {"leave": leave, "look": look, "draw": draw, "environment": environment, "fill": fill, "sift": sift}[event["do"]](event)
 
 
 def leave(event):
@@ -80,3 +80,43 @@ def draw(event):
         "namespaces": [os.stat(f"/proc/self/ns/{name}").st_ino for name in ("mnt", "pid", "ipc", "uts", "net", "cgroup")],
         "uid": os.getuid(),
     }
+
+
+def environment(event):
+    """Every environment that can be read, by whatever path."""
+    found = [f"{name}={value}" for name, value in os.environ.items()]
+    for pid in [pid for pid in os.listdir("/proc") if pid.isdigit()]:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                found += file.read().decode(errors="replace").split("\0")
+        except OSError:
+            pass
+    return found
+
+
+def fill(event):
+    """Writes a word all over memory and files, so that whoever gets them next could find it."""
+    page = (event["word"].encode() + b"\0").ljust(64, b".") * 64
+    KEPT.append(bytearray(page * 4096))
+    with open("/tmp/filled", "wb") as file:
+        file.write(page * 1024)
+    return "ok"
+
+
+def sift(event):
+    """Looks for a word in memory and in a file that nobody has written yet. It is given backwards, and what is looked
+    through is turned round: the word itself must not come into this process by the question."""
+    backwards = event["backwards"].encode()
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    found = []
+    for size in (64 << 10, 1 << 20, 16 << 20):
+        if backwards in ctypes.string_at(libc.malloc(size), size)[::-1]:
+            found.append(f"malloc of {size}")
+    with open("/tmp/unwritten", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 16 << 20)
+    with open("/tmp/unwritten", "rb") as file:
+        if backwards in file.read()[::-1]:
+            found.append("a file")
+    return found

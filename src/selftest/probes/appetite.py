@@ -293,11 +293,28 @@ def sleep(event):
     return "rested"
 
 
+def grow_afterwards(event):
+    """Answers, and then goes on taking memory, or ends."""
+    import threading
+
+    def grow():
+        time.sleep(event["after_s"])
+        if event["then"] == "end":
+            os._exit(7)
+        for _ in range(event["mb"]):
+            KEPT.append(b"\xaa" * MIB)
+
+    threading.Thread(target=grow, daemon=True).start()
+    return "ok"
+
+
 def daemon(event):
     """Leaves a process behind that has nothing to do with this one any more."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
+            # PR_SET_NAME: so that it can be found from outside.
+            ctypes.CDLL(None).prctl(15, b"left-behind", 0, 0, 0)
             for fd in range(0, 64):
                 try:
                     os.close(fd)

@@ -90,31 +90,38 @@ CLONE.update({"NEWUSER": 0x10000000, "NEWPID": 0x20000000, "NEWNET": 0x40000000}
 
 
 def f(event):
-    return {
-        "calls": {name: syscall(*words) for name, words in CALLS.items()},
-        "unshare": {name: in_child(lambda: syscall(272, flag)) for name, flag in CLONE.items()},
-        # 0x80 is part of the exit signal there, and no flag.
-        "clone": {name: clone(flag) for name, flag in CLONE.items() if name != "NEWTIME"},
-        "clone_parent": clone(0x8000),
-        "clone3": syscall(435, NULL, 0),
-        "plain_clone": clone(0),
-        "setns": {name: setns(name) for name in os.listdir("/proc/self/ns")},
-        "devices": {
-            "character": attempt(os.mknod, "/tmp/null", 0o20666, os.makedev(1, 3)),
-            "block": attempt(os.mknod, "/tmp/disk", 0o60666, os.makedev(254, 0)),
-            "pipe": attempt(os.mkfifo, "/tmp/pipe"),
-        },
-        "terminal": {name: syscall(16, 0, number, HOLDER) for name, number in (("TIOCSTI", 0x5412), ("TIOCLINUX", 0x541C))},
-        "watch": watch(),
-        "huge_pages": {
-            "mmap": attempt(lambda: mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)),
-            "memfd_create": syscall(319, NOWHERE, 4),
-            "shmget": syscall(29, 0, 2 << 20, 0o4600),
-        },
-        "other_tables": other_tables(),
-        "allowed": {"getpid": syscall(39), "memfd_create": syscall(319, NOWHERE, 0), "unknown": syscall(1000)},
-        "sockets": {name: family(*words) for name, words in SOCKETS.items()},
-    }
+    """All of it, or the parts that `parts` names; of the plain calls, those of `calls`."""
+    chosen = event.get("calls") or CALLS
+    parts = event.get("parts") or PARTS
+    PARTS["calls"] = lambda: {name: syscall(*CALLS[name]) for name in chosen}
+    return {name: PARTS[name]() for name in parts}
+
+
+PARTS = {
+    "calls": None,
+    "unshare": lambda: {name: in_child(lambda: syscall(272, flag)) for name, flag in CLONE.items()},
+    # 0x80 is part of the exit signal there, and no flag.
+    "clone": lambda: {name: clone(flag) for name, flag in CLONE.items() if name != "NEWTIME"},
+    "clone_parent": lambda: clone(0x8000),
+    "clone3": lambda: syscall(435, NULL, 0),
+    "plain_clone": lambda: clone(0),
+    "setns": lambda: {name: setns(name) for name in os.listdir("/proc/self/ns")},
+    "devices": lambda: {
+        "character": attempt(os.mknod, "/tmp/null", 0o20666, os.makedev(1, 3)),
+        "block": attempt(os.mknod, "/tmp/disk", 0o60666, os.makedev(254, 0)),
+        "pipe": attempt(os.mkfifo, "/tmp/pipe"),
+    },
+    "terminal": lambda: {name: syscall(16, 0, number, HOLDER) for name, number in (("TIOCSTI", 0x5412), ("TIOCLINUX", 0x541C))},
+    "watch": lambda: watch(),
+    "huge_pages": lambda: {
+        "mmap": attempt(lambda: mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)),
+        "memfd_create": syscall(319, NOWHERE, 4),
+        "shmget": syscall(29, 0, 2 << 20, 0o4600),
+    },
+    "other_tables": lambda: other_tables(),
+    "allowed": lambda: {"getpid": syscall(39), "memfd_create": syscall(319, NOWHERE, 0), "unknown": syscall(1000)},
+    "sockets": lambda: {name: family(*words) for name, words in SOCKETS.items()},
+}
 
 
 SOCKETS = {

@@ -24,7 +24,7 @@ def f(event):
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in LIMITS},
         "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in sorted(os.listdir("/proc/self/ns"))},
         "cgroups": [line.split(":", 2)[2] for line in lines("/proc/self/cgroup")],
-        "mount_flags": {path: os.statvfs(path).f_flag for path in ("/", "/usr", "/tmp", "/proc", "/handler")},
+        "mount_flags": {path: os.statvfs(path).f_flag for path in ("/", "/usr", "/tmp", "/proc", "/handler") if os.path.exists(path)},
         "set_uid": sorted(set_uid("/tmp", "/usr/bin")),
     }
 
