@@ -2,6 +2,7 @@
 //! runs `pip install --no-deps --target <packages>/numpy==2.2.1/files numpy==2.2.1`.
 
 mod requirement;
+mod requires;
 pub mod tree_file;
 
 use std::collections::BTreeMap;
@@ -135,6 +136,20 @@ impl world::PackageStore for PackagesDir {
                 }
             });
             found.await.unwrap_or_else(|error| vec![Err(LaunchError::Failed(error.to_string())); n])
+        })
+    }
+
+    fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let n = packages.len();
+            let read = tokio::task::spawn_blocking(move || {
+                packages
+                    .iter()
+                    .map(|package| requires::read(&this.path.join(&package.directory).join("files")))
+                    .collect()
+            });
+            read.await.unwrap_or_else(|_| vec![Vec::new(); n])
         })
     }
 }

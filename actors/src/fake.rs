@@ -14,7 +14,7 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PackageStore,
+    Class, Code, Gauge, Held, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PackageStore,
     Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
@@ -202,6 +202,7 @@ impl Fake {
             standbys_max: 32,
             import_cache: true,
             plan: None,
+            zygote_bytes_max: 256 * MB,
         };
         start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB }, log())
     }
@@ -415,7 +416,8 @@ impl Launcher<FakeWorld> for Fake {
                     version: String::new(),
                     world: world.clone(),
                 })),
-                holds: holds.into_iter().map(|package| (package, time)).collect(),
+                holds: holds.into_iter().map(|package| Held { package, took: time, bytes: MB }).collect(),
+                bytes: 3 * MB,
                 failed: failed.into_iter().map(|package| (package, "crashed".to_owned())).collect(),
             })
         })
@@ -454,6 +456,10 @@ impl PackageStore for Fake {
             };
             lists.into_iter().map(find).collect()
         })
+    }
+
+    fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>> {
+        Box::pin(async move { vec![Vec::new(); packages.len()] })
     }
 }
 
