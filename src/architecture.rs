@@ -10,7 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["bench", "client", "config", "image", "sandbox", "serve"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
     ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "world"]),
-    ("http", &["frame", "registry", "sandbox", "stats", "world"]),
+    ("http", &["frame", "packages", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "packages", "registry", "sandbox", "stats"]),
     ("image", &["registry"]),
     ("registry", &["config"]),

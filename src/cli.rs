@@ -5,6 +5,7 @@
 //! ol worker init|up|down|status|force-cleanup     worker/    a worker in a directory
 //! ol admin install|list|show|invoke|logs|remove   admin/     the functions of a running worker
 //! ol bench init|run                               bench      how fast a worker is
+//! ol zygotes show|train|export|import             zygotes/   the tree of zygotes of a running worker
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
 //! ```
 
@@ -26,6 +27,7 @@ mod stop;
 mod table;
 mod talk;
 mod worker;
+mod zygotes;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -54,6 +56,7 @@ enum Ol {
     Worker(worker::Worker),
     Admin(admin::Admin),
     Bench(bench::Bench),
+    Zygotes(zygotes::Zygotes),
 }
 
 /// `ol` itself. `args` begin with the program's name.
@@ -63,6 +66,7 @@ pub fn ol(args: Vec<OsString>) -> ExitCode {
         Ol::Worker(command) => command.run(),
         Ol::Admin(command) => command.run(),
         Ol::Bench(command) => command.run(),
+        Ol::Zygotes(command) => command.run(),
     })
 }
 

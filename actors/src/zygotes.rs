@@ -15,7 +15,7 @@
 //! | [`fitting`] | which of these there should be |
 //! | [`sprouting`] | zygotes of lambdas |
 
-mod fitting;
+pub mod fitting;
 mod planting;
 mod sprouting;
 mod standbys;
@@ -141,7 +141,7 @@ pub struct Waiting;
 pub struct Show;
 
 /// The zygotes of packages, as they are.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, actix::MessageResponse)]
 pub struct Shown {
     /// Somebody drew the tree.
     pub is_drawn: bool,
@@ -437,16 +437,16 @@ impl<W: World> Handler<Waiting> for Zygotes<W> {
 }
 
 impl<W: World> Handler<Show> for Zygotes<W> {
-    type Result = actix::MessageResult<Show>;
+    type Result = Shown;
 
-    fn handle(&mut self, _: Show, _ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: Show, _ctx: &mut Context<Self>) -> Shown {
         let forest = self.forest.lock();
-        actix::MessageResult(Shown {
+        Shown {
             is_drawn: forest.is_drawn(),
             bytes_max: self.config.zygote_bytes_max,
             bytes: forest.bytes(),
             nodes: forest.views(Instant::now()),
-        })
+        }
     }
 }
 
