@@ -27,4 +27,5 @@ mod probes;
 mod quickstart;
 mod registry;
 mod smoke;
+mod tree;
 mod zygotes;
