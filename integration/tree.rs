@@ -13,7 +13,10 @@ fn with(config: Value, packages: &[(&str, &[&str], &str)]) -> Setup {
         let files = setup.ol_dir().join(format!("packages/{name}==1/files"));
         let metadata: String = needed.iter().map(|name| format!("Requires-Dist: {name}\n")).collect();
         write_folder(&files, &[(&format!("{name}.py"), code)]);
-        write_folder(&files.join(format!("{name}-1.dist-info")), &[("METADATA", &format!("Name: {name}\n{metadata}"))]);
+        write_folder(
+            &files.join(format!("{name}-1.dist-info")),
+            &[("METADATA", &format!("Name: {name}\n{metadata}"))],
+        );
     }
     setup
 }
@@ -72,7 +75,10 @@ fn a_tree_fits_itself_to_what_functions_share_and_a_new_one_is_forked_from_the_n
     let left = grown(&worker, "left");
     assert!(left["hits"].as_u64() >= Some(2) && left["saved_ms"].as_f64() >= Some(800.0), "{left}");
     let drawn = worker.ol("zygotes show").succeed();
-    assert!(drawn.starts_with("root ") && drawn.contains("└─ base==1") && drawn.contains("   ├─ "), "{drawn}");
+    assert!(
+        drawn.starts_with("root ") && drawn.contains("└─ base==1") && drawn.contains("   ├─ "),
+        "{drawn}"
+    );
     assert!(drawn.contains("this tree fits itself; 3 zygotes"), "{drawn}");
     worker.finish();
 }
@@ -99,9 +105,13 @@ fn what_a_tree_would_bring_is_told_before_there_is_one() {
     let place = worker.place();
     let (trace, out) = (place.join("t.csv"), place.join("tree.json"));
     fs::write(&trace, "at_ms,function\n0,a\n1,a\n2,a\n3,never\n4,gone\n").unwrap();
-    let text = worker.ol("zygotes train --each-call").arg("--trace").arg(&trace).arg("--out").arg(&out).succeed();
+    let text =
+        worker.ol("zygotes train --each-call").arg("--trace").arg(&trace).arg("--out").arg(&out).succeed();
     assert!(text.contains("└─ costly==1") && text.contains("3.0"), "{text}");
-    assert!(text.contains("without packages: gone") && text.contains("counted as nothing: other==1"), "{text}");
+    assert!(
+        text.contains("without packages: gone") && text.contains("counted as nothing: other==1"),
+        "{text}"
+    );
     let tree: Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
     assert_eq!(tree, json!({ "packages": [], "children": [{ "packages": ["costly==1"], "children": [] }] }));
     fs::write(&trace, "at_ms,function\nsoon,a\n").unwrap();
@@ -129,7 +139,10 @@ fn a_tree_is_written_and_read_by_a_running_worker_and_stays_over_a_restart() {
     let wrong = json!({ "packages": [], "children": [{ "packages": ["one==1"], "children": [{ "packages": ["two>1"] }] }] });
     fs::write(&bad, wrong.to_string()).unwrap();
     let said = worker.ol("zygotes import").arg(&bad).fail().stderr;
-    assert!(said.contains("node children[0] (one==1).children[0] (two>1) has 'two>1' for a package"), "{said}");
+    assert!(
+        said.contains("node children[0] (one==1).children[0] (two>1) has 'two>1' for a package"),
+        "{said}"
+    );
     fs::write(&bad, "{").unwrap();
     assert!(worker.ol("zygotes import").arg(&bad).fail().stderr.contains("is not JSON"));
     assert!(worker.ol("zygotes import").fail().stderr.contains("<file>"));
@@ -149,12 +162,17 @@ fn a_tree_is_written_and_read_by_a_running_worker_and_stays_over_a_restart() {
 #[test]
 fn a_tree_of_the_configuration_is_not_changed_while_the_worker_runs() {
     requires!(Root);
-    for config in [json!({ "import_cache_tree": { "children": [] } }), json!({ "features": { "import_cache": "" } })] {
+    for config in
+        [json!({ "import_cache_tree": { "children": [] } }), json!({ "features": { "import_cache": "" } })]
+    {
         let worker = Worker::with_config(config).start();
         let file = worker.place().join("tree.json");
         fs::write(&file, json!({ "children": [] }).to_string()).unwrap();
         let said = worker.ol("zygotes import").arg(&file).fail().stderr;
-        assert!(said.contains("409") && said.contains("the configuration says which zygotes there are"), "{said}");
+        assert!(
+            said.contains("409") && said.contains("the configuration says which zygotes there are"),
+            "{said}"
+        );
         worker.finish();
     }
 }
@@ -163,8 +181,11 @@ fn a_tree_of_the_configuration_is_not_changed_while_the_worker_runs() {
 fn what_pays_less_makes_room_within_the_budget_and_what_was_forked_from_it_goes_on() {
     requires!(Root);
     let large = format!("{COSTLY}KEPT = bytearray(b'x') * (20 << 20)\n");
-    let worker =
-        with(json!({ "import_cache_mb": 30, "limits": { "mem_mb": 100 } }), &[("first", &[], &large), ("second", &[], &large)]).start();
+    let worker = with(
+        json!({ "import_cache_mb": 30, "limits": { "mem_mb": 100 } }),
+        &[("first", &[], &large), ("second", &[], &large)],
+    )
+    .start();
     let ask = |name: &str, package: &str| {
         uses(&worker, name, &[package]);
         worker.call(name, "{}").ok()

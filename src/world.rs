@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use actors::name::FunctionName;
 use actors::packages::{Package, PackageSet};
-use actors::world::{self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World};
+use actors::world::{
+    self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World,
+};
 
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};

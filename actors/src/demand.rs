@@ -59,9 +59,10 @@ impl Demand {
     fn forget(&mut self, now: Instant) {
         self.starts.retain(|_, starts| starts.weight(now) >= WEIGHT_MIN);
         if self.starts.len() >= SETS_MAX {
-            let least = self.starts.iter().min_by(|(_, one), (_, other)| {
-                one.weight(now).total_cmp(&other.weight(now))
-            });
+            let least = self
+                .starts
+                .iter()
+                .min_by(|(_, one), (_, other)| one.weight(now).total_cmp(&other.weight(now)));
             if let Some(key) = least.map(|(key, _)| key.clone()) {
                 self.starts.remove(&key);
             }
@@ -71,7 +72,10 @@ impl Demand {
     /// What was asked for lately.
     pub(crate) fn weights(&mut self, now: Instant) -> Vec<(PackageSet, bool, f64)> {
         self.starts.retain(|_, starts| starts.weight(now) >= WEIGHT_MIN);
-        self.starts.iter().map(|((set, on_host), starts)| (set.clone(), *on_host, starts.weight(now))).collect()
+        self.starts
+            .iter()
+            .map(|((set, on_host), starts)| (set.clone(), *on_host, starts.weight(now)))
+            .collect()
     }
 }
 

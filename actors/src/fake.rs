@@ -14,8 +14,8 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, Held, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network, PackageStore,
-    Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
+    Class, Code, Gauge, Held, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network,
+    PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 

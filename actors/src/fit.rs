@@ -190,6 +190,8 @@ struct Problem<'a> {
     weights: Vec<f64>,
     /// A package with all that it needs, of what a function has.
     candidates: Vec<Bits>,
+    /// All that is in one of them.
+    useful: Bits,
     requires: &'a HashMap<Package, Arc<[String]>>,
     bounds: Bounds,
 }
@@ -306,9 +308,13 @@ impl<'a> Problem<'a> {
             let by_name: HashMap<&str, usize> =
                 need.packages.iter().map(|package| (package.name.as_str(), number[package])).collect();
             for package in &need.packages {
+                let is_free = price(&package).import.is_zero();
                 let package = number[package];
                 rows[at].insert(package);
                 columns[package].insert(at);
+                if is_free {
+                    continue;
+                }
                 let mut closed = Bits::none(packages.len());
                 let mut open = vec![package];
                 while let Some(at) = open.pop() {
@@ -316,13 +322,17 @@ impl<'a> Problem<'a> {
                         continue;
                     }
                     closed.insert(at);
-                    let names = question.requires.get(packages[at]).into_iter().flat_map(|names| names.iter());
+                    let names =
+                        question.requires.get(packages[at]).into_iter().flat_map(|names| names.iter());
                     open.extend(names.filter_map(|name| by_name.get(name.as_str())));
                 }
                 candidates.insert(closed);
             }
         }
+        let mut useful = Bits::none(packages.len());
+        candidates.iter().for_each(|candidate| useful.add(candidate));
         Self {
+            useful,
             ms: packages.iter().map(|package| price(package).import.as_secs_f64() * 1e3).collect(),
             bytes: packages.iter().map(|package| price(package).bytes).collect(),
             rows,
@@ -423,9 +433,8 @@ impl<'a> Problem<'a> {
         if is_full {
             return None;
         }
-        let mut seen = BTreeSet::new();
-        let mut common = HashMap::<Bits, Option<Bits>>::new();
-        let mut best: Option<Split> = None;
+        // Many splits have the same functions: what these have in common is looked for once.
+        let mut groups = HashMap::<Bits, Vec<Bits>>::new();
         for candidate in &self.candidates {
             let adds = candidate.without(&node.holds);
             if adds.is_empty() {
@@ -433,53 +442,47 @@ impl<'a> Problem<'a> {
             }
             let mut calls = node.calls.clone();
             adds.iter().for_each(|package| calls.keep(&self.columns[package]));
-            if calls.is_empty() {
-                continue;
+            if !calls.is_empty() {
+                groups.entry(calls).or_default().push(adds);
             }
-            let all = common.entry(calls.clone()).or_insert_with(|| self.all_in_common(&calls, &node.holds));
-            for adds in all.iter().cloned().chain([adds]) {
-                if !seen.insert(adds.clone()) {
-                    continue;
-                }
+        }
+        let mut best: Option<Split> = None;
+        for (calls, splits) in groups {
+            let weight = self.weight_of(&calls);
+            let all = self.all_in_common(&splits, &calls, &node.holds);
+            for adds in all.into_iter().chain(splits) {
+                let saves = self.ms_of(&adds) * weight;
                 let mut holds = node.holds.clone();
                 holds.add(&adds);
                 let (place, bytes) = self.process(node, &holds);
-                let saves = self.ms_of(&adds) * self.weight_of(&calls);
                 if bytes > bytes_left || saves < Self::price(bytes) {
                     continue;
                 }
                 let split = Split { adds, calls: calls.clone(), saves, bytes, place };
                 let is_better = best.as_ref().is_none_or(|best| {
                     let (one, other) = (score(&split, order), score(best, order));
-                    one > other || (one >= other && split.adds < best.adds)
+                    // Of equals always the same one, in whatever order they come.
+                    one > other || (one >= other && (&split.adds, &split.calls) < (&best.adds, &best.calls))
                 });
                 if is_better {
                     best = Some(split);
                 }
-                break;
             }
         }
         best
     }
 
-    /// All that these functions have in common, if that is to be taken along; see the module's text.
-    fn all_in_common(&self, calls: &Bits, above: &Bits) -> Option<Bits> {
+    /// All that these functions have in common, if that is to be taken along; see the module's text. `splits` are those that have these
+    /// functions.
+    fn all_in_common(&self, splits: &[Bits], calls: &Bits, above: &Bits) -> Option<Bits> {
         let mut rows = calls.iter();
         let mut common = self.rows[rows.next()?].without(above);
         rows.for_each(|row| common.keep(&self.rows[row]));
-        // What takes no time is left out, unless a candidate needs it: it may have been found impossible to import.
-        let mut timed = Bits::none(self.packages.len());
-        let mut alone = 0.0_f64;
-        for candidate in &self.candidates {
-            let part = candidate.without(above);
-            let ms = if part.is_subset(&common) { self.ms_of(&part) } else { 0.0 };
-            if ms > 0.0 {
-                timed.add(&part);
-                alone = alone.max(ms);
-            }
-        }
+        // What is of no use for any is left out: it may have been found impossible to import.
+        common.keep(&self.useful);
         let n: u32 = calls.iter().map(|at| self.n_functions[at]).sum();
-        ((self.ms_of(&timed) - alone) * f64::from(n) >= alone).then_some(timed).filter(|timed| !timed.is_empty())
+        let alone = splits.iter().map(|adds| self.ms_of(adds)).fold(0.0, f64::max);
+        ((self.ms_of(&common) - alone) * f64::from(n) >= alone).then_some(common)
     }
 
     /// The nodes of a tree that there is, each with the functions that are forked from it.
@@ -528,9 +531,10 @@ impl<'a> Problem<'a> {
             let loss = |at: usize| -> f64 {
                 let node = &nodes[at];
                 let each = node.calls.iter().map(|row| {
-                    let others = nodes.iter().enumerate().filter(|(other, node)| {
-                        *other != at && node.holds.is_subset(&self.rows[row])
-                    });
+                    let others = nodes
+                        .iter()
+                        .enumerate()
+                        .filter(|(other, node)| *other != at && node.holds.is_subset(&self.rows[row]));
                     let next = others.map(|(other, _)| worth[other]).fold(0.0, f64::max);
                     self.weights[row] * (worth[at] - next)
                 });
@@ -593,7 +597,12 @@ impl<'a> Problem<'a> {
         });
         Fitted {
             nodes: told.collect(),
-            ms_without: self.rows.iter().zip(&self.weights).map(|(row, weight)| weight * self.ms_of(row)).sum(),
+            ms_without: self
+                .rows
+                .iter()
+                .zip(&self.weights)
+                .map(|(row, weight)| weight * self.ms_of(row))
+                .sum(),
             ms_saved: self.saved(&nodes),
             bytes: nodes.iter().map(|node| node.bytes).sum(),
         }

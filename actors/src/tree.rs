@@ -422,7 +422,7 @@ impl<Z: Clone> Forest<Z> {
     /// A function that requires these was loaded in a sandbox, which took so long. Says whether that was news.
     pub(crate) fn loaded(&mut self, required: &PackageSet, on_host: bool, took: Duration) -> bool {
         let held = self.best_node(required, on_host).map(|(_, grown)| grown.holds.clone());
-        self.costs.loaded(required, took, held.as_ref())
+        self.costs.loaded(required, took, held.unwrap_or_default())
     }
 
     /// A zygote that should be made now: say what came of it with [`built`](Self::built). Those above come first, as
@@ -606,8 +606,12 @@ impl<Z: Clone> Forest<Z> {
         });
         // Of those unused for as long, the one furthest from the root.
         let (id, number, is_last) = growing
-            .min_by_key(|(id, node, grown)| (grown.replicas.len() == 1, node.last_used, std::cmp::Reverse(*id)))
-            .and_then(|(id, _, grown)| Some((id, grown.replicas.last()?.number, grown.replicas.len() == 1)))?;
+            .min_by_key(|(id, node, grown)| {
+                (grown.replicas.len() == 1, node.last_used, std::cmp::Reverse(*id))
+            })
+            .and_then(|(id, _, grown)| {
+                Some((id, grown.replicas.last()?.number, grown.replicas.len() == 1))
+            })?;
         if is_last && !self.is_drawn {
             self.remove(id);
         } else {

@@ -24,9 +24,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, AsyncContext, Context, Handler, Message, ResponseFuture, SpawnHandle, StreamHandler,
-};
+use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, SpawnHandle, StreamHandler};
 use futures_util::stream;
 use slog::{Logger, debug, info};
 use tokio::sync::oneshot;
@@ -303,7 +301,8 @@ impl<W: World> Zygotes<W> {
     /// Begins to fill the shelves as soon as it runs; what a predecessor has left there is kept.
     #[must_use]
     pub fn new(surroundings: Surroundings<W>, config: ZygotesConfig, log: Logger, monitor: Monitor) -> Self {
-        let Surroundings { launcher, standbys, forest, packages, store, known, routes, ledger, stats } = surroundings;
+        let Surroundings { launcher, standbys, forest, packages, store, known, routes, ledger, stats } =
+            surroundings;
         standbys.forget_makings();
         forest.lock().forget_builds();
         Self {

@@ -51,7 +51,8 @@ struct Node {
 
 impl From<Projection> for Brings {
     fn from(projection: Projection) -> Self {
-        let Projection { fitted, saved_now_ms, n_functions, unknown, unmeasured, bytes_max, took } = projection;
+        let Projection { fitted, saved_now_ms, n_functions, unknown, unmeasured, bytes_max, took } =
+            projection;
         let names = |node: &FittedNode| node.adds.iter().map(ToString::to_string).collect::<Vec<_>>();
         let tree: Vec<_> = fitted.nodes.iter().map(|node| (node.parent, names(node))).collect();
         Self {
@@ -102,8 +103,7 @@ pub(super) async fn export(app: Shared) -> HttpResponse {
     match shown(&app.tree.zygotes).await {
         Ok(Shown { nodes, .. }) => {
             let place = |node| nodes.iter().position(|other| other.node == node);
-            let tree: Vec<_> =
-                nodes.iter().map(|node| (place(node.parent), node.packages.clone())).collect();
+            let tree: Vec<_> = nodes.iter().map(|node| (place(node.parent), node.packages.clone())).collect();
             HttpResponse::Ok().json(tree_file::nested(&tree))
         }
         Err(error) => error.response(),
@@ -116,7 +116,9 @@ pub(super) async fn fit(app: Shared, body: Bytes) -> HttpResponse {
         [] => Wanted::default(),
         text => match serde_json::from_slice(text) {
             Ok(wanted) => wanted,
-            Err(error) => return HttpError::BadTree(format!("the body is not understood: {error}")).response(),
+            Err(error) => {
+                return HttpError::BadTree(format!("the body is not understood: {error}")).response();
+            }
         },
     };
     match app.tree.zygotes.ask(Project { calls: wanted.calls }).await {
@@ -127,7 +129,11 @@ pub(super) async fn fit(app: Shared, body: Bytes) -> HttpResponse {
 }
 
 /// `PUT /zygotes/tree`.
-pub(super) async fn import(request: HttpRequest, app: Shared, tree: Result<Json<Value>, actix_web::Error>) -> HttpResponse {
+pub(super) async fn import(
+    request: HttpRequest,
+    app: Shared,
+    tree: Result<Json<Value>, actix_web::Error>,
+) -> HttpResponse {
     let tree = match tree {
         Ok(Json(tree)) => tree,
         Err(error) => return HttpError::BadTree(format!("the tree is not JSON: {error}")).response(),
@@ -164,7 +170,8 @@ async fn set(request: &HttpRequest, app: &Shared, tree: Option<(Value, actors::t
         Ok(Err(error)) => return HttpError::Registry(format!("cannot keep the tree: {error}")).response(),
         Err(error) => return HttpError::Registry(error.to_string()).response(),
     }
-    let said = if plan.is_some() { "The tree is used from now on\n" } else { "The tree fits itself from now on\n" };
+    let said =
+        if plan.is_some() { "The tree is used from now on\n" } else { "The tree fits itself from now on\n" };
     match app.tree.zygotes.ask(Draw { plan }).await {
         Ok(()) => HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(said),
         Err(_) => restarting().response(),

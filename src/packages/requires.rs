@@ -36,7 +36,8 @@ fn parse(text: &str) -> Vec<String> {
                 return None;
             }
             let line = line.trim();
-            let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).unwrap_or(line.len());
+            let end =
+                line.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).unwrap_or(line.len());
             normalise(&line[..end])
         })
         .collect()
@@ -60,7 +61,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         assert!(read(place.path()).is_empty() && read(&place.path().join("nonesuch")).is_empty());
         fs::create_dir(place.path().join("a-1.dist-info")).unwrap();
-        fs::write(place.path().join("a-1.dist-info/METADATA"), "Name: a\nRequires-Dist: b\nRequires-Dist: B\n").unwrap();
+        fs::write(
+            place.path().join("a-1.dist-info/METADATA"),
+            "Name: a\nRequires-Dist: b\nRequires-Dist: B\n",
+        )
+        .unwrap();
         assert_eq!(read(place.path()), ["b"]);
     }
 }

@@ -49,8 +49,7 @@ fn a_package_comes_with_all_that_it_needs_and_what_fewer_need_lies_below() {
         need(&["flask"], 1.0),
     ];
     let prices = [("numpy", 100), ("pandas", 200), ("pytz", 10), ("flask", 50), ("x", 1)];
-    let fitted =
-        fit(&question(needs, &prices, &[("pandas", &["numpy", "pytz"])]), ROOMY, &[]);
+    let fitted = fit(&question(needs, &prices, &[("pandas", &["numpy", "pytz"])]), ROOMY, &[]);
     assert_eq!(
         drawn(&fitted),
         [(None, some("numpy")), (Some(0), some("pytz pandas")), (None, some("flask"))],
@@ -112,13 +111,19 @@ fn a_tree_that_stands_grows_and_is_replaced_only_by_a_much_better_one() {
     let pruned = fit(&other, ROOMY, &standing(&grown));
     assert_eq!(drawn(&pruned), [(None, some("c"))]);
     let waning = question(vec![need(&["a", "b"], 0.012), need(&["c"], 9.0)], &prices, &[]);
-    assert_eq!(fit(&waning, ROOMY, &standing(&grown)).nodes.len(), 2, "it would not be made now, but it stays");
+    assert_eq!(
+        fit(&waning, ROOMY, &standing(&grown)).nodes.len(),
+        2,
+        "it would not be made now, but it stays"
+    );
 }
 
 #[test]
 fn two_versions_of_a_package_never_meet() {
-    let old = Need { packages: PackageSet::new([package("n==1"), package("p==1")]), n_functions: 1, weight: 3.0 };
-    let new = Need { packages: PackageSet::new([package("n==2"), package("p==1")]), n_functions: 1, weight: 2.0 };
+    let old =
+        Need { packages: PackageSet::new([package("n==1"), package("p==1")]), n_functions: 1, weight: 3.0 };
+    let new =
+        Need { packages: PackageSet::new([package("n==2"), package("p==1")]), n_functions: 1, weight: 2.0 };
     let mut question = question(vec![old, new], &[("n", 50), ("p", 100)], &[("p", &["n"])]);
     question.prices.insert(package("n==2"), Price { import: ms(50), bytes: MB });
     let fitted = fit(&question, ROOMY, &[]);
@@ -189,7 +194,9 @@ fn optimum(question: &Question, n: usize) -> f64 {
     for need in &question.needs {
         let own: Vec<PackageSet> = sets
             .iter()
-            .map(|set| PackageSet::new(set.iter().filter(|one| need.packages.iter().any(|p| p == *one)).cloned()))
+            .map(|set| {
+                PackageSet::new(set.iter().filter(|one| need.packages.iter().any(|p| p == *one)).cloned())
+            })
             .chain([need.packages.clone()])
             .collect();
         for set in own {

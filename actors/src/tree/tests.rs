@@ -119,11 +119,13 @@ async fn a_drawn_tree_is_built_from_the_top_and_each_node_has_what_is_above_it()
     let drawn = plan(&[], vec![plan(&["a"], vec![plan(&["b"], vec![])]), plan(&["c"], vec![])]);
     let now = Instant::now();
     let mut forest = Forest::<u32>::new(Some(&drawn), false, now);
-    let mut next = || forest.next_build(u64::MAX, now).map(|build| {
-        let of = (build.requirements.join(" "), build.parents);
-        forest.built(build.node, Ok(planted(7, &set(&["a"]), cost)), now);
-        of
-    });
+    let mut next = || {
+        forest.next_build(u64::MAX, now).map(|build| {
+            let of = (build.requirements.join(" "), build.parents);
+            forest.built(build.node, Ok(planted(7, &set(&["a"]), cost)), now);
+            of
+        })
+    };
     assert_eq!(next(), Some(("a".to_owned(), vec![])));
     assert_eq!(next(), Some(("c".to_owned(), vec![])));
     assert_eq!(next(), Some(("a b".to_owned(), vec![7])));
@@ -142,7 +144,10 @@ async fn a_new_tree_keeps_the_zygotes_that_it_has_as_well() {
     let mut fitted = flat(&[set(&["c"]), set(&["a"])]);
     fitted.nodes.push(FittedNode { parent: Some(0), packages: set(&["c", "d"]), ..fitted.nodes[0].clone() });
     assert_eq!(forest.adopt(&fitted, false, now), [ids[1]]);
-    assert_eq!((best(&forest, &["a"]), best(&forest, &["b"]), best(&forest, &["c"])), (Some(0), None, Some(2)));
+    assert_eq!(
+        (best(&forest, &["a"]), best(&forest, &["b"]), best(&forest, &["c"])),
+        (Some(0), None, Some(2))
+    );
     let build = forest.next_build(u64::MAX, now).unwrap();
     assert_eq!((build.requirements.join(" "), build.parents), ("c==1 d==1".to_owned(), vec![2]));
     let standing = forest.standing(false);

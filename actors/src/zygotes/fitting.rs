@@ -104,7 +104,8 @@ impl<W: World> Zygotes<W> {
         }
         self.fits.is_running = true;
         let began = Instant::now();
-        let (forest, material, bytes_max) = (self.forest.clone(), self.material(), self.config.zygote_bytes_max);
+        let (forest, material, bytes_max) =
+            (self.forest.clone(), self.material(), self.config.zygote_bytes_max);
         let fitted = async move {
             let (registered, requires) = gather(material).await;
             let mut questions = Vec::new();
@@ -179,7 +180,8 @@ impl<W: World> Zygotes<W> {
         &self,
         calls: Option<HashMap<String, f64>>,
     ) -> LocalFuture<Result<Projection, LaunchError>> {
-        let (forest, material, bytes_max) = (self.forest.clone(), self.material(), self.config.zygote_bytes_max);
+        let (forest, material, bytes_max) =
+            (self.forest.clone(), self.material(), self.config.zygote_bytes_max);
         Box::pin(async move {
             let (registered, requires) = gather(material).await;
             let (weights, prices, standing) = {
@@ -192,15 +194,21 @@ impl<W: World> Zygotes<W> {
                 Some(calls) => {
                     let there: HashMap<&str, &Registered> =
                         registered.iter().map(|one| (one.name.as_str(), one)).collect();
-                    unknown = calls.keys().filter(|name| !there.contains_key(name.as_str())).cloned().collect();
+                    unknown =
+                        calls.keys().filter(|name| !there.contains_key(name.as_str())).cloned().collect();
                     unknown.sort();
                     let called = calls.iter().filter_map(|(name, n)| Some((*there.get(name.as_str())?, *n)));
-                    merged(called.filter(|(one, _)| !one.on_host).map(|(one, n)| (one.packages.clone(), 1, n)))
+                    merged(
+                        called.filter(|(one, _)| !one.on_host).map(|(one, n)| (one.packages.clone(), 1, n)),
+                    )
                 }
             };
             let n_functions = needs.iter().map(|need| need.n_functions).sum();
-            let unmeasured: BTreeSet<&Package> =
-                needs.iter().flat_map(|need| &need.packages).filter(|package| !prices.contains_key(*package)).collect();
+            let unmeasured: BTreeSet<&Package> = needs
+                .iter()
+                .flat_map(|need| &need.packages)
+                .filter(|package| !prices.contains_key(*package))
+                .collect();
             let unmeasured = unmeasured.into_iter().map(ToString::to_string).collect();
             let question = Question { needs, prices, requires };
             let began = std::time::Instant::now();
@@ -208,7 +216,8 @@ impl<W: World> Zygotes<W> {
                 let standing: Vec<PackageSet> = standing.into_iter().map(|node| node.packages).collect();
                 (fit(&question, bounds(bytes_max), &[]), crate::fit::saved_ms(&question, &standing))
             });
-            let (fitted, saved_now_ms) = task.await.map_err(|error| LaunchError::Failed(error.to_string()))?;
+            let (fitted, saved_now_ms) =
+                task.await.map_err(|error| LaunchError::Failed(error.to_string()))?;
             Ok(Projection {
                 fitted,
                 saved_now_ms,

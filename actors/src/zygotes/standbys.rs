@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Customer, ON_DEMAND_MAX, PREPARE_TIME_MAX, QUEUE_LENGTH_MAX, QUEUE_WAIT_MAX, StandbyKind, URGENT_MAX, Zygotes,
+    Customer, ON_DEMAND_MAX, PREPARE_TIME_MAX, QUEUE_LENGTH_MAX, QUEUE_WAIT_MAX, StandbyKind, URGENT_MAX,
+    Zygotes,
 };
 use crate::shelves::Wanted;
 use crate::tree::{Best, NodeId};

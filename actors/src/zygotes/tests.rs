@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::*;
-use crate::fake::{CLASS, MB, Fake, FakeCode, FakeStandby, FakeWorld, code, log, ms, name, package};
+use crate::fake::{CLASS, Fake, FakeCode, FakeStandby, FakeWorld, MB, code, log, ms, name, package};
 use crate::monitor::{Child, Down};
 use crate::packages::Known;
 use crate::world::Network;
@@ -19,8 +19,14 @@ impl Handler<Down> for Ear {
 type Zygotes = super::Zygotes<FakeWorld>;
 
 const PLAIN: StandbyKind = StandbyKind { class: CLASS, node: NodeId::ROOT };
-const CONFIG: ZygotesConfig =
-    ZygotesConfig { default_class: CLASS, standbys: 4, standbys_max: 16, import_cache: true, plan: None, zygote_bytes_max: 256 * MB };
+const CONFIG: ZygotesConfig = ZygotesConfig {
+    default_class: CLASS,
+    standbys: 4,
+    standbys_max: 16,
+    import_cache: true,
+    plan: None,
+    zygote_bytes_max: 256 * MB,
+};
 
 async fn start(world: &Fake, standbys: &Standbys<FakeWorld>) -> actix::Addr<Zygotes> {
     start_with(world, standbys, CONFIG).await
@@ -32,8 +38,7 @@ async fn start_with(
     config: ZygotesConfig,
 ) -> actix::Addr<Zygotes> {
     let monitor = |child| Monitor::new(child, 1, Ear.start().recipient());
-    let packages =
-        Packages::new(world.clone(), Known::default(), log(), monitor(Child::Packages)).start();
+    let packages = Packages::new(world.clone(), Known::default(), log(), monitor(Child::Packages)).start();
     let surroundings = Surroundings {
         launcher: world.clone(),
         standbys: standbys.clone(),

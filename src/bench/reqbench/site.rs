@@ -77,7 +77,8 @@ impl Site {
             let reply = self.client().get("/zygotes").await?;
             let shown: Value = reply.json().map_err(|error| BenchError::Refused(error.to_string()))?;
             let nodes = shown["nodes"].as_array().cloned().unwrap_or_default();
-            let state: Value = nodes.iter().map(|node| serde_json::json!([node["node"], node["state"]])).collect();
+            let state: Value =
+                nodes.iter().map(|node| serde_json::json!([node["node"], node["state"]])).collect();
             let is_busy = nodes.iter().any(|node| node["state"] == "building");
             if state != last || is_busy {
                 (last, since) = (state, Instant::now());

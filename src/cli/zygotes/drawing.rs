@@ -26,7 +26,9 @@ pub(super) fn draw(root: &str, heads: &[&str], branches: &[Branch]) -> String {
     below(None, "", branches, &mut lines);
     let widest = lines.iter().map(|(tree, _)| tree.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..heads.len())
-        .map(|at| lines.iter().filter_map(|(_, columns)| Some(columns.get(at)?.chars().count())).max().unwrap_or(0))
+        .map(|at| {
+            lines.iter().filter_map(|(_, columns)| Some(columns.get(at)?.chars().count())).max().unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for (tree, columns) in lines {
@@ -66,8 +68,10 @@ mod tests {
 
     #[test]
     fn a_tree_is_drawn_with_its_columns_under_each_other() {
-        let branch = |parent, label: &str, n: &str| Branch { parent, label: label.into(), columns: vec![n.into()] };
-        let branches = [branch(None, "numpy", "10"), branch(Some(0), "pandas", "7"), branch(None, "flask", "8000")];
+        let branch =
+            |parent, label: &str, n: &str| Branch { parent, label: label.into(), columns: vec![n.into()] };
+        let branches =
+            [branch(None, "numpy", "10"), branch(Some(0), "pandas", "7"), branch(None, "flask", "8000")];
         let drawn = "root           hits\n├─ numpy         10\n│  └─ pandas      7\n└─ flask       8000\n";
         assert_eq!(draw("root", &["hits"], &branches), drawn);
     }
@@ -76,6 +80,9 @@ mod tests {
     fn long_lists_are_cut_and_numbers_have_units() {
         let names: Vec<String> = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
         assert_eq!((label(&names[..2]), label(&names)), ("a, b".into(), "a, b, c, d and 2 more".into()));
-        assert_eq!((mb(3 << 20), time(99.6), time(12_340.0)), ("3.0 MB".into(), "100 ms".into(), "12.3 s".into()));
+        assert_eq!(
+            (mb(3 << 20), time(99.6), time(12_340.0)),
+            ("3.0 MB".into(), "100 ms".into(), "12.3 s".into())
+        );
     }
 }

@@ -72,7 +72,11 @@ fn drawn(shown: &Shown) -> String {
             parent: nodes.iter().position(|other| other.node == node.parent),
             label: label(&node.packages) + if node.on_host { " (network: host)" } else { "" },
             columns: vec![
-                if node.replicas > 1 { format!("{} x {}", node.state, node.replicas) } else { node.state.clone() },
+                if node.replicas > 1 {
+                    format!("{} x {}", node.state, node.replicas)
+                } else {
+                    node.state.clone()
+                },
                 mb(node.bytes),
                 node.hits.to_string(),
                 node.forks.to_string(),

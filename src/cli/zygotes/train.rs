@@ -146,8 +146,11 @@ mod tests {
 
     #[test]
     fn a_start_is_a_first_call_or_one_after_a_pause() {
-        let event =
-            |s: u64, name: &str| Event { at: Duration::from_secs(s), function: name.into(), body: "{}".into() };
+        let event = |s: u64, name: &str| Event {
+            at: Duration::from_secs(s),
+            function: name.into(),
+            body: "{}".into(),
+        };
         let events = [event(0, "a"), event(1, "a"), event(2, "b"), event(20, "a"), event(21, "a")];
         let of = |pause| starts(&events, pause).into_iter().collect::<Vec<_>>();
         assert_eq!(of(Some(Duration::from_secs(10))), [("a", 2), ("b", 1)]);
@@ -163,7 +166,13 @@ mod tests {
             "nodes": [{"parent": null, "packages": ["a==1"], "bytes": 4 << 20, "n_functions": 2, "starts": 2.5, "saved_ms": 150.0}],
         });
         let text = drawn(&serde_json::from_value(brings).unwrap());
-        assert!(text.contains("└─ a==1") && text.contains("saves 75 % of it, the one that there is now 25 %"), "{text}");
-        assert!(text.contains("1 zygotes, 4.0 MB of 64.0 MB") && text.contains("without packages: x"), "{text}");
+        assert!(
+            text.contains("└─ a==1") && text.contains("saves 75 % of it, the one that there is now 25 %"),
+            "{text}"
+        );
+        assert!(
+            text.contains("1 zygotes, 4.0 MB of 64.0 MB") && text.contains("without packages: x"),
+            "{text}"
+        );
     }
 }
