@@ -104,7 +104,9 @@ pub(in crate::bench) fn make(n_packages: usize, n_functions: usize, seed: u64) -
     }
     let rank_of: BTreeMap<String, usize> =
         (0..n_packages).map(|rank| (format!("made{rank}"), rank)).collect();
-    let size = |random: &mut StdRng| log_normal(normal(random), 6.0, 1.05, 48.0).max(1.0) as usize;
+    // More than there are could never be found, and nearly all of them only after long.
+    let most = 48.0_f64.min(n_packages as f64 / 2.0);
+    let size = |random: &mut StdRng| log_normal(normal(random), 6.0, 1.05, most).max(1.0) as usize;
     // A package with all that it needs, in one version each.
     let take = |rank: usize, chosen: &mut BTreeMap<usize, usize>, random: &mut StdRng| {
         let mut open = vec![rank];

@@ -72,7 +72,7 @@ mod tests {
             |parent, label: &str, n: &str| Branch { parent, label: label.into(), columns: vec![n.into()] };
         let branches =
             [branch(None, "numpy", "10"), branch(Some(0), "pandas", "7"), branch(None, "flask", "8000")];
-        let drawn = "root           hits\n├─ numpy         10\n│  └─ pandas      7\n└─ flask       8000\n";
+        let drawn = "root          hits\n├─ numpy        10\n│  └─ pandas     7\n└─ flask      8000\n";
         assert_eq!(draw("root", &["hits"], &branches), drawn);
     }
 
