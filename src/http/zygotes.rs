@@ -1,7 +1,7 @@
 //! The tree of zygotes over HTTP: what there is, what another would bring, and what is to be.
 
 use actix_web::http::header::ORIGIN;
-use actix_web::web::{Bytes, Json};
+use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use actors::fit::FittedNode;
 use actors::link::Link;
@@ -128,14 +128,10 @@ pub(super) async fn fit(app: Shared, body: Bytes) -> HttpResponse {
     }
 }
 
-/// `PUT /zygotes/tree`.
-pub(super) async fn import(
-    request: HttpRequest,
-    app: Shared,
-    tree: Result<Json<Value>, actix_web::Error>,
-) -> HttpResponse {
-    let tree = match tree {
-        Ok(Json(tree)) => tree,
+/// `PUT /zygotes/tree`. Whatever its type is said to be.
+pub(super) async fn import(request: HttpRequest, app: Shared, body: Bytes) -> HttpResponse {
+    let tree: Value = match serde_json::from_slice(&body) {
+        Ok(tree) => tree,
         Err(error) => return HttpError::BadTree(format!("the tree is not JSON: {error}")).response(),
     };
     // A path or a text is what a configuration may have.
