@@ -18,6 +18,7 @@ mod bench;
 mod client;
 mod crash;
 mod examples;
+mod installs;
 mod invoke;
 mod isolation;
 mod leaks;

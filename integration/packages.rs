@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::{Expect, Place, Program, Setup, Worker, requires, until, write_folder};
+use crate::support::{Archive, Expect, Place, Program, Setup, Worker, requires, until, write_folder};
 
 /// Where a package's files go. `ol worker init` names no other place.
 fn put(ol_dir: &std::path::Path, package: &str, files: &[(&str, &str)]) {
@@ -41,7 +41,7 @@ fn a_function_can_import_what_it_asked_for_and_nothing_else() {
     ])
     .start();
     worker.install("first", &[("f.py", TELLS), ("requirements.txt", "One==1.0  # the old one\n")]);
-    worker.install("second", &[("f.py", TELLS), ("requirements.txt", "one[extra]==2.0 --hash=sha256:ab\n")]);
+    worker.install("second", &[("f.py", TELLS), ("requirements.txt", "one[extra]==2.0\n")]);
     worker.install("neither", &[("f.py", TELLS)]);
     assert_eq!(worker.call("first", "\"one\"").ok(), json!([1, ["/packages/one==1.0/files"]]));
     assert_eq!(worker.call("second", "\"one\"").ok(), json!([2, ["/packages/one==2.0/files"]]));
@@ -51,11 +51,14 @@ fn a_function_can_import_what_it_asked_for_and_nothing_else() {
 }
 
 #[test]
-fn a_missing_package_is_named_with_the_command_that_brings_it_and_noticed_when_it_comes() {
+fn without_an_installer_a_missing_package_is_named_with_the_command_that_brings_it_and_noticed_when_it_comes()
+{
     requires!(Root);
-    let worker = Worker::start();
-    worker.install("wants", &[("f.py", TELLS), ("requirements.txt", "late==1\n")]);
-    let said = worker.call("wants", "\"late\"");
+    let worker = Worker::with_config(json!({ "installer": "/nowhere/uv" })).start();
+    worker.log_says("packages cannot be installed");
+    let files = [("f.py", TELLS), ("requirements.txt", "late==1\n")];
+    let said = worker.upload("wants", Archive::of(&files));
+    assert_eq!(said.status.as_u16(), 400);
     let directory: PathBuf = worker.ol_dir().join("packages/late==1/files");
     let text = said.text();
     assert!(text.contains("late==1 is not installed on this worker"), "{text}");
@@ -63,7 +66,11 @@ fn a_missing_package_is_named_with_the_command_that_brings_it_and_noticed_when_i
         text.contains(&format!("pip install --no-deps --target '{}' late==1", directory.display())),
         "{text}"
     );
+    // In the registry it is looked for again when somebody asks.
+    worker.drop_in("wants", &files);
+    until("the function is refused", || worker.call("wants", "\"late\"").text().contains("is not installed"));
     put(worker.ol_dir(), "late==1", &[("late.py", "VERSION = 1")]);
+    until("the package is noticed", || worker.call("wants", "\"late\"").status.as_u16() == 200);
     assert_eq!(worker.call("wants", "\"late\"").ok()[0], json!(1));
     worker.finish();
 }

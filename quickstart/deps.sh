@@ -2,7 +2,7 @@
 # Installs what OpenLambda is built and run with, on Debian and Ubuntu. What is there already is left alone,
 # so that it may be run again at any time.
 #
-#   ./quickstart/deps.sh           what building and running takes
+#   ./quickstart/deps.sh           what building and running takes; uv, which installs packages, goes to /usr/local/bin
 #   ./quickstart/deps.sh --test    and what the tests take
 #
 # Works as root, and as a user who may use sudo.
@@ -50,6 +50,49 @@ fi
 # Python 3.8 is what the runtime is written for. /usr/bin: the interpreter that functions see is the system's.
 /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' ||
     die "/usr/bin/python3 is older than 3.8: this release of the system is too old"
+
+# uv installs the packages that functions ask for. Debian has none; what PyPI has is checked by its hash.
+uv_version=0.13.9
+case $(uname -m) in
+x86_64)
+    uv_wheel=3d/aa/26d64642d808de4a652579ef950d7cd2d37f080a8babf9c67c6b75fc4c3f/uv-$uv_version-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl
+    uv_hash=d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19 ;;
+aarch64)
+    uv_wheel=57/15/94b6cd62ac3ff6550288328e8035288875197cbc183f51554b266a69877b/uv-$uv_version-py3-none-manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64.whl
+    uv_hash=5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe ;;
+*) uv_wheel= ;;
+esac
+find_uv() { PATH=$PATH:/usr/local/bin command -v uv; }
+install_uv() {
+    local work
+    work=$(mktemp -d)
+    say "installing uv $uv_version to /usr/local/bin"
+    curl --proto '=https' --tlsv1.2 -sSfL -o "$work/uv.whl" "https://files.pythonhosted.org/packages/$uv_wheel" &&
+        echo "$uv_hash  $work/uv.whl" | sha256sum --check --quiet &&
+        /usr/bin/python3 -m zipfile -e "$work/uv.whl" "$work" &&
+        as_root install -m 755 "$work/uv-$uv_version.data/scripts/uv" /usr/local/bin/uv
+    local code=$?
+    rm -rf "$work"
+    return $code
+}
+if ! find_uv >/dev/null; then
+    if [ -z "$uv_wheel" ] || ! install_uv; then
+        # Functions without packages run, and pip does the same where it is there.
+        say "uv could not be installed; packages of functions are installed with pip if the system's Python has it (python3-pip)"
+    fi
+fi
+
+# A server of an index for the tests, and what a setup.py is built with. It stays in the build's directory.
+test_index=$repository/target/test-index
+if [ $with_tests = yes ] && ! [ -e "$test_index/made" ]; then
+    uv=$(find_uv) || die "the tests need uv, and it could not be installed"
+    say "installing a package index for the tests to $test_index"
+    rm -rf "$test_index"
+    "$uv" venv --quiet --python /usr/bin/python3 "$test_index"
+    "$uv" pip install --quiet --python "$test_index/bin/python" pypiserver==2.4.2 pip
+    "$test_index/bin/python" -m pip download --quiet --no-deps --only-binary :all: -d "$test_index/wheels" setuptools wheel
+    touch "$test_index/made"
+fi
 
 export PATH=$PATH:$HOME/.cargo/bin
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }

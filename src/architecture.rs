@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["frame", "packages", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "packages", "registry", "sandbox", "stats"]),
     ("image", &["registry"]),
+    ("packages", &["sandbox"]),
     ("registry", &["config"]),
     ("sandbox", &["frame"]),
 ];

@@ -40,8 +40,14 @@ pub struct Config {
     pub registry_poll: Duration,
     /// Where installed packages are kept (`Pkgs_dir`).
     pub packages_dir: PathBuf,
-    /// Package index for installs; `None`: that of the installer.
+    /// What installed packages may take together, in bytes.
+    pub packages_bytes_max: u64,
+    /// Package index for installs; `None`: that of the machine's pip configuration.
     pub pip_mirror: Option<String>,
+    /// What installs packages: `pip`, the path of a `uv`, or nothing for what is found.
+    pub installer: String,
+    /// Hosts that installs may reach besides those of the index.
+    pub installer_hosts: Vec<String>,
     /// Memory for all sandboxes together, in MiB.
     pub mem_pool_mb: u64,
     /// Limits of a function that sets none of its own.
@@ -309,7 +315,10 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
         registry_dir: registry_dir(&raw.registry, &ol_dir)?,
         registry_poll: Duration::from_millis(at_least("registry_cache_ms", raw.registry_cache_ms, 10)?),
         packages_dir: path_or("Pkgs_dir", &raw.packages_dir, || ol_dir.join("packages"))?,
-        pip_mirror: Some(raw.pip_mirror).filter(|mirror| !mirror.is_empty()),
+        packages_bytes_max: at_least("packages_max_mb", raw.packages_max_mb, 1)?.saturating_mul(MIB),
+        pip_mirror: pip_mirror(raw.pip_mirror)?,
+        installer: installer(raw.installer)?,
+        installer_hosts: raw.installer_hosts,
         mem_pool_mb,
         limits,
         installer_limits,
@@ -393,14 +402,35 @@ fn limits(name: &'static str, raw: &raw::RawLimits) -> Result<Limits, ConfigErro
     })
 }
 
-/// What `installer_limits` leaves out is taken from `limits`, except for memory and time, of which an
+fn pip_mirror(text: String) -> Result<Option<String>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if !text.starts_with("https://") && !text.starts_with("http://") {
+        return field(
+            "pip_mirror",
+            format!("is '{text}', and must be an address, such as https://pypi.org/simple"),
+        );
+    }
+    Ok(Some(text))
+}
+
+fn installer(text: String) -> Result<String, ConfigError> {
+    if !text.is_empty() && text != "pip" {
+        absolute("installer", Path::new(&text))?;
+    }
+    Ok(text)
+}
+
+/// What `installer_limits` leaves out is taken from `limits`, except for memory, processes and time, of which an
 /// install needs more than a function.
 fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, ConfigError> {
     let own = &raw.installer_limits;
     self::limits(
         "installer_limits",
         &raw::RawLimits {
-            procs: own.procs.unwrap_or(limits.procs),
+            // A build starts compilers, and the installer some threads for each core.
+            procs: own.procs.unwrap_or(100.max(limits.procs)),
             mem_mb: own.mem_mb.unwrap_or(250.max(limits.mem_mb)),
             cpu_percent: own.cpu_percent.unwrap_or(limits.cpu_percent),
             swappiness: own.swappiness.unwrap_or(limits.swappiness),

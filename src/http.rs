@@ -71,6 +71,8 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/zygotes/tree", web::get().to(zygotes::export))
         .route("/zygotes/tree", web::put().to(zygotes::import))
         .route("/zygotes/tree", web::delete().to(zygotes::forget))
+        .route("/registry/{name}/packages", web::get().to(registry::packages))
+        .route("/registry/{name}/packages", web::post().to(registry::update))
         .default_service(web::route().to(nothing_here));
 }
 

@@ -1,98 +1,444 @@
-//! The directory of installed packages, `<packages>/<name>==<version>/files`, as OpenLambda lays it out; or whoever
-//! runs `pip install --no-deps --target <packages>/numpy==2.2.1/files numpy==2.2.1`.
+//! Installed packages: which of them a function means, which are there, and how the others come.
+//!
+//! ```text
+//! list ─ requirement ─▶ survey ─┬─ all there ───────────────────────────▶ set of packages
+//!                               └─ open ─ installer: settle ─ pins ─ installer: install ─ storage ─▶ …
+//! ```
 
+pub mod installer;
+mod metadata;
+mod proxy;
 mod requirement;
 mod requires;
+mod sources;
+mod storage;
 pub mod tree_file;
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::any::Any;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use actors::packages::{Package, PackageSet};
-use actors::world::{self, LaunchError, LocalFuture};
+use actors::packages::{Package, PackageSet, short};
+use actors::world::{self, Installed, LaunchError, LocalFuture, PackageError, Survey};
 
+use installer::{Installer, Wishes};
 pub use requirement::normalise;
-use requirement::{Line, Requirement};
+use requirement::{Environment, Line, Requirement};
+pub use sources::Sources;
+use storage::{Index, Record, Staging, Storage};
 
 /// Versions that a message to a person lists.
 const LISTED_MAX: usize = 8;
 
 /// See the module's text. A clone is the same directory.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PackagesDir {
-    path: Arc<PathBuf>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    storage: Storage,
+    environment: Environment,
+    /// Or why there is none.
+    installer: Result<Installer, String>,
+    can_install: bool,
+    /// What all packages may take, in bytes.
+    bytes_max: u64,
+    /// One at a time for each package, by its name and version.
+    busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// One at a time takes its place, so that all of them together have room.
+    placing: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for PackagesDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PackagesDir").field(&self.storage().path()).finish()
+    }
+}
+
+/// Why one requirement is not there.
+enum Absent {
+    /// It can be had.
+    Missing(String),
+    /// It is there, and its archive is not known to be the right one.
+    Unverified,
+    /// It cannot be meant.
+    Wrong(String),
 }
 
 impl PackagesDir {
-    /// Makes the directory if it is not there: sandboxes see it from the start, and what is put there later.
+    /// Makes the directory if it is not there (sandboxes see it from the start, and what is put there later), and removes what
+    /// a killed worker has left half done in it. `minor`: of the sandboxes' Python.
     ///
     /// # Errors
     /// The system's.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        fs::create_dir_all(path)?;
-        Ok(Self { path: Arc::new(path.to_owned()) })
+    pub fn open(
+        path: &Path,
+        minor: u32,
+        installer: Result<Installer, String>,
+        bytes_max: u64,
+    ) -> io::Result<Self> {
+        let inner = Inner {
+            storage: Storage::open(path, format!("cp3{minor}"))?,
+            environment: Environment::of_python(minor),
+            can_install: installer.is_ok(),
+            installer,
+            bytes_max,
+            busy: Mutex::default(),
+            placing: tokio::sync::Mutex::new(()),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn find(&self, requirements: &[String], index: &Index) -> Result<PackageSet, LaunchError> {
+    fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
+
+    /// These packages are not removed for as long as what is given back lives.
+    #[must_use]
+    pub fn hold(&self, set: &PackageSet) -> Arc<dyn Any + Send + Sync> {
+        Arc::new(self.storage().hold(set))
+    }
+
+    fn find(&self, list: &[String], index: &Index) -> Result<PackageSet, LaunchError> {
         let mut found = Vec::new();
-        for text in requirements {
+        for text in list {
+            let unsupported = |problem: &str| {
+                LaunchError::Unsupported(format!("the function asks for '{text}': {problem}"))
+            };
             let Line::Requirement(requirement) =
-                requirement::parse(text).map_err(|problem| unsupported(text, &problem))?
+                requirement::parse(text).map_err(|problem| unsupported(&problem))?
             else {
                 continue;
             };
+            if self.inner.environment.applies(&requirement, &[]) == Some(false) {
+                continue;
+            }
             match self.find_one(&requirement, index) {
                 Ok(package) => found.push(package),
-                // Nobody installs what does not apply on this machine.
-                Err(_) if requirement.has_marker => {}
-                Err(problem) => return Err(unsupported(text, &problem)),
+                Err(Absent::Missing(problem) | Absent::Wrong(problem)) => return Err(unsupported(&problem)),
+                Err(Absent::Unverified) => {
+                    return Err(unsupported("its archive is not known to be the one of the hash"));
+                }
             }
         }
         Ok(PackageSet::new(found))
     }
 
-    fn find_one(&self, requirement: &Requirement, index: &Index) -> Result<Package, String> {
-        let Requirement { name, version, .. } = requirement;
-        let all = index.by_name.get(name).map(Vec::as_slice).unwrap_or_default();
-        // What has no `files` yet is being installed, or is something else.
-        let mut there =
-            all.iter().filter(|package| self.path.join(&package.directory).join("files").is_dir());
-        let Some(wanted) = version else {
+    fn find_one(&self, requirement: &Requirement, index: &Index) -> Result<Package, Absent> {
+        let name = &requirement.name;
+        let all = index.0.get(name).map(Vec::as_slice).unwrap_or_default();
+        let mut there = all.iter().filter(|package| self.storage().is_there(package));
+        let Some(pin) = requirement.pin() else {
+            if !requirement.is_open() {
+                return Err(Absent::Wrong(format!("write one version, as {name}==VERSION")));
+            }
             return match (there.next(), there.next()) {
                 (Some(one), None) => Ok(one.clone()),
-                (None, _) => {
-                    Err(format!("{name} is not installed on this worker. {}", self.advice(name, None)))
-                }
-                (Some(_), Some(_)) => Err(format!(
+                (None, _) => Err(Absent::Missing(format!("{name} is not installed on this worker"))),
+                (Some(_), Some(_)) => Err(Absent::Wrong(format!(
                     "several versions of {name} are there ({}): write which one, as {name}==VERSION",
                     versions(all)
-                )),
+                ))),
             };
         };
-        if let Some(package) = there.find(|package| requirement::same_version(&package.version, wanted)) {
-            return Ok(package.clone());
+        let Some(package) = there.find(|package| requirement.allows(&package.version)) else {
+            let others = if all.is_empty() { String::new() } else { format!(" (but {} is)", versions(all)) };
+            return Err(Absent::Missing(format!("{name}=={pin} is not installed on this worker{others}")));
+        };
+        if requirement.hashes.is_empty()
+            || is_verified(&self.storage().record(package).unwrap_or_default(), &requirement.hashes)
+        {
+            Ok(package.clone())
+        } else {
+            Err(Absent::Unverified)
         }
-        let others = if all.is_empty() { String::new() } else { format!(" (but {} is)", versions(all)) };
-        Err(format!(
-            "{name}=={wanted} is not installed on this worker{others}. {}",
-            self.advice(name, Some(wanted))
-        ))
     }
 
-    fn advice(&self, name: &str, version: Option<&str>) -> String {
-        let version = version.unwrap_or("VERSION");
+    fn survey(&self, list: &[String], is_settled: bool) -> io::Result<Survey> {
+        let index = self.storage().index()?;
+        let (mut found, mut missing) = (Vec::<(Requirement, Package)>::new(), Vec::new());
+        let mut is_open = false;
+        let wrong = |text: &str, problem: &str| {
+            Ok(Survey::Wrong(format!("the function asks for '{text}': {problem}")))
+        };
+        for text in list {
+            let requirement = match requirement::parse(text) {
+                Ok(Line::Requirement(requirement)) => *requirement,
+                // Where it comes from matters to none that is there.
+                Ok(Line::Option(..)) => continue,
+                Ok(Line::Constraint(_)) => {
+                    is_open = true;
+                    continue;
+                }
+                Err(problem) => return wrong(text, &problem),
+            };
+            match self.inner.environment.applies(&requirement, &[]) {
+                Some(true) => {}
+                Some(false) => continue,
+                None => {
+                    is_open |= !is_settled;
+                    continue;
+                }
+            }
+            // Without anybody to ask, a name is the one version that is there.
+            if requirement.pin().is_none() && self.inner.can_install {
+                is_open = true;
+                continue;
+            }
+            match self.find_one(&requirement, &index) {
+                Ok(package) => found.push((requirement, package)),
+                Err(Absent::Missing(_) | Absent::Unverified) if self.inner.can_install => {
+                    missing.push(text.clone())
+                }
+                Err(Absent::Missing(problem)) => {
+                    return wrong(text, &format!("{problem}. {}", self.advice(&requirement)));
+                }
+                Err(Absent::Unverified) => {
+                    return wrong(text, "whether what is there has this hash, this worker cannot find out");
+                }
+                Err(Absent::Wrong(problem)) => return wrong(text, &problem),
+            }
+        }
+        let set = PackageSet::new(found.iter().map(|(_, package)| package.clone()));
+        self.storage().touch(&set);
+        Ok(if is_settled && !missing.is_empty() {
+            Survey::Missing(missing)
+        } else if is_open || !missing.is_empty() || (!is_settled && !self.is_complete(&found)) {
+            Survey::Open
+        } else {
+            Survey::Complete(set)
+        })
+    }
+
+    /// Whether all that these packages need is among them. What there is no word of needs nothing.
+    fn is_complete(&self, found: &[(Requirement, Package)]) -> bool {
+        if !self.inner.can_install {
+            return true;
+        }
+        found.iter().all(|(requirement, package)| {
+            metadata::requires(&self.storage().files(package), &package.name).into_iter().all(|text| {
+                let Ok(Line::Requirement(needed)) = requirement::parse(&text) else { return false };
+                match self.inner.environment.applies(&needed, requirement.extras()) {
+                    Some(false) => true,
+                    Some(true) => found.iter().any(|(_, other)| {
+                        // Extras of what is needed need more: the resolver knows.
+                        other.name == needed.name
+                            && needed.allows(&other.version)
+                            && needed.extras().is_empty()
+                    }),
+                    None => false,
+                }
+            })
+        })
+    }
+
+    fn advice(&self, requirement: &Requirement) -> String {
+        let why = self.inner.installer.as_ref().err().map(String::as_str).unwrap_or_default();
+        let version = requirement.pin().map_or_else(|| "VERSION".to_owned(), ToString::to_string);
+        let name = &requirement.name;
         format!(
-            "This worker does not install packages yet; install it by: python3 -m pip install --no-deps --target '{}/{name}=={version}/files' {name}=={version}",
-            self.path.display()
+            "This worker cannot install packages: {why}. By hand: python3 -m pip install --no-deps --target '{}/{name}=={version}/files' {name}=={version}",
+            self.storage().path().display()
         )
+    }
+
+    fn installer(&self) -> Result<Installer, PackageError> {
+        self.inner
+            .installer
+            .clone()
+            .map_err(|why| PackageError::Failed(format!("packages cannot be installed: {why}")))
+    }
+
+    async fn stage(&self) -> Result<Staging, PackageError> {
+        let storage = self.storage().clone();
+        blocking(move || storage.stage()).await?.map_err(|error| PackageError::Failed(error.to_string()))
+    }
+
+    async fn settle(self, list: Vec<String>, last: Vec<String>) -> Result<Vec<String>, PackageError> {
+        let installer = self.installer()?;
+        let mut wishes = Wishes { last, ..Wishes::default() };
+        let mut hashes = HashMap::<String, Vec<String>>::new();
+        for text in &list {
+            match requirement::parse(text) {
+                Ok(Line::Requirement(requirement)) => {
+                    if !requirement.hashes.is_empty() {
+                        hashes.entry(requirement.name.clone()).or_default().extend(requirement.hashes);
+                    }
+                    // They are compared when it is installed; to settle versions they are not needed.
+                    wishes.requirements.push(requirement.text);
+                }
+                Ok(Line::Constraint(text)) => wishes.constraints.push(text),
+                Ok(Line::Option(option, value)) => wishes.options.push((option, value)),
+                Err(problem) => {
+                    return Err(PackageError::Refused(format!("the function asks for '{text}': {problem}")));
+                }
+            }
+        }
+        // Whoever installs them is told, too.
+        let options: String = wishes.options.iter().map(|(name, value)| option(name, value)).collect();
+        let pins = installer.settle(wishes, self.stage().await?).await?;
+        let pins = pins
+            .iter()
+            .map(|pin| if hashes.is_empty() { Ok(pin.clone()) } else { with_hashes(pin, &hashes) });
+        pins.map(|pin| Ok(pin? + &options)).collect()
+    }
+
+    async fn install(self, pin: String, needed: Vec<String>) -> Result<Installed, PackageError> {
+        let installer = self.installer()?;
+        let Ok(Line::Requirement(requirement)) = requirement::parse(&pin) else {
+            return Err(PackageError::Refused(format!("'{pin}' is not a pinned package")));
+        };
+        let Some(version) = requirement.pin().map(ToString::to_string) else {
+            return Err(PackageError::Refused(format!("'{pin}' is not a pinned package")));
+        };
+        let turn = self.turn(&short(&pin));
+        let _turn = turn.lock().await;
+        let present = self.present(&requirement).await?;
+        if present.as_ref().is_some_and(|(_, record)| {
+            requirement.hashes.is_empty() || is_verified(record, &requirement.hashes)
+        }) {
+            return Ok(Installed::default());
+        }
+        let staging = installer.install(&requirement, self.stage().await?).await?;
+        let this = self.clone();
+        if let Some((package, record)) = present {
+            return blocking(move || this.compare(&staging, &package, record, &requirement))
+                .await?
+                .map(|()| Installed::default());
+        }
+        let _placing = self.inner.placing.lock().await;
+        blocking(move || this.place(staging, &requirement, &version, installer.name(), &needed)).await?
+    }
+
+    /// Whoever installs this package waits for whoever does so already.
+    fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.inner.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = busy.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        busy.insert(key.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+
+    /// What is there of this package in this version.
+    async fn present(&self, requirement: &Requirement) -> Result<Option<(Package, Record)>, PackageError> {
+        let this = self.clone();
+        let bare = match requirement::parse(&requirement.text) {
+            Ok(Line::Requirement(bare)) => bare,
+            _ => return Ok(None),
+        };
+        let found = blocking(move || {
+            let index = this.storage().index()?;
+            let package = this.find_one(&bare, &index).ok();
+            Ok::<_, io::Error>(package.map(|package| {
+                let record = this.storage().record(&package).unwrap_or_default();
+                (package, record)
+            }))
+        });
+        found.await?.map_err(|error| PackageError::Failed(format!("the packages cannot be read: {error}")))
+    }
+
+    /// What has been installed anew, with the hash checked, is what is there, or it is not.
+    fn compare(
+        &self,
+        staging: &Staging,
+        package: &Package,
+        record: Record,
+        requirement: &Requirement,
+    ) -> Result<(), PackageError> {
+        let [there, new] = [self.storage().files(package), staging.files()]
+            .map(|files| metadata::contents(&files, &package.name));
+        if new.is_none() || there != new {
+            return Err(PackageError::Refused(format!(
+                "{package} is installed from another archive than those of the hashes: one that is the same in name and version. \
+                 Only the operator of this worker can remove it"
+            )));
+        }
+        // Its archive has a hash of both.
+        let both: Vec<String> =
+            record.hashes.iter().filter(|hash| requirement.hashes.contains(hash)).cloned().collect();
+        let hashes = if both.is_empty() { requirement.hashes.clone() } else { both };
+        let record = Record { hashes, ..record };
+        self.storage().set_record(package, &record).map_err(|error| PackageError::Failed(error.to_string()))
+    }
+
+    fn place(
+        &self,
+        staging: Staging,
+        requirement: &Requirement,
+        version: &str,
+        installer: &str,
+        needed: &[String],
+    ) -> Result<Installed, PackageError> {
+        let name = &requirement.name;
+        let failed = |error: &dyn std::fmt::Display| {
+            PackageError::Failed(format!("{name}=={version} cannot be installed: {error}"))
+        };
+        let bytes = staging.verify().map_err(|error| {
+            PackageError::Refused(format!("{name}=={version} cannot be installed: {error}"))
+        })?;
+        let index = self.storage().index().map_err(|error| failed(&error))?;
+        let needed = needed.iter().filter_map(|text| self.find(std::slice::from_ref(text), &index).ok());
+        let needed = PackageSet::new(needed.flat_map(|set| set.iter().cloned().collect::<Vec<_>>()));
+        let (evicted, has_room) =
+            self.storage().make_room(bytes, self.inner.bytes_max, &needed).map_err(|error| failed(&error))?;
+        if !has_room {
+            return Err(PackageError::Failed(format!(
+                "{name}=={version} cannot be installed: it takes {} MB, and with it the packages would take more than {} MB \
+                 (packages_max_mb); those that are there are needed by functions",
+                bytes.div_ceil(1 << 20),
+                self.inner.bytes_max >> 20
+            )));
+        }
+        let record = Record {
+            python: self.storage().python().to_owned(),
+            hashes: requirement.hashes.clone(),
+            bytes,
+            installer: installer.to_owned(),
+        };
+        // If somebody else was quicker, it is there all the same.
+        self.storage().commit(staging, name, version, &record).map_err(|error| failed(&error))?;
+        Ok(Installed { evicted })
     }
 }
 
-fn unsupported(requirement: &str, problem: &str) -> LaunchError {
-    LaunchError::Unsupported(format!("requirements.txt asks for '{requirement}': {problem}"))
+/// Whether one of these hashes is known to be its archive's: all that it may have are among them.
+fn is_verified(record: &Record, hashes: &[String]) -> bool {
+    !record.hashes.is_empty() && record.hashes.iter().all(|hash| hashes.contains(hash))
+}
+
+/// As pip has it: if one has a hash, all must have one.
+fn with_hashes(pin: &str, hashes: &HashMap<String, Vec<String>>) -> Result<String, PackageError> {
+    let pinned = short(pin);
+    let name = pinned.split("==").next().and_then(normalise).unwrap_or_default();
+    let Some(hashes) = hashes.get(&name) else {
+        return Err(PackageError::Refused(format!(
+            "{pinned} is needed and has no hash: where one package has a hash, all must have one. \
+             'uv pip compile --generate-hashes' writes such a list"
+        )));
+    };
+    let hashes: BTreeSet<&String> = hashes.iter().collect();
+    Ok(hashes.into_iter().fold(pinned, |line, hash| format!("{line} --hash={hash}")))
+}
+
+/// As it stands behind a pin.
+fn option(name: &str, value: &str) -> String {
+    match (name, value) {
+        // What is passed over.
+        ("", _) => String::new(),
+        (name, "") => format!(" --{name}"),
+        (name, value) => format!(" --{name}={value}"),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PackageError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PackageError::Failed(error.to_string()))
 }
 
 fn versions(packages: &[Package]) -> String {
@@ -102,37 +448,16 @@ fn versions(packages: &[Package]) -> String {
     format!("{}{more}", listed.join(", "))
 }
 
-/// What the names of the directories say.
-struct Index {
-    by_name: BTreeMap<String, Vec<Package>>,
-}
-
-impl Index {
-    fn read(path: &Path) -> io::Result<Self> {
-        let mut by_name = BTreeMap::<String, Vec<Package>>::new();
-        for entry in fs::read_dir(path)? {
-            let Ok(directory) = entry?.file_name().into_string() else { continue };
-            let Some((name, version)) = directory.split_once("==") else { continue };
-            let Some(name) = normalise(name) else { continue };
-            let package = Package { name: name.clone(), version: version.to_owned(), directory };
-            by_name.entry(name).or_default().push(package);
-        }
-        // The same answers whatever order the file system has.
-        by_name.values_mut().for_each(|packages| packages.sort());
-        Ok(Self { by_name })
-    }
-}
-
 impl world::PackageStore for PackagesDir {
-    fn find(&self, sets: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>> {
+    fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>> {
         let this = self.clone();
         Box::pin(async move {
-            let n = sets.len();
-            let found = tokio::task::spawn_blocking(move || match Index::read(&this.path) {
-                Ok(index) => sets.iter().map(|set| this.find(set, &index)).collect(),
+            let n = lists.len();
+            let found = blocking(move || match this.storage().index() {
+                Ok(index) => lists.iter().map(|list| this.find(list, &index)).collect(),
                 Err(error) => {
-                    let error = LaunchError::Failed(format!("cannot read {}: {error}", this.path.display()));
-                    vec![Err(error); sets.len()]
+                    let failed = LaunchError::Failed(format!("the packages cannot be read: {error}"));
+                    lists.iter().map(|_| Err(failed.clone())).collect()
                 }
             });
             found.await.unwrap_or_else(|error| vec![Err(LaunchError::Failed(error.to_string())); n])
@@ -146,39 +471,97 @@ impl world::PackageStore for PackagesDir {
             let read = tokio::task::spawn_blocking(move || {
                 packages
                     .iter()
-                    .map(|package| requires::read(&this.path.join(&package.directory).join("files")))
+                    .map(|package| {
+                        requires::read(&this.storage().path().join(&package.directory).join("files"))
+                    })
                     .collect()
             });
             read.await.unwrap_or_else(|_| vec![Vec::new(); n])
         })
     }
+
+    fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey> {
+        let this = self.clone();
+        Box::pin(async move {
+            let surveyed = blocking(move || this.survey(&list, is_settled)).await;
+            match surveyed {
+                Ok(Ok(survey)) => survey,
+                Ok(Err(error)) => Survey::Wrong(format!("the packages cannot be read: {error}")),
+                Err(error) => Survey::Wrong(error.to_string()),
+            }
+        })
+    }
+
+    fn settle(&self, list: Vec<String>, last: Vec<String>) -> LocalFuture<Result<Vec<String>, PackageError>> {
+        Box::pin(self.clone().settle(list, last))
+    }
+
+    fn install(&self, pin: String, needed: Vec<String>) -> LocalFuture<Result<Installed, PackageError>> {
+        Box::pin(self.clone().install(pin, needed))
+    }
+
+    fn hold(&self, packages: &PackageSet) -> Arc<dyn Any + Send + Sync> {
+        self.hold(packages)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.storage().bytes()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
     use super::*;
 
-    fn directory(names: &[&str]) -> (tempfile::TempDir, PackagesDir) {
+    /// With these packages in it. `can_install`: whoever asks for what is not there is sent to the installer.
+    fn directory(packages: &[&str], can_install: bool) -> (TempDir, PackagesDir) {
         let place = tempfile::tempdir().unwrap();
-        for name in names {
-            fs::create_dir_all(place.path().join(name).join("files")).unwrap();
+        for package in packages {
+            fs::create_dir_all(place.path().join(package).join("files")).unwrap();
         }
-        let packages = PackagesDir::open(place.path()).unwrap();
-        (place, packages)
+        let mut dir =
+            PackagesDir::open(place.path(), 11, Err("nothing installs here".into()), 1 << 30).unwrap();
+        Arc::get_mut(&mut dir.inner).expect("nobody else has it yet").can_install = can_install;
+        (place, dir)
     }
 
-    fn find(packages: &PackagesDir, lines: &[&str]) -> Result<Vec<String>, String> {
-        let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
-        let index = Index::read(&packages.path).unwrap();
-        packages
-            .find(&lines, &index)
-            .map(|set| set.iter().map(|package| package.directory.clone()).collect())
-            .map_err(|error| error.to_string())
+    fn lines(list: &[&str]) -> Vec<String> {
+        list.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    fn find(packages: &PackagesDir, list: &[&str]) -> Result<Vec<String>, String> {
+        let index = packages.storage().index().unwrap();
+        let found = packages.find(&lines(list), &index).map_err(|error| error.to_string())?;
+        Ok(found.iter().map(|package| package.directory.clone()).collect())
+    }
+
+    fn survey(packages: &PackagesDir, list: &[&str], is_settled: bool) -> Survey {
+        packages.survey(&lines(list), is_settled).unwrap()
+    }
+
+    fn set(directories: &[&str]) -> PackageSet {
+        PackageSet::new(directories.iter().map(|directory| {
+            let (name, version) = directory.split_once("==").unwrap();
+            Package { name: name.into(), version: version.into(), directory: (*directory).into() }
+        }))
+    }
+
+    fn metadata(place: &TempDir, package: &str, requires: &[&str]) {
+        let (name, version) = package.split_once("==").unwrap();
+        let info = place.path().join(package).join(format!("files/{name}-{version}.dist-info"));
+        fs::create_dir_all(&info).unwrap();
+        let requires: String = requires.iter().map(|one| format!("Requires-Dist: {one}\n")).collect();
+        fs::write(info.join("METADATA"), format!("Name: {name}\n{requires}\nRequires-Dist: not-this\n"))
+            .unwrap();
     }
 
     #[test]
     fn names_are_the_same_however_they_are_written() {
-        let (_place, packages) = directory(&["Typing_Extensions==4.12.2", "numpy==2.2.1"]);
+        let (_place, packages) = directory(&["Typing_Extensions==4.12.2", "numpy==2.2.1"], false);
         assert_eq!(
             find(&packages, &["typing.extensions==4.12.2", "NumPy == 2.2.1"]).unwrap(),
             ["Typing_Extensions==4.12.2", "numpy==2.2.1"]
@@ -187,37 +570,97 @@ mod tests {
 
     #[test]
     fn an_unpinned_name_is_the_one_version_that_is_there() {
-        let (_place, packages) = directory(&["a==1", "b==1", "b==2"]);
+        let (_place, packages) = directory(&["a==1", "b==1", "b==2"], false);
         assert_eq!(find(&packages, &["a"]).unwrap(), ["a==1"]);
         let said = find(&packages, &["b"]).unwrap_err();
         assert!(said.contains("several versions of b are there (1, 2): write which one"), "{said}");
     }
 
     #[test]
-    fn what_is_missing_is_named_with_the_command_that_brings_it() {
-        let (place, packages) = directory(&["a==1"]);
-        let said = find(&packages, &["a==1", "a==2"]).unwrap_err();
+    fn where_nothing_installs_what_is_missing_is_named_with_the_command_that_brings_it() {
+        let (place, packages) = directory(&["a==1"], false);
+        let Survey::Wrong(said) = survey(&packages, &["a==1", "a==2"], false) else {
+            panic!("it is not there")
+        };
         let command =
             format!("python3 -m pip install --no-deps --target '{}/a==2/files' a==2", place.path().display());
         assert!(said.contains("a==2 is not installed") && said.contains("(but 1 is)"), "{said}");
-        assert!(said.ends_with(&command), "{said}");
-        let said = find(&packages, &["c"]).unwrap_err();
-        assert!(said.contains("'c': c is not installed on this worker."), "{said}");
+        assert!(said.contains("nothing installs here") && said.ends_with(&command), "{said}");
+        assert_eq!(survey(&packages, &["a"], false), Survey::Complete(set(&["a==1"])));
     }
 
     #[test]
-    fn what_has_no_files_is_not_there_yet() {
-        let (place, packages) = directory(&[]);
+    fn what_has_no_files_or_is_for_another_python_is_not_there() {
+        let (place, packages) = directory(&["b==1", "c==1@cp311", "d==1@cp312"], false);
         fs::create_dir(place.path().join("a==1")).unwrap();
         assert!(find(&packages, &["a==1"]).is_err());
         fs::create_dir(place.path().join("a==1/files")).unwrap();
         assert!(find(&packages, &["a==1"]).is_ok(), "no restart is needed");
+        fs::write(place.path().join("b==1/installed.json"), r#"{"python": "cp312"}"#).unwrap();
+        assert!(find(&packages, &["b==1"]).is_err());
+        assert_eq!(find(&packages, &["c==1"]).unwrap(), ["c==1@cp311"]);
+        assert!(find(&packages, &["d==1"]).is_err());
     }
 
     #[test]
-    fn what_has_a_marker_and_is_not_there_does_not_apply_here() {
-        let (_place, packages) = directory(&["a==1"]);
+    fn what_a_marker_excludes_is_not_asked_for() {
+        let (_place, packages) = directory(&["a==1"], false);
         let lines = ["colorama==0.4.6 ; sys_platform == 'win32'", "a==1 ; python_version >= '3.8'"];
         assert_eq!(find(&packages, &lines).unwrap(), ["a==1"]);
+    }
+
+    #[test]
+    fn a_list_is_complete_if_it_is_pinned_and_all_that_is_needed_is_among_it() {
+        let (place, packages) = directory(&["a==1", "b==1", "b==3", "c==1"], true);
+        metadata(&place, "a==1", &["b<2", "none ; python_version < '3'", "c ; extra == 'more'"]);
+        let complete = |list: &[&str]| survey(&packages, list, false);
+        assert_eq!(complete(&["a==1", "b==1"]), Survey::Complete(set(&["a==1", "b==1"])));
+        for open in [
+            &["a==1"][..],
+            &["a==1", "b==3"],
+            &["a[more]==1", "b==1"],
+            &["a", "b==1"],
+            &["a>=1", "b==1"],
+            &["a==2"],
+            &["c==1", "-c b<2"],
+        ] {
+            assert_eq!(complete(open), Survey::Open, "{open:?}");
+        }
+        assert_eq!(
+            complete(&["a[more]==1", "b==1", "c==1", "--pre"]),
+            Survey::Complete(set(&["a==1", "b==1", "c==1"]))
+        );
+        assert_eq!(
+            survey(&packages, &["a==1"], true),
+            Survey::Complete(set(&["a==1"])),
+            "what is settled is believed"
+        );
+        assert_eq!(survey(&packages, &["a==1", "d==1"], true), Survey::Missing(lines(&["d==1"])));
+    }
+
+    #[test]
+    fn a_hash_is_that_of_the_archive_that_was_checked() {
+        let (place, packages) = directory(&["a==1"], true);
+        let checked = |list: &[&str]| survey(&packages, list, true);
+        let asked = ["a==1 --hash=sha256:aa --hash=sha256:bb"];
+        assert_eq!(checked(&asked), Survey::Missing(lines(&asked)), "nobody has checked it");
+        fs::write(place.path().join("a==1/installed.json"), r#"{"hashes": ["sha256:aa"]}"#).unwrap();
+        assert_eq!(checked(&asked), Survey::Complete(set(&["a==1"])));
+        assert!(matches!(checked(&["a==1 --hash=sha256:bb"]), Survey::Missing(_)));
+        fs::write(place.path().join("a==1/installed.json"), r#"{"hashes": ["sha256:aa", "sha256:cc"]}"#)
+            .unwrap();
+        assert!(matches!(checked(&asked), Survey::Missing(_)), "it may be the one that was not asked for");
+    }
+
+    #[test]
+    fn where_one_has_a_hash_all_must_have_one() {
+        let hashes = HashMap::from([("a-b".to_owned(), vec!["sha256:aa".to_owned()])]);
+        assert_eq!(with_hashes("A_b==1 --hash=sha256:zz", &hashes).unwrap(), "A_b==1 --hash=sha256:aa");
+        assert!(
+            with_hashes("c==1 --hash=sha256:zz", &hashes)
+                .unwrap_err()
+                .to_string()
+                .contains("c==1 is needed and has no hash")
+        );
     }
 }

@@ -17,6 +17,7 @@ mod env_file;
 mod extension;
 mod folder;
 pub mod function_yaml;
+mod lock;
 mod requirements;
 mod upload;
 pub mod watch;
@@ -38,6 +39,8 @@ use slog::{Logger, warn};
 
 pub use code::FunctionCode;
 pub use function_yaml::FunctionConfig;
+pub use lock::Lock;
+pub use requirements::Wishes;
 pub use upload::{Download, Replaced, Upload, UploadError};
 
 use crate::config::Config;
@@ -47,6 +50,7 @@ pub(crate) use content::shown;
 use content::{Bounds, ContentError, Contents, Target, open_beneath};
 pub(crate) use extension::{ExtensionError, Extensions};
 use folder::{FolderError, Listing, Look, fingerprint, kind_name};
+use lock::Locks;
 
 /// What an archive's name ends with.
 const ARCHIVE_SUFFIX: &str = ".tar.gz";
@@ -70,6 +74,7 @@ pub struct LocalRegistry(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     generations_dir: PathBuf,
+    locks: Locks,
     worker: Config,
     log: Logger,
     /// Numbers generations and temporary files.
@@ -117,9 +122,13 @@ impl LocalRegistry {
         }
         prepared(&generations_dir, make_directory(&generations_dir, 0o711))?;
         prepared(&root, upload::recover(&root))?;
+        let locks_dir = worker.worker_dir.join("locks");
+        let locks = Locks::open(locks_dir.clone());
+        let locks = locks.map_err(|source| OpenError::Prepare { path: locks_dir, source })?;
         Ok(Self(Arc::new(Inner {
             root,
             generations_dir,
+            locks,
             worker: worker.clone(),
             log,
             next: AtomicU64::new(0),
@@ -173,12 +182,42 @@ impl LocalRegistry {
             let _no_exchange = self.0.exchange.read().expect("nothing panics with this lock");
             self.source(name)?
         };
+        let last = last.filter(|last| self.has_todays_lock(last));
         let loaded = match source {
             None => return Ok(None),
             Some(Source::Folder(folder)) => self.load_folder(name, &folder, last),
             Some(Source::Archive(file)) => self.load_archive(name, file, last),
         };
         loaded.map(Some).map_err(|error| error.for_actors(name))
+    }
+
+    /// Whether it has the packages that are written down for it now.
+    fn has_todays_lock(&self, code: &FunctionCode) -> bool {
+        let today = self.0.locks.read(code.name(), code.wishes());
+        today.map(|lock| lock.digest) == code.lock().map(|lock| lock.digest)
+    }
+
+    /// Write down which packages these wishes of a function come to from now on, each pinned. Blocks.
+    ///
+    /// # Errors
+    /// The system's, in words.
+    pub fn write_lock(
+        &self,
+        name: &FunctionName,
+        wishes: &Wishes,
+        pins: &[String],
+    ) -> Result<(), world::RegistryError> {
+        self.0.locks.write(name, wishes, pins).map_err(|error| {
+            world::RegistryError::Unavailable(format!(
+                "the packages of '{name}' cannot be written down: {error}"
+            ))
+        })
+    }
+
+    /// What these wishes of a function have come to. Blocks.
+    #[must_use]
+    pub fn lock(&self, name: &FunctionName, wishes: &Wishes) -> Option<Lock> {
+        self.0.locks.read(name, wishes)
     }
 
     /// A function's `ol.yaml` and `.env`, for `GET /registry/{name}/config`. `None`: there is no such
@@ -258,7 +297,8 @@ impl LocalRegistry {
         fingerprint: Option<[u8; 32]>,
         is_young: bool,
     ) -> Result<FunctionCode, LoadError> {
-        code::generation(name.clone(), directory, contents, fingerprint, self.number(), &self.0.worker)
+        let (number, inner) = (self.number(), &self.0);
+        code::generation(name.clone(), directory, contents, fingerprint, number, &inner.worker, &inner.locks)
             .map_err(|error| LoadError::Code(error, is_young))
     }
 
@@ -365,6 +405,18 @@ impl<W: World<Code = FunctionCode>> world::Registry<W> for LocalRegistry {
     ) -> LocalFuture<Result<Option<FunctionCode>, world::RegistryError>> {
         let registry = self.clone();
         Box::pin(blocking(move || registry.load_blocking(&name, last)))
+    }
+
+    fn settle(
+        &self,
+        code: FunctionCode,
+        pins: Vec<String>,
+    ) -> LocalFuture<Result<FunctionCode, world::RegistryError>> {
+        let registry = self.clone();
+        Box::pin(blocking(move || {
+            registry.write_lock(code.name(), code.wishes(), &pins)?;
+            Ok(code.settled(&registry.0.locks))
+        }))
     }
 }
 

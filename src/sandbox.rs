@@ -27,6 +27,7 @@ pub mod launcher;
 pub mod logs;
 mod mounter;
 mod network;
+mod networks;
 pub(crate) mod packets;
 mod pidfd;
 mod process;

@@ -20,7 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Config;
 use crate::http::{self, App};
 use crate::image::{self, Base};
-use crate::packages::{PackagesDir, tree_file};
+use crate::packages::installer::{self, Installer, InstallerSpec};
+use crate::packages::{PackagesDir, Sources, tree_file};
 use crate::registry::LocalRegistry;
 use crate::registry::watch::{Watch, WatchEvent};
 use crate::sandbox::cleanup;
@@ -129,11 +130,12 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
     let registry = LocalRegistry::open(&config, log.clone())?;
-    let packages = PackagesDir::open(&config.packages_dir).map_err(file("make", &config.packages_dir))?;
     let logs_dir = worker_dir.join("logs");
     let logs =
         Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
     let spec = launcher_spec(&config, &descriptor, &worker_dir);
+    // Sandboxes see it from the start.
+    fs::create_dir_all(&config.packages_dir).map_err(file("make", &config.packages_dir))?;
     let launcher = {
         let log = log.clone();
         actix_web::web::block(move || Launcher::start(spec, logs, &log))
@@ -141,8 +143,28 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
             .map_err(|error| ServeError::Sandbox(io::Error::other(error)))?
             .map_err(ServeError::Sandbox)?
     };
+    let packages = {
+        let (spec, launcher, log) =
+            (installer_spec(&config, &descriptor, &worker_dir), launcher.clone(), log.clone());
+        let (path, minor, bytes_max) =
+            (config.packages_dir.clone(), descriptor.python.minor, config.packages_bytes_max);
+        let opened = move || {
+            match installer::describe(&spec) {
+                Ok(tool) => info!(log, "packages are installed on demand"; "by" => tool),
+                Err(why) => {
+                    warn!(log, "packages cannot be installed, only those that are there can be used"; "why" => why);
+                }
+            }
+            let installer = Installer::find(spec, launcher, log.clone());
+            PackagesDir::open(&path, minor, installer, bytes_max)
+        };
+        let opened = actix_web::web::block(opened)
+            .await
+            .map_err(|error| ServeError::Sandbox(io::Error::other(error)))?;
+        opened.map_err(file("make", &config.packages_dir))?
+    };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
-    let for_actors = OlLauncher::new(launcher.clone(), stats);
+    let for_actors = OlLauncher::new(launcher.clone(), packages.clone(), stats);
     let parts = Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), log.clone());
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
@@ -237,6 +259,32 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
         packages: config.packages_dir.clone(),
         limits: sandbox_limits(&config.limits),
         seccomp: config.features.enable_seccomp,
+    }
+}
+
+/// Why a worker in this directory could not install packages; `None`: it can.
+#[must_use]
+pub fn no_installer(ol_dir: &Path, config: &Config) -> Option<String> {
+    // Whoever has no base yet has other things to hear first.
+    let descriptor = image::Descriptor::load(ol_dir).ok().flatten()?;
+    installer::describe(&installer_spec(config, &descriptor, &config.worker_dir)).err()
+}
+
+/// What the installer is made from.
+fn installer_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &Path) -> InstallerSpec {
+    InstallerSpec {
+        tools: worker_dir.join("installer"),
+        tool: config.installer.clone(),
+        python: Path::new("/").join(&descriptor.python.path).display().to_string(),
+        base: match &descriptor.base {
+            Base::Host => None,
+            Base::Directory(path) => Some(path.clone()),
+        },
+        sources: Sources::of_machine(config.pip_mirror.as_deref(), &config.installer_hosts),
+        limits: sandbox_limits(&config.installer_limits),
+        runtime: config.installer_limits.runtime,
+        tmp_mb: config.installer_limits.tmp_mb,
+        bytes_max: config.packages_bytes_max,
     }
 }
 

@@ -34,14 +34,15 @@ impl World for OlWorld {
 #[derive(Debug, Clone)]
 pub struct OlLauncher {
     launcher: Launcher,
+    packages: PackagesDir,
     stats: &'static Stats,
 }
 
 impl OlLauncher {
     /// Times go to `stats`.
     #[must_use]
-    pub fn new(launcher: Launcher, stats: &'static Stats) -> Self {
-        Self { launcher, stats }
+    pub fn new(launcher: Launcher, packages: PackagesDir, stats: &'static Stats) -> Self {
+        Self { launcher, packages, stats }
     }
 
     /// Puts a function's code on a standby that lay ready; the request that needs it has it loaded.
@@ -56,7 +57,23 @@ impl OlLauncher {
         packages: &PackageSet,
     ) -> Result<Loading, LaunchError> {
         let making = Making { start: Start::Standby, packages: Duration::ZERO };
-        self.launcher.adopt(standby, program(name, code, packages), making)
+        self.launcher.adopt(standby, self.program(name, code, packages), making)
+    }
+}
+
+impl OlLauncher {
+    fn program(&self, name: FunctionName, code: &FunctionCode, packages: &PackageSet) -> Program {
+        let limits = code.sandbox_limits();
+        Program {
+            name,
+            directory: code.dir().to_owned(),
+            entry: code.entry_file().to_owned(),
+            environment: code.config().environment.clone(),
+            packages: paths(packages),
+            limits: sandbox_limits(limits),
+            load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
+            holds: self.packages.hold(packages),
+        }
     }
 }
 
@@ -84,9 +101,10 @@ impl world::Launcher<OlWorld> for OlLauncher {
         making: Making,
     ) -> LocalFuture<Result<Sandbox, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
+        let program = self.program(name, &code, &packages);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.install(standby, program(name, &code, &packages), making).await?;
+            let sandbox = launcher.install(standby, program, making).await?;
             stats.create.add(began.elapsed());
             Ok(sandbox)
         })
@@ -100,9 +118,10 @@ impl world::Launcher<OlWorld> for OlLauncher {
         parent: Option<GrownZygote>,
     ) -> LocalFuture<Result<GrownZygote, LaunchError>> {
         let launcher = self.launcher.clone();
+        let program = self.program(name, &code, &packages);
         Box::pin(async move {
             let class = world::Code::class(&code);
-            launcher.sprout(class, &program(name, &code, &packages), parent.as_ref()).await
+            launcher.sprout(class, &program, parent.as_ref()).await
         })
     }
 
@@ -113,10 +132,10 @@ impl world::Launcher<OlWorld> for OlLauncher {
         parents: Vec<GrownZygote>,
         careful: bool,
     ) -> LocalFuture<Result<Planted<GrownZygote>, LaunchError>> {
-        let launcher = self.launcher.clone();
+        let (launcher, holds) = (self.launcher.clone(), self.packages.hold(&packages));
         Box::pin(async move {
             let Plantation { zygote, held, grown, failed } =
-                launcher.plant(class, &paths(&packages), &parents, careful).await?;
+                launcher.plant(class, &paths(&packages), &parents, careful, holds).await?;
             // What it says is a zygote's word: no import takes longer than its patience nor more than its limit, and this
             // does not panic.
             let held = |package: &Package| {
@@ -144,10 +163,10 @@ impl world::Launcher<OlWorld> for OlLauncher {
         code: FunctionCode,
     ) -> LocalFuture<Result<Sandbox, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
+        // What it may import is settled already.
+        let program = self.program(name, &code, &PackageSet::default());
         Box::pin(async move {
             let began = std::time::Instant::now();
-            // What it may import is settled already.
-            let program = program(name, &code, &PackageSet::default());
             let sandbox = launcher.spawn(&zygote, world::Code::class(&code), program).await?;
             stats.fork.add(began.elapsed());
             Ok(sandbox)
@@ -157,19 +176,6 @@ impl world::Launcher<OlWorld> for OlLauncher {
 
 /// Importing counts as running: who sets `runtime_sec` low wants an end, but an import gets this much in any case.
 const LOAD_PATIENCE_MIN: Duration = Duration::from_secs(10);
-
-fn program(name: FunctionName, code: &FunctionCode, packages: &PackageSet) -> Program {
-    let limits = code.sandbox_limits();
-    Program {
-        name,
-        directory: code.dir().to_owned(),
-        entry: code.entry_file().to_owned(),
-        environment: code.config().environment.clone(),
-        packages: paths(packages),
-        limits: sandbox_limits(limits),
-        load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
-    }
-}
 
 /// Where a sandbox finds these packages.
 fn paths(packages: &PackageSet) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! A world for tests: sandboxes are numbers, and everything that happens to them is counted.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -14,8 +15,9 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, Held, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network,
-    PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, World, Zygote,
+    Class, Code, Gauge, Held, Installed, LaunchError, Launcher, LocalFuture, Making, MemoryReading, Network,
+    PackageError, PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, Survey,
+    World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -76,6 +78,12 @@ impl Code for FakeCode {
     fn packages(&self) -> &[String] {
         &self.packages
     }
+    fn is_settled(&self) -> bool {
+        self.packages.iter().all(|line| line.contains("=="))
+    }
+    fn pins(&self) -> Vec<String> {
+        self.packages.clone()
+    }
     fn reuse(&self) -> bool {
         self.reuse
     }
@@ -112,6 +120,16 @@ pub(crate) struct State {
     /// Packages that are there, as `name==version`.
     pub(crate) installed: BTreeSet<String>,
     pub(crate) n_finds: usize,
+    /// Packages that the index has; by default none, so that what is not installed cannot be.
+    pub(crate) index: BTreeSet<String>,
+    /// Why the index cannot be reached, if that is so.
+    pub(crate) index_away: Option<String>,
+    pub(crate) package_time: Duration,
+    pub(crate) n_settles: usize,
+    /// Packages in the order in which they were installed.
+    pub(crate) package_installs: Vec<String>,
+    /// What had to stay when the last one was installed.
+    pub(crate) needed: Vec<String>,
     pub(crate) registry: BTreeMap<String, Result<FakeCode, RegistryError>>,
     pub(crate) registry_error: Option<RegistryError>,
     pub(crate) load_time: Duration,
@@ -152,6 +170,12 @@ impl Fake {
             install_error: None,
             installed: BTreeSet::new(),
             n_finds: 0,
+            index: BTreeSet::new(),
+            index_away: None,
+            package_time: ms(500),
+            n_settles: 0,
+            package_installs: Vec::new(),
+            needed: Vec::new(),
             registry: BTreeMap::new(),
             registry_error: None,
             load_time: ms(1),
@@ -461,6 +485,72 @@ impl PackageStore for Fake {
     fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>> {
         Box::pin(async move { vec![Vec::new(); packages.len()] })
     }
+
+    fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey> {
+        let world = self.clone();
+        Box::pin(async move {
+            let state = world.state();
+            let is_pinned = list.iter().all(|line| line.contains("=="));
+            let missing: Vec<String> =
+                list.iter().filter(|one| !state.installed.contains(*one)).cloned().collect();
+            match (is_settled || is_pinned, missing.is_empty()) {
+                (true, true) => Survey::Complete(PackageSet::new(list.iter().map(|one| package(one)))),
+                (true, false) if is_settled => Survey::Missing(missing),
+                _ => Survey::Open,
+            }
+        })
+    }
+
+    /// Version 1 is the newest of everything.
+    fn settle(
+        &self,
+        list: Vec<String>,
+        _last: Vec<String>,
+    ) -> LocalFuture<Result<Vec<String>, PackageError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = world.state().package_time;
+            sleep(time).await;
+            let mut state = world.state();
+            state.n_settles += 1;
+            if let Some(away) = &state.index_away {
+                return Err(PackageError::Away(away.clone()));
+            }
+            let pin = |line: &String| if line.contains("==") { line.clone() } else { format!("{line}==1") };
+            let pins: Vec<String> = list.iter().map(pin).collect();
+            match pins.iter().find(|pin| !state.index.contains(*pin) && !state.installed.contains(*pin)) {
+                Some(pin) => Err(PackageError::Refused(format!("there is no {pin}"))),
+                None => Ok(pins),
+            }
+        })
+    }
+
+    fn install(&self, pin: String, needed: Vec<String>) -> LocalFuture<Result<Installed, PackageError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = world.state().package_time;
+            sleep(time).await;
+            let mut state = world.state();
+            if let Some(away) = &state.index_away {
+                return Err(PackageError::Away(away.clone()));
+            }
+            if !state.index.contains(&pin) {
+                return Err(PackageError::Refused(format!("there is no {pin}")));
+            }
+            state.package_installs.push(pin.clone());
+            state.installed.insert(pin);
+            state.needed = needed;
+            Ok(Installed::default())
+        })
+    }
+
+    fn hold(&self, _packages: &PackageSet) -> Arc<dyn Any + Send + Sync> {
+        Arc::new(())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.state().installed.len() as u64
+    }
 }
 
 impl Registry<FakeWorld> for Fake {
@@ -505,6 +595,11 @@ impl Registry<FakeWorld> for Fake {
                 }
             }
         })
+    }
+
+    fn settle(&self, mut code: FakeCode, pins: Vec<String>) -> LocalFuture<Result<FakeCode, RegistryError>> {
+        code.packages = pins;
+        Box::pin(async { Ok(code) })
     }
 }
 

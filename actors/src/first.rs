@@ -231,8 +231,11 @@ mod tests {
         for name in ["f", "g"] {
             world.put(name, crate::fake::FakeCode { packages: vec!["x==1".into()], ..code("1") });
         }
+        world.state().installed.insert("x==1".into());
         let (tree, first_route) = tree(&world).await;
-        assert!(waits(ask(&tree, &first_route)).await.is_err(), "it is not there");
+        world.state().installed.clear();
+        sleep(crate::packages::LOOK_EVERY + ms(100)).await;
+        assert!(waits(ask(&tree, &first_route)).await.is_err(), "it is there no longer");
         world.state().installed.insert("x==1".into());
         waits(ask(&tree, &first_route)).await.unwrap().finish(ms(1));
         let other = route(&tree, "g").await.expect("it was put there");

@@ -22,7 +22,7 @@ use crate::evictor::{Evictor, Ledger, NeedRoom, Reservation};
 use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
-use crate::packages::{Known, Packages, Require};
+use crate::packages::{Known, Packages, Provide};
 use crate::pool::{Closed, Figures, Place, SharedPool, TEND_PAUSE_MIN};
 use crate::stats::{LambdaStatus, State, WorkerStats};
 use crate::world::{Code, LaunchError, Launcher, Making, World};
@@ -73,7 +73,7 @@ pub struct Retire;
 pub struct Status;
 
 /// How long it may take to look for the packages: some reads of directories, on a disk that may be busy.
-pub const REQUIRE_TIME_MAX: Duration = Duration::from_secs(30);
+pub const PROVIDE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a standby may take: as long as it may wait for its turn and be made.
 pub const ACQUIRE_TIME_MAX: Duration =
     Duration::from_secs(zygotes::QUEUE_WAIT_MAX.as_secs() + zygotes::PREPARE_TIME_MAX.as_secs());
@@ -372,11 +372,15 @@ async fn make<W: World>(
     let set = match services.known.get(code.packages()) {
         Some(set) => set,
         None => {
-            let require = services.packages.ask(Require { packages: code.packages().to_vec() });
-            timeout(REQUIRE_TIME_MAX, require)
+            // They were there when the code went into service. What has gone since is installed again.
+            let list = if code.is_settled() { code.pins() } else { code.packages().to_vec() };
+            let wish = Provide { list, is_settled: code.is_settled(), last: Vec::new(), anew: false };
+            timeout(PROVIDE_TIME_MAX, services.packages.ask(wish))
                 .await
-                .map_err(|_| late("finding packages", REQUIRE_TIME_MAX))?
-                .map_err(|_| gone("package manager"))??
+                .map_err(|_| late("installing packages", PROVIDE_TIME_MAX))?
+                .map_err(|_| gone("package manager"))?
+                .map_err(LaunchError::from)?
+                .set
         }
     };
     let packages = began.elapsed();

@@ -84,6 +84,16 @@ pub struct WorkerStats {
     pub package_zygotes_started: Counter,
     /// Standbys forked from such.
     pub package_zygote_forks: Counter,
+    /// Packages installed.
+    pub packages_installed: Counter,
+    /// Packages that were wanted and were there.
+    pub package_hits: Counter,
+    /// Times packages were wanted and could not be had.
+    pub package_failures: Counter,
+    /// Lists of requirements that a resolver has settled.
+    pub packages_settled: Counter,
+    /// Packages removed to make room for others.
+    pub packages_evicted: Counter,
     /// Times a sandbox was wanted and memory was too tight for it.
     pub room_refused: Counter,
     /// Idle sandboxes given up because memory was tight.
@@ -108,6 +118,11 @@ pub struct WorkerFigures {
     pub lambda_zygote_forks: u64,
     pub package_zygotes_started: u64,
     pub package_zygote_forks: u64,
+    pub packages_installed: u64,
+    pub package_hits: u64,
+    pub package_failures: u64,
+    pub packages_settled: u64,
+    pub packages_evicted: u64,
     pub room_refused: u64,
     pub released_under_pressure: u64,
     pub actors_restarted: u64,
@@ -128,6 +143,11 @@ impl WorkerStats {
             lambda_zygote_forks: self.lambda_zygote_forks.get(),
             package_zygotes_started: self.package_zygotes_started.get(),
             package_zygote_forks: self.package_zygote_forks.get(),
+            packages_installed: self.packages_installed.get(),
+            package_hits: self.package_hits.get(),
+            package_failures: self.package_failures.get(),
+            packages_settled: self.packages_settled.get(),
+            packages_evicted: self.packages_evicted.get(),
             room_refused: self.room_refused.get(),
             released_under_pressure: self.released_under_pressure.get(),
             actors_restarted: self.actors_restarted.get(),

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Asking goes down or sideways in the order of that picture, and never in a circle: HTTP asks the router,
-//! which asks the watcher; lambdas ask packages, zygotes and the evictor; zygotes ask packages. Upwards there are events only. The
+//! which asks the watcher; lambdas ask packages, zygotes and the evictor; zygotes and the watcher ask packages. Upwards there are events only. The
 //! one thing the supervisor itself waits for are lambdas' answers to [`Statuses`], with a time limit, and no
 //! lambda ever waits for the supervisor.
 //!
@@ -179,7 +179,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
     let packages = Link::new(nursery.packages(1));
     let zygotes = Link::new(nursery.zygotes(1, packages.clone()));
     let evictor = Link::new(nursery.evictor(1, zygotes.clone()));
-    let watcher = Link::new(nursery.watcher(1));
+    let watcher = Link::new(nursery.watcher(1, packages.clone()));
     let router = Link::new(nursery.router(1, watcher.clone()));
     let services = nursery.lambda_services(&packages, &zygotes, &evictor);
     let at_hand = AtHand::new(nursery.standbys.clone(), nursery.forest.clone(), services);
@@ -236,8 +236,15 @@ impl<W: World> Nursery<W> {
 
     fn packages(&self, incarnation: u64) -> Addr<Packages<W>> {
         let monitor = self.monitor(Child::Packages, incarnation);
-        Packages::new(self.parts.packages.clone(), self.known.clone(), self.log_of("packages"), monitor)
-            .start()
+        Packages::new(
+            self.parts.packages.clone(),
+            self.known.clone(),
+            self.routes.clone(),
+            Arc::clone(&self.stats),
+            self.log_of("packages"),
+            monitor,
+        )
+        .start()
     }
 
     fn zygotes(&self, incarnation: u64, packages: Link<Packages<W>>) -> Addr<Zygotes<W>> {
@@ -268,9 +275,10 @@ impl<W: World> Nursery<W> {
         Evictor::new(surroundings, self.log_of("evictor"), self.monitor(Child::Evictor, incarnation)).start()
     }
 
-    fn watcher(&self, incarnation: u64) -> Addr<RegistryWatcher<W>> {
+    fn watcher(&self, incarnation: u64, packages: Link<Packages<W>>) -> Addr<RegistryWatcher<W>> {
         RegistryWatcher::new(
             self.parts.registry.clone(),
+            packages,
             self.supervisor.clone().recipient(),
             self.log_of("watcher"),
             self.monitor(Child::Watcher, incarnation),
@@ -533,7 +541,7 @@ impl<W: World> Supervisor<W> {
             Child::Packages => tree.packages.replace(nursery.packages(incarnation)),
             Child::Zygotes => tree.zygotes.replace(nursery.zygotes(incarnation, tree.packages.clone())),
             Child::Evictor => tree.evictor.replace(nursery.evictor(incarnation, tree.zygotes.clone())),
-            Child::Watcher => tree.watcher.replace(nursery.watcher(incarnation)),
+            Child::Watcher => tree.watcher.replace(nursery.watcher(incarnation, tree.packages.clone())),
             Child::Router => tree.router.replace(nursery.router(incarnation, tree.watcher.clone())),
             Child::Lambda(_) => unreachable!("a lambda is not a service"),
         }

@@ -1,8 +1,8 @@
 //! The view of the registry: which function is new, changed, gone or broken.
 //!
 //! ```text
-//!   Touched ──▶ touched (settling) ──▶ queued ──▶ loading ──▶ told to the supervisor ──▶ known
-//!   Rescan, Lookup, Refresh ──────────────▲          │
+//!   Touched ──▶ touched (settling) ──▶ queued ──▶ loading ──▶ providing ──▶ told to the supervisor ──▶ known
+//!   Rescan, Lookup, Refresh ──────────────▲          │           (its packages)
 //!                                         └──────────┘ still being written: again after SETTLE
 //! ```
 //!
@@ -11,21 +11,25 @@
 //! it in: that is why [`Lookup`] and [`Refresh`] can promise that a function they have found is live. (The
 //! supervisor never waits for the watcher.)
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, SpawnHandle,
-    WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, ResponseActFuture,
+    ResponseFuture, SpawnHandle, WrapFuture, fut,
 };
 use slog::{Logger, debug, info, warn};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
-use crate::world::{Code, Registry, RegistryError, World};
+use crate::packages::{Packages, Provide, Unprovided};
+use crate::world::{Code, LocalFuture, PackageError, Registry, RegistryError, World};
 
 /// Something has happened to these functions' files.
 #[derive(Debug, Message)]
@@ -113,6 +117,11 @@ pub const LOADS_MAX: usize = 4;
 pub const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// Requests that wait for one function to be read.
 pub const ASKERS_MAX: usize = 256;
+/// After how long a function that was rejected for want of its packages is looked at again when somebody asks for it; and no sooner
+/// than after four times as long as it took to find out, so that asking keeps nothing busy.
+pub const PACKAGES_AGAIN: Duration = Duration::from_secs(2);
+/// How long who calls a new function waits for its packages to be installed; less than the router waits for a lookup.
+pub const INSTALL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long the supervisor may take to take something in. It only ever does short things.
 pub const TELL_TIME_MAX: Duration = Duration::from_secs(5);
 /// The pause before an unreadable registry is read again; doubles up to [`RETRY_PAUSE_MAX`].
@@ -123,12 +132,15 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The watcher of the registry.
 pub struct RegistryWatcher<W: World> {
     registry: W::Registry,
+    packages: Link<Packages<W>>,
     supervisor: Recipient<Noticed<W>>,
     known: HashMap<FunctionName, Known<W>>,
     touched: HashMap<FunctionName, Touch>,
     settling: Option<SpawnHandle>,
     jobs: HashMap<FunctionName, Job>,
     queue: VecDeque<FunctionName>,
+    /// Functions whose packages are asked for again in a while.
+    providing_later: HashSet<FunctionName>,
     n_loading: usize,
     scan: Scan,
     retry: Backoff,
@@ -145,6 +157,8 @@ pub struct RegistryWatcher<W: World> {
 struct Known<W: World> {
     code: Option<W::Code>,
     rejected: Option<String>,
+    /// From when on somebody's asking is worth another look, if it was rejected for want of its packages.
+    again_from: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -175,11 +189,17 @@ struct Job {
     /// What is being read may be outdated already; these are answered after another reading.
     again: bool,
     askers_again: Vec<Asker>,
+    /// Waiting for its packages ends when this is dropped.
+    providing: Option<oneshot::Sender<()>>,
+    providing_since: Option<Instant>,
+    /// Nothing of it was still being written.
+    is_whole: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Queued,
+    /// It is being read; or its packages are being seen to, for which no other function has to wait.
     Loading,
     /// Half written; looked at again in a moment.
     Settling,
@@ -215,18 +235,21 @@ impl<W: World> RegistryWatcher<W> {
     #[must_use]
     pub fn new(
         registry: W::Registry,
+        packages: Link<Packages<W>>,
         supervisor: Recipient<Noticed<W>>,
         log: Logger,
         monitor: Monitor,
     ) -> Self {
         Self {
             registry,
+            packages,
             supervisor,
             known: HashMap::new(),
             touched: HashMap::new(),
             settling: None,
             jobs: HashMap::new(),
             queue: VecDeque::new(),
+            providing_later: HashSet::new(),
             n_loading: 0,
             scan: Scan::Resting,
             retry: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
@@ -241,7 +264,7 @@ impl<W: World> RegistryWatcher<W> {
     /// Read this function when it is its turn.
     fn want(&mut self, name: FunctionName, ctx: &mut Context<Self>) {
         match self.jobs.get_mut(&name) {
-            Some(job) if job.stage == Stage::Loading => job.again = true,
+            Some(job) if job.stage == Stage::Loading => job.read_again(),
             Some(_) => {}
             None => {
                 self.jobs.insert(name.clone(), Job::new());
@@ -265,7 +288,7 @@ impl<W: World> RegistryWatcher<W> {
             return Box::pin(async { Err(Trouble::Busy) });
         }
         if anew && job.stage == Stage::Loading {
-            job.again = true;
+            job.read_again();
             job.askers_again.push(asker);
         } else {
             job.askers.push(asker);
@@ -296,15 +319,118 @@ impl<W: World> RegistryWatcher<W> {
                     .unwrap_or_else(|_| Err(RegistryError::Unavailable("reading takes too long".into())))
             };
             let supervisor = self.supervisor.clone();
-            let read = load.into_actor(self).then(move |loaded, watcher, _ctx| {
-                let Verdict { noticed, known, answer } = watcher.judge(&name, loaded);
-                tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| match answer {
-                    Some(answer) => watcher.conclude(name, known, answer, told, ctx),
-                    None => watcher.ask_again(name, ctx),
+            let for_packages = name.clone();
+            let provided = load.into_actor(self).then(move |loaded, watcher, ctx| {
+                watcher.n_loading -= 1;
+                let providing = watcher.provide(&for_packages, loaded);
+                watcher.load_next(ctx);
+                providing.into_actor(watcher)
+            });
+            let read = provided.then(move |provided, watcher, ctx| {
+                let Provided { loaded, retry_after, hold } = provided;
+                let again_from = watcher.again_from(&name);
+                if let Some(pause) = retry_after {
+                    watcher.provide_later(name.clone(), pause, ctx);
+                }
+                let verdict = match loaded {
+                    Some(loaded) => watcher.judge(&name, loaded),
+                    None => Verdict { noticed: None, known: Update::Keep, answer: None },
+                };
+                let Verdict { noticed, mut known, answer } = verdict;
+                match &mut known {
+                    Update::Set(known) => known.again_from = again_from.filter(|_| known.rejected.is_some()),
+                    // Rejected for the same reason as before.
+                    Update::Keep => {
+                        if let Some(known) = watcher.known.get_mut(&name) {
+                            known.again_from = again_from.filter(|_| known.rejected.is_some());
+                        }
+                    }
+                    Update::Forget => {}
+                }
+                tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| {
+                    // From here on they are held by the function's being there.
+                    drop(hold);
+                    match answer {
+                        Some(answer) => watcher.conclude(name, known, answer, told, ctx),
+                        None => watcher.ask_again(name, ctx),
+                    }
                 })
             });
             ctx.spawn(read);
         }
+    }
+
+    /// Ask for its packages again by and by; once, however often that was said.
+    fn provide_later(&mut self, name: FunctionName, pause: Duration, ctx: &mut Context<Self>) {
+        if self.providing_later.insert(name.clone()) {
+            ctx.run_later(pause, move |watcher, ctx| {
+                watcher.providing_later.remove(&name);
+                watcher.want(name, ctx);
+            });
+        }
+    }
+
+    /// When it is worth asking for these packages again, if they are why this reading has come to nothing.
+    fn again_from(&mut self, name: &FunctionName) -> Option<Instant> {
+        let began = self.jobs.get_mut(name)?.providing_since.take()?;
+        let now = Instant::now();
+        Some(now + PACKAGES_AGAIN.max(4 * (now - began)))
+    }
+
+    /// Sees to it that the packages of new code are there before it goes into service. What is served meanwhile is what was
+    /// served before.
+    fn provide(
+        &mut self,
+        name: &FunctionName,
+        loaded: Result<Option<W::Code>, RegistryError>,
+    ) -> LocalFuture<Provided<W>> {
+        let nothing = |loaded| Provided { loaded: Some(loaded), retry_after: None, hold: None };
+        let known = self.known.get(name);
+        let code = match loaded {
+            Ok(Some(code)) if !code.packages().is_empty() && !is_served(known, &code) => code,
+            other => return Box::pin(async move { nothing(other) }),
+        };
+        let last = known.and_then(|known| known.code.as_ref()).map(|code| code.packages().to_vec());
+        let (end, mut ended) = oneshot::channel();
+        let job = self.jobs.get_mut(name).expect("a job lasts until it is concluded");
+        if job.again {
+            return Box::pin(async { Provided { loaded: None, retry_after: None, hold: None } });
+        }
+        job.providing = Some(end);
+        job.providing_since = Some(Instant::now());
+        // It has been read, and is whole.
+        job.is_whole = true;
+        let list = if code.is_settled() { code.pins() } else { code.packages().to_vec() };
+        let wish =
+            Provide { list, is_settled: code.is_settled(), last: last.unwrap_or_default(), anew: false };
+        let asked = self.packages.ask(wish);
+        let registry = self.registry.clone();
+        Box::pin(async move {
+            let provided = tokio::select! {
+                provided = asked => provided,
+                // It is going to be read again; what was begun for it goes on.
+                _ = &mut ended => return Provided { loaded: None, retry_after: None, hold: None },
+            };
+            match provided {
+                Ok(Ok(provided)) if code.is_settled() => {
+                    Provided { loaded: Some(Ok(Some(code))), retry_after: None, hold: Some(provided.hold) }
+                }
+                Ok(Ok(provided)) => {
+                    let loaded = registry.settle(code, provided.pins).await.map(Some);
+                    Provided { loaded: Some(loaded), retry_after: None, hold: Some(provided.hold) }
+                }
+                Ok(Err(Unprovided { error: PackageError::Refused(text), .. })) => {
+                    nothing(Err(RegistryError::Invalid(text)))
+                }
+                Ok(Err(Unprovided { error, retry_after })) => {
+                    let loaded = Err(RegistryError::Invalid(error.to_string()));
+                    Provided { loaded: Some(loaded), retry_after, hold: None }
+                }
+                Err(_) => nothing(Err(RegistryError::Unavailable(
+                    "the worker's package manager is being restarted".into(),
+                ))),
+            }
+        })
     }
 
     fn judge(&mut self, name: &FunctionName, loaded: Result<Option<W::Code>, RegistryError>) -> Verdict<W> {
@@ -312,16 +438,12 @@ impl<W: World> RegistryWatcher<W> {
         match loaded {
             Ok(Some(code)) => {
                 let version = code.version().to_owned();
-                let same = known.is_some_and(|known| {
-                    known.rejected.is_none()
-                        && known.code.as_ref().is_some_and(|old| old.version() == version)
-                });
-                if same {
+                if is_served(known, &code) {
                     return Verdict::nothing_new(Ok(Some(version)));
                 }
                 Verdict {
                     noticed: Some(Noticed::Changed { name: name.clone(), code: code.clone() }),
-                    known: Update::Set(Known { code: Some(code), rejected: None }),
+                    known: Update::Set(Known { code: Some(code), rejected: None, again_from: None }),
                     answer: Some(Ok(Some(version))),
                 }
             }
@@ -363,16 +485,22 @@ impl<W: World> RegistryWatcher<W> {
         let code = known.and_then(|known| known.code.clone());
         Verdict {
             noticed: Some(Noticed::Rejected { name: name.clone(), reason: reason.clone() }),
-            known: Update::Set(Known { code, rejected: Some(reason) }),
+            known: Update::Set(Known { code, rejected: Some(reason), again_from: None }),
             answer: Some(answer),
         }
     }
 
     /// The files are still being written.
     fn ask_again(&mut self, name: FunctionName, ctx: &mut Context<Self>) {
-        self.n_loading -= 1;
         let job = self.jobs.get_mut(&name).expect("a job lasts until it is concluded");
         job.stage = Stage::Settling;
+        if std::mem::take(&mut job.again) {
+            job.is_whole = false;
+            // Who asks for what is there now and who asked before get the same answer.
+            job.began = Instant::now();
+            let more = std::mem::take(&mut job.askers_again);
+            job.askers.extend(more);
+        }
         ctx.run_later(SETTLE, move |watcher, ctx| watcher.look_again(name, ctx));
         self.load_next(ctx);
     }
@@ -385,7 +513,6 @@ impl<W: World> RegistryWatcher<W> {
         told: bool,
         ctx: &mut Context<Self>,
     ) {
-        self.n_loading -= 1;
         if told {
             match known {
                 Update::Keep => {}
@@ -408,7 +535,10 @@ impl<W: World> RegistryWatcher<W> {
             let job = Job { askers: job.askers_again, ..Job::new() };
             self.jobs.insert(name.clone(), job);
             self.queue.push_front(name);
-        } else if job.began.elapsed() >= SETTLE_MAX && matches!(answer, Err(Trouble::Rejected(_))) {
+        } else if !job.is_whole
+            && job.began.elapsed() >= SETTLE_MAX
+            && matches!(answer, Err(Trouble::Rejected(_)))
+        {
             // Given up on as half written; should the writer be merely slow, this finds the end of it.
             ctx.run_later(UNSETTLED_AGAIN, move |watcher, ctx| watcher.want(name, ctx));
         }
@@ -531,8 +661,34 @@ impl Job {
             askers: Vec::new(),
             again: false,
             askers_again: Vec::new(),
+            providing: None,
+            providing_since: None,
+            is_whole: false,
         }
     }
+
+    /// What has been read is outdated. If only its packages are waited for, that ends.
+    fn read_again(&mut self) {
+        self.again = true;
+        self.providing = None;
+    }
+}
+
+/// Code, and what came of its packages.
+struct Provided<W: World> {
+    /// `None`: it is outdated, and to be read again.
+    loaded: Option<Result<Option<W::Code>, RegistryError>>,
+    /// When it is worth reading it again.
+    retry_after: Option<Duration>,
+    /// Keeps them from being removed.
+    hold: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// Whether the supervisor has this code, and nothing is wrong with it.
+fn is_served<W: World>(known: Option<&Known<W>>, code: &W::Code) -> bool {
+    known.is_some_and(|known| {
+        known.rejected.is_none() && known.code.as_ref().is_some_and(|old| old.version() == code.version())
+    })
 }
 
 /// Tell the supervisor, if there is something to tell, and wait until it has taken it in.
@@ -579,19 +735,38 @@ impl<W: World> Handler<Rescan> for RegistryWatcher<W> {
 }
 
 impl<W: World> Handler<Lookup> for RegistryWatcher<W> {
-    type Result = ResponseFuture<Result<bool, Trouble>>;
+    type Result = ResponseActFuture<Self, Result<bool, Trouble>>;
 
     fn handle(&mut self, Lookup { name }: Lookup, ctx: &mut Context<Self>) -> Self::Result {
         match self.known.get(&name) {
-            Some(Known { code: Some(_), .. }) => return Box::pin(async { Ok(true) }),
-            Some(Known { rejected: Some(reason), .. }) => {
-                let reason = reason.clone();
-                return Box::pin(async { Err(Trouble::Rejected(reason)) });
+            Some(Known { code: Some(_), .. }) => return Box::pin(fut::ok(true)),
+            Some(Known { rejected: Some(reason), again_from, .. })
+                if again_from.is_none_or(|again_from| Instant::now() < again_from) =>
+            {
+                return Box::pin(fut::err(Trouble::Rejected(reason.clone())));
             }
             _ => {}
         }
-        let answer = self.want_now(name, false, ctx);
-        Box::pin(async { answer.await.map(|version| version.is_some()) })
+        let mut answer = self.want_now(name.clone(), false, ctx);
+        let first = async move {
+            let early = tokio::time::timeout(INSTALL_WAIT_MAX, &mut answer).await;
+            early.map_err(|_| answer)
+        };
+        Box::pin(first.into_actor(self).then(move |first, watcher, _ctx| {
+            let is_providing = watcher.jobs.get(&name).is_some_and(|job| job.providing.is_some());
+            let answer = async move {
+                let answer = match first {
+                    Ok(answer) => answer,
+                    Err(_) if is_providing => {
+                        let text = "the packages that the function needs are being installed; try again";
+                        return Err(Trouble::Unavailable(text.into()));
+                    }
+                    Err(answer) => answer.await,
+                };
+                answer.map(|version| version.is_some())
+            };
+            answer.into_actor(watcher)
+        }))
     }
 }
 
@@ -622,6 +797,7 @@ mod tests {
     use super::*;
     use crate::fake::{Fake, FakeWorld, code, log, ms, name};
     use crate::monitor::{Child, Down};
+    use crate::router::Routes;
 
     /// Stands in for the supervisor, and writes down what it is told.
     struct Ear(Arc<Mutex<Vec<String>>>);
@@ -656,7 +832,17 @@ mod tests {
             let told = Arc::default();
             let ear = Ear(Arc::clone(&told)).start();
             let monitor = Monitor::new(Child::Watcher, 1, ear.clone().recipient());
-            let watcher = RegistryWatcher::new(world.clone(), ear.recipient(), log(), monitor).start();
+            let packages = Packages::new(
+                world.clone(),
+                crate::packages::Known::default(),
+                Routes::default(),
+                Arc::default(),
+                log(),
+                Monitor::new(Child::Packages, 1, ear.clone().recipient()),
+            );
+            let packages = Link::new(packages.start());
+            let watcher =
+                RegistryWatcher::new(world.clone(), packages, ear.recipient(), log(), monitor).start();
             sleep(ms(20)).await;
             Self { world, watcher, told }
         }
@@ -796,5 +982,70 @@ mod tests {
             found,
             Err(Trouble::Unavailable("cannot read the registry: reading takes too long".into()))
         );
+    }
+
+    fn with_packages(version: &str, packages: &[&str]) -> crate::fake::FakeCode {
+        let packages = packages.iter().map(|line| (*line).to_owned()).collect();
+        crate::fake::FakeCode { packages, ..code(version) }
+    }
+
+    #[actix::test]
+    async fn new_code_goes_into_service_when_its_packages_are_there_and_keeps_no_other_waiting() {
+        tokio::time::pause();
+        let world = Fake::new();
+        world.state().index.insert("a==1".into());
+        world.state().package_time = ms(3_000);
+        let bench = Bench::new(world).await;
+        for at in 0..2 * LOADS_MAX {
+            bench.world.put(&format!("f{at}"), with_packages("v1", &["a"]));
+            bench.touch(&format!("f{at}")).await;
+        }
+        sleep(ms(100)).await;
+        bench.world.put("plain", code("v1"));
+        assert_eq!(bench.watcher.send(Lookup { name: name("plain") }).await.unwrap(), Ok(true));
+        assert_eq!(bench.told(), ["plain v1"]);
+        let early = bench.watcher.send(Lookup { name: name("f0") }).await.unwrap();
+        assert!(early.unwrap_err().to_string().contains("are being installed"));
+        sleep(ms(2_000)).await;
+        assert_eq!(bench.told().len(), 2 * LOADS_MAX);
+        assert_eq!(bench.world.state().package_installs, ["a==1"]);
+    }
+
+    #[actix::test]
+    async fn packages_that_cannot_be_had_reject_the_code_once_and_an_index_that_is_away_is_tried_again() {
+        tokio::time::pause();
+        let bench = Bench::new(Fake::new()).await;
+        bench.world.state().package_time = ms(2_500);
+        bench.world.put("wrong", with_packages("v1", &["none"]));
+        let answer = bench.watcher.send(Refresh { name: name("wrong") }).await.unwrap();
+        assert_eq!(answer, Err(Trouble::Rejected("there is no none==1".into())));
+        sleep(2 * UNSETTLED_AGAIN).await;
+        assert_eq!((bench.told().len(), bench.world.state().n_settles), (1, 1), "nobody tries it again");
+
+        bench.world.state().index_away = Some("the index is away".into());
+        bench.world.put("right", with_packages("v1", &["a"]));
+        let answer = bench.watcher.send(Refresh { name: name("right") }).await.unwrap();
+        assert!(answer.unwrap_err().to_string().contains("the index is away"));
+        bench.world.state().index_away = None;
+        bench.world.state().index.insert("a==1".into());
+        sleep(ms(20_000)).await;
+        assert_eq!(bench.told().last().unwrap(), "right v1");
+    }
+
+    #[actix::test]
+    async fn code_that_is_mended_while_its_packages_are_waited_for_is_read_at_once() {
+        tokio::time::pause();
+        let bench = Bench::new(Fake::new()).await;
+        bench.world.state().package_time = ms(3_600_000);
+        bench.world.put("f", with_packages("v1", &["slow"]));
+        let first = bench.watcher.send(Refresh { name: name("f") });
+        let second = async {
+            sleep(ms(500)).await;
+            bench.world.put("f", code("v2"));
+            bench.watcher.send(Refresh { name: name("f") }).await
+        };
+        let (first, second) = tokio::join!(first, second);
+        assert_eq!((first.unwrap(), second.unwrap()), (Ok(Some("v2".into())), Ok(Some("v2".into()))));
+        assert_eq!(bench.told(), ["f v2"]);
     }
 }

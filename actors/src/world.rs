@@ -1,9 +1,11 @@
 //! What the actors need from the world outside: a launcher of sandboxes, a registry of code, a gauge
 //! of memory. The root package implements these; the tests have fakes.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::name::FunctionName;
@@ -41,8 +43,13 @@ pub trait Code: Clone + Send + Sync + Unpin + Debug + 'static {
     fn limits(&self) -> PoolLimits;
     /// What a standby must be like to take this code.
     fn class(&self) -> Class;
-    /// Packages the function asks for, as the user wrote them.
+    /// Packages that the function may import, each pinned; or, as long as they are not settled, what it asks for as the user
+    /// wrote it.
     fn packages(&self) -> &[String];
+    /// Whether it is settled which packages these are.
+    fn is_settled(&self) -> bool;
+    /// The same with the archives' hashes, if these are known. Reads a file.
+    fn pins(&self) -> Vec<String>;
     /// Whether a sandbox serves more than one invocation (`reuse-sandbox` of `ol.yaml`).
     fn reuse(&self) -> bool;
 }
@@ -221,13 +228,59 @@ pub enum LaunchError {
     Failed(String),
 }
 
-/// Where packages are. A clone is cheap and is the same place.
+/// Where packages are, and who brings those that are not there. A clone is cheap and is the same place. What a dropped future
+/// has begun may go on without it.
 pub trait PackageStore: Clone + Send + Unpin + 'static {
     /// Which packages are meant by each of these lists of requirements, and that all of a list are there. As many
     /// answers as lists.
     fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>>;
     /// Of each of these the names of the packages that it needs directly, as far as it says.
     fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>>;
+    /// What a list comes to on this machine without anybody being asked.
+    fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey>;
+    /// Have the resolver settle a list: what it asks for and all that this needs, each pinned, one a line. What `last` has
+    /// is kept where the list allows it. Takes as long as a resolver takes.
+    fn settle(&self, list: Vec<String>, last: Vec<String>) -> LocalFuture<Result<Vec<String>, PackageError>>;
+    /// Install one pinned package. `needed`: what must not be removed to make room for it.
+    fn install(&self, pin: String, needed: Vec<String>) -> LocalFuture<Result<Installed, PackageError>>;
+    /// These packages are not removed for as long as what is given back lives.
+    fn hold(&self, packages: &PackageSet) -> Arc<dyn Any + Send + Sync>;
+    /// What the packages take, in bytes.
+    fn bytes(&self) -> u64;
+}
+
+/// What a list of requirements comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Survey {
+    /// All that it asks for and all that this needs is there.
+    Complete(PackageSet),
+    /// It is settled, and these of its lines are not there.
+    Missing(Vec<String>),
+    /// A resolver must say which packages are meant.
+    Open,
+    /// There is something wrong with it; the text says what.
+    Wrong(String),
+}
+
+/// A package was installed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Installed {
+    /// Directories of packages that were removed to make room.
+    pub evicted: Vec<String>,
+}
+
+/// Why packages are not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PackageError {
+    /// The function's author can mend it: the text is the resolver's, and what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// It may be otherwise a moment later: the index is away, or too much is wanted at once.
+    #[error("{0}")]
+    Away(String),
+    /// The worker cannot; the text says what the operator can do.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Where functions come from. A clone is cheap and is the same registry.
@@ -241,6 +294,8 @@ pub trait Registry<W: World>: Clone + Send + Unpin + 'static {
         name: FunctionName,
         last: Option<W::Code>,
     ) -> LocalFuture<Result<Option<W::Code>, RegistryError>>;
+    /// Write down which packages this code gets from now on, each pinned, and give the code with them.
+    fn settle(&self, code: W::Code, pins: Vec<String>) -> LocalFuture<Result<W::Code, RegistryError>>;
 }
 
 /// Why a function cannot be served from the registry.

@@ -213,13 +213,15 @@ fn a_sandbox_for_each_call_is_made_by_each_call() {
     let mut sandboxes = Vec::new();
     for n in 0..10 {
         let reply = worker.call("fresh", json!(n));
-        assert_ne!(timing(&reply).0, "warm");
+        // On a machine that is so slow that this import is worth a zygote, forks of it wait for calls.
+        let zygotes = &worker.status_json()["worker"]["counters"]["lambda_zygotes_started"];
+        assert!(timing(&reply).0 != "warm" || zygotes == 1, "sandbox {}", reply.sandbox());
         sandboxes.push(reply.sandbox());
         assert_eq!(reply.ok(), json!(n));
     }
     sandboxes.dedup();
     assert_eq!(sandboxes.len(), 10);
-    assert_eq!(worker.lambda("fresh")["cold_starts"], 10);
+    assert!(worker.lambda("fresh")["cold_starts"].as_u64() >= Some(10));
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::probes::{NETWORK, Stage, all_end_in};
-use crate::support::requires;
+use crate::support::{Expect, Worker, requires};
 
 #[test]
 fn a_function_reaches_neither_the_worker_nor_the_machine_nor_the_world() {
@@ -55,4 +57,45 @@ fn a_function_reaches_neither_the_worker_nor_the_machine_nor_the_world() {
     assert_eq!(said["listening"], json!([]), "nothing waits for connections where it could reach it");
     assert_eq!(said["inside"], "ok");
     stage.finish();
+}
+
+/// What the loopback device has seen before this call, and whose network it is; then a packet, if one is asked for.
+const SENDER: &str = "
+import os, socket
+def f(event):
+    with open('/proc/net/dev') as devices:
+        seen = [line.split(':')[1].split() for line in devices.readlines()[2:]]
+    if event['send']:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(('127.0.0.1', 0))
+            one.sendto(b'x', other.getsockname())
+            other.recv(1)
+    return [seen, os.readlink('/proc/self/ns/net')]
+";
+
+#[test]
+fn a_network_that_nobody_used_is_used_again_and_one_that_saw_a_packet_never() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install("sender", &[("f.py", SENDER), ("ol.yaml", "reuse-sandbox: false")]);
+    let n = 40;
+    for send in [false, true] {
+        let mut networks = BTreeSet::new();
+        for _ in 0..n {
+            let said = worker.call("sender", json!({"send": send}).to_string()).ok();
+            let [devices, network] = [&said[0], &said[1]];
+            assert_eq!(devices.as_array().map(Vec::len), Some(1), "{said}");
+            let is_zero = |number: &Value| number == "0";
+            assert!(
+                devices[0].as_array().unwrap().iter().all(is_zero),
+                "a packet of somebody else's: {said}"
+            );
+            networks.insert(network.to_string());
+        }
+        // (The kernel gives the numbers of those that are gone to new ones, so the others cannot be counted.)
+        if !send {
+            assert!(networks.len() < n, "each of {n} sandboxes got a new network");
+        }
+    }
+    worker.finish();
 }

@@ -10,7 +10,16 @@ pub(crate) enum Need {
     Root,
     /// A program in the usual places.
     Program(&'static str),
+    /// `uv`, where the worker finds it.
+    Uv,
+    /// The server of a package index.
+    IndexServer,
+    /// The package index of the world.
+    RealIndex,
 }
+
+/// A file that is there on a machine that reaches the real index.
+const REAL_INDEX: &str = "https://pypi.org/simple/six/";
 
 impl Need {
     fn missing(self) -> Option<String> {
@@ -21,6 +30,23 @@ impl Need {
                 let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
                 let is_there = places.iter().any(|place| Path::new(place).join(name).exists());
                 (!is_there).then(|| format!("the program {name}"))
+            }
+            Self::Uv => {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                let mut places =
+                    std::env::split_paths(&path).chain(["/usr/local/bin".into(), "/usr/bin".into()]);
+                let is_there = places.any(|place| place.join("uv").is_file());
+                (!is_there).then(|| "the program uv (quickstart/deps.sh)".to_owned())
+            }
+            Self::IndexServer => {
+                let is_there = Path::new(super::index::HOME).join("bin/pypi-server").exists();
+                (!is_there).then(|| "the server of an index (quickstart/deps.sh --test)".to_owned())
+            }
+            Self::RealIndex => {
+                let mut curl = std::process::Command::new("curl");
+                curl.args(["--silent", "--fail", "--max-time", "10", "--output", "/dev/null", REAL_INDEX]);
+                let is_there = curl.status().is_ok_and(|status| status.success());
+                (!is_there).then(|| format!("{REAL_INDEX}, which cannot be reached"))
             }
         }
     }

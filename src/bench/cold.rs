@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::fork::Forker;
+use super::fork::Forkers;
 use super::load::{drive, each_once};
 use super::report::{Goal, Row};
-use super::sample::{Sample, merged};
+use super::sample::Sample;
 use super::{BenchError, Run, workload};
 
 /// Goals: p50 in microseconds, with standbys and without.
@@ -39,8 +39,8 @@ enum Way {
 
 pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     let n = run.plan.n_cold;
-    let forker = Forker::start(&run.plan.target.python)?;
-    let mut floors = vec![forker.measure(n)];
+    let forkers = Forkers::start(&run.plan.target.python)?;
+    let mut floor = Floor::new(&forkers, n);
     let variants = [
         ("paced", "lambdas, one at a time, 20 ms apart", n, Way::Paced(PAUSE)),
         ("row", "lambdas, one at a time, back to back", n, Way::Paced(Duration::ZERO)),
@@ -81,9 +81,8 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
         }
         run.remove(&names).await;
         uploaded?;
-        floors.push(forker.measure(n));
+        floor.go_on();
     }
-    let floor = merged(&floors);
     tell(run, rows, &floor, "cold");
     Ok(())
 }
@@ -98,14 +97,41 @@ async fn call(run: &Run, names: &[String], way: Way) -> Sample {
     }
 }
 
-/// The rows, each with how many calls were under way at once, and the floor in front. Its forks come one at a
-/// time, so that only such calls can be compared with it.
-pub(super) fn tell(run: &mut Run, rows: Vec<(Row, usize)>, floor: &Sample, scenario: &str) {
-    run.report.add(Row::of(scenario, "floor: bare fork, no HTTP", floor));
+/// Bare forks before, between and after what is measured.
+pub(super) struct Floor<'a> {
+    forkers: &'a Forkers,
+    n: usize,
+    /// One at a time, and as many as there are cores.
+    alone: Sample,
+    together: Sample,
+}
+
+impl<'a> Floor<'a> {
+    /// `n` forks each time.
+    pub(super) fn new(forkers: &'a Forkers, n: usize) -> Self {
+        let (alone, together) = (forkers.measure(n), forkers.measure_together(n));
+        Self { forkers, n, alone, together }
+    }
+
+    pub(super) fn go_on(&mut self) {
+        self.alone.merge(&self.forkers.measure(self.n));
+        self.together.merge(&self.forkers.measure_together(self.n));
+    }
+}
+
+/// The rows, each with how many calls were under way at once, and the floors in front. Calls that come one at a time are
+/// compared with forks that do, by their p50; others with forks on all cores, by how many there are in a second.
+pub(super) fn tell(run: &mut Run, rows: Vec<(Row, usize)>, floor: &Floor<'_>, scenario: &str) {
+    let n = floor.forkers.n();
+    run.report.add(Row::of(scenario, "floor: bare fork, no HTTP", &floor.alone));
+    run.report.add(Row::of(scenario, &format!("floor: bare forks, {n} at once, no HTTP"), &floor.together));
+    let of = |ours: f64, floor: f64| Some(ours / floor).filter(|ratio| ratio.is_finite());
     for (mut row, n_at_once) in rows {
-        let p50_us = row.p50_us.filter(|_| n_at_once == 1);
-        row.p50_of_floor =
-            p50_us.map(|p50_us| p50_us / floor.percentile_us(50.0)).filter(|ratio| ratio.is_finite());
+        if n_at_once == 1 {
+            row.p50_of_floor = row.p50_us.and_then(|p50_us| of(p50_us, floor.alone.percentile_us(50.0)));
+        } else {
+            row.throughput_of_floor = row.per_s.and_then(|per_s| of(per_s, floor.together.per_s()));
+        }
         run.report.add(row);
     }
 }

@@ -2,16 +2,50 @@
 //! answer. No namespaces, no cgroup, no filter, no other user, and no HTTP.
 
 use std::io::{self, Read, Write};
+use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use super::bare::{Files, Interpreter, floor, frame, install, read_frame};
-use super::sample::Sample;
+use super::sample::{Sample, merged};
 use super::{BenchError, workload};
 use crate::frame::Kind;
 use crate::sandbox::packets;
+
+/// One that forks for each core: what they make at once is what the machine can, and more only by doing less.
+pub(super) struct Forkers(Vec<Forker>);
+
+impl Forkers {
+    pub(super) fn start(python: &Path) -> Result<Self, BenchError> {
+        let n_cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Ok(Self((0..n_cores).map(|_| Forker::start(python)).collect::<Result<_, _>>()?))
+    }
+
+    /// One after the other, as [`Forker::measure`].
+    pub(super) fn measure(&self, n: usize) -> Sample {
+        self.0[0].measure(n)
+    }
+
+    /// `n` times each, all at once.
+    pub(super) fn measure_together(&self, n: usize) -> Sample {
+        let began = Instant::now();
+        let samples: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = self.0.iter().map(|forker| scope.spawn(|| forker.measure(n))).collect();
+            threads.into_iter().flat_map(ScopedJoinHandle::join).collect()
+        });
+        let mut together = merged(&samples);
+        together.elapsed = began.elapsed();
+        together
+    }
+
+    /// How many there are.
+    pub(super) fn n(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// An interpreter that forks.
 pub(super) struct Forker {

@@ -1,6 +1,7 @@
 //! `reuse-sandbox: false`: each call gets a sandbox that nobody has used.
 
-use super::fork::Forker;
+use super::cold::Floor;
+use super::fork::Forkers;
 use super::load::drive;
 use super::report::{Goal, Row};
 use super::{BenchError, Run, cold, workload};
@@ -15,8 +16,8 @@ const PER_S_MIN: f64 = 900.0;
 
 pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     run.check(&[workload::fresh()]).await?;
-    let forker = Forker::start(&run.plan.target.python)?;
-    let mut floor = forker.measure(N_FORKS);
+    let forkers = Forkers::start(&run.plan.target.python)?;
+    let mut floor = Floor::new(&forkers, N_FORKS);
     let calls = [workload::call(&workload::fresh())];
     let mut rows = Vec::new();
     for (what, n_connections) in [("1 connection", 1), ("8 connections", N_AT_ONCE)] {
@@ -30,7 +31,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
             Goal::at_least("calls/s", PER_S_MIN, sample.per_s())
         });
         rows.push((row, n_connections));
-        floor.merge(&forker.measure(N_FORKS));
+        floor.go_on();
     }
     cold::tell(run, rows, &floor, "fresh");
     Ok(())

@@ -152,7 +152,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
 pub(super) async fn measure_wheels(run: &mut Run) -> Result<(), BenchError> {
     let packages = run.plan.target.packages_dir.clone();
     let failed = |source| BenchError::File { what: "read", path: packages.clone(), source };
-    let store = PackagesDir::open(&packages).map_err(failed)?;
+    let store = looked_at(&packages).map_err(failed)?;
     let mut closed = Vec::new();
     for name in WHEELS {
         match closure(&store, name).await {
@@ -182,6 +182,12 @@ fn place() -> Result<tempfile::TempDir, BenchError> {
         path: std::env::temp_dir(),
         source,
     })
+}
+
+/// Packages to be looked at; nothing is installed.
+fn looked_at(directory: &Path) -> io::Result<PackagesDir> {
+    const MINOR: u32 = 11;
+    PackagesDir::open(directory, MINOR, Err("a benchmark installs nothing".to_owned()), u64::MAX)
 }
 
 /// A package with all that it needs, as far as that is there.
@@ -373,7 +379,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let graph = graph::make(40, 10, 5);
         write_packages(place.path(), &graph).unwrap();
-        let store = PackagesDir::open(place.path()).unwrap();
+        let store = looked_at(place.path()).unwrap();
         let lists: Vec<Vec<String>> = graph
             .functions
             .iter()

@@ -6,6 +6,7 @@ mod list;
 mod logs;
 mod remove;
 mod show;
+mod update;
 
 use structopt::StructOpt;
 
@@ -13,7 +14,7 @@ use super::error::CliError;
 
 pub(super) use install::upload;
 
-/// Install, list, show, call and remove functions, and read what they print
+/// Install, list, show, call, update and remove functions, and read what they print
 #[derive(StructOpt)]
 pub(super) enum Admin {
     Install(install::Install),
@@ -22,6 +23,7 @@ pub(super) enum Admin {
     Invoke(invoke::Invoke),
     Logs(logs::Logs),
     Remove(remove::Remove),
+    Update(update::Update),
 }
 
 impl Admin {
@@ -33,6 +35,7 @@ impl Admin {
             Self::Invoke(command) => command.run(),
             Self::Logs(command) => command.run(),
             Self::Remove(command) => command.run(),
+            Self::Update(command) => command.run(),
         }
     }
 }

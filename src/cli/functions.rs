@@ -13,10 +13,14 @@ pub(super) fn described(settings: &Settings) -> Result<Reply, CliError> {
 }
 
 pub(super) fn lambdas(settings: &Settings) -> Result<Vec<Lambda>, CliError> {
-    let lambdas: Lambdas = described(settings)?.json().map_err(|error| {
+    Ok(overview(settings)?.lambdas)
+}
+
+/// These, and what is said of the worker as a whole.
+pub(super) fn overview(settings: &Settings) -> Result<Lambdas, CliError> {
+    described(settings)?.json().map_err(|error| {
         CliError::Answer(format!("the worker's answer to GET /lambdas is not understood: {error}"))
-    })?;
-    Ok(lambdas.lambdas)
+    })
 }
 
 /// An answer of success, or the worker's own words as the error.

@@ -29,6 +29,53 @@ pub(super) struct Lambda {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Lambdas {
     pub(super) lambdas: Vec<Lambda>,
+    #[serde(default)]
+    pub(super) worker: Worker,
+}
+
+/// What is said of the worker as a whole, as far as it is shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Worker {
+    packages: Installs,
+    counters: Counters,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Installs {
+    running: u64,
+    waiting: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Counters {
+    packages_installed: u64,
+    package_hits: u64,
+    package_failures: u64,
+    packages_evicted: u64,
+}
+
+impl Worker {
+    /// A line about packages; nothing, where there are none.
+    pub(super) fn packages(&self) -> String {
+        let Installs { running, waiting, bytes } = self.packages;
+        let Counters { packages_installed, package_hits, package_failures, packages_evicted } = self.counters;
+        if bytes + running + waiting + package_failures == 0 {
+            return String::new();
+        }
+        let now = if running > 0 {
+            format!("; {running} being installed, {waiting} waiting")
+        } else {
+            String::new()
+        };
+        format!(
+            "\npackages: {:.1} MB; {packages_installed} installed, {package_hits} found there, {package_failures} times not to be had, {packages_evicted} removed{now}\n",
+            bytes as f64 / f64::from(1 << 20)
+        )
+    }
 }
 
 /// What the table is drawn with.

@@ -28,7 +28,7 @@ fn nothing_means_the_defaults() {
     assert_eq!((limits.procs, limits.mem_mb, limits.cpu_percent, limits.swappiness), (10, 50, 100, 0));
     assert_eq!(limits.runtime, Duration::from_secs(30));
     let installer = config.installer_limits;
-    assert_eq!((installer.mem_mb, installer.runtime, installer.procs), (250, Duration::from_secs(300), 10));
+    assert_eq!((installer.mem_mb, installer.runtime, installer.procs), (250, Duration::from_secs(300), 100));
     assert_eq!((config.network, config.network_max), (Network::None, Network::Outbound));
     assert_eq!(config.body_bytes_max, 6 * 1024 * 1024);
     assert!(config.mem_pool_mb >= 500 && config.features.enable_seccomp && config.release_after.is_some());

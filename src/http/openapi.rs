@@ -204,6 +204,25 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 Some(set(zygotes("forget_zygotes", "Let the tree of zygotes fit itself again")).build());
             item
         }),
+        ("/registry/{name}/packages", {
+            let mut item = PathItem::new(
+                Get,
+                with_failures(
+                    registry("packages", "Which packages a function asks for, and what that has come to"),
+                    &[400, 404, 500, 503],
+                )
+                .response("200", json("Its lock", of(Type::Object))),
+            );
+            item.post = Some(
+                with_failures(
+                    registry("update", "Settle anew which packages these are; served when this is answered"),
+                    &[400, 403, 404, 500, 503],
+                )
+                .response("200", json("The new lock", of(Type::Object)))
+                .build(),
+            );
+            item
+        }),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! The registry over HTTP: upload, download, list, delete, configuration.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::error::PayloadError;
@@ -7,7 +9,9 @@ use actix_web::http::header::ORIGIN;
 use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
+use actors::packages::{Provide, Unprovided};
 use actors::watcher::{Refresh, Trouble};
+use actors::world::{Code, PackageError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
@@ -16,7 +20,7 @@ use super::Shared;
 use super::error::HttpError;
 use super::run::find;
 use super::upload::{Unread, answered};
-use crate::registry::{Upload, UploadError};
+use crate::registry::{Lock, Upload, UploadError, Wishes};
 
 /// Piece in which an archive is sent.
 const PIECE_BYTES: usize = 64 << 10;
@@ -94,11 +98,106 @@ async fn take_in(app: &Shared, name: &str, unread: &mut Unread) -> Result<Functi
         })
         .await?;
     }
+    let (upload, wishes) = blocking(move || {
+        let wishes = upload.check()?;
+        Ok((upload, wishes))
+    })
+    .await?;
+    // Before anything is replaced: what cannot have its packages does not take the place of what has them.
+    let hold = provide(app, &name, wishes, false).await?;
     blocking(move || upload.commit().map(drop)).await?;
     // So that whoever gets the answer can call it: the watcher would see it a moment later.
     refresh(app, &name).await?;
+    drop(hold);
     app.stats.pull.add(began.elapsed());
     Ok(name)
+}
+
+/// Sees to it that a function's packages are there, and writes down which these are. They stay for as long as what is given
+/// back lives. `anew`: although they are settled.
+async fn provide(
+    app: &Shared,
+    name: &FunctionName,
+    wishes: Wishes,
+    anew: bool,
+) -> Result<Option<Arc<dyn Any + Send + Sync>>, HttpError> {
+    if wishes.lines.is_empty() {
+        return Ok(None);
+    }
+    let (registry, for_lock) = (app.registry.clone(), (name.clone(), wishes.clone()));
+    let lock = blocking(move || Ok(registry.lock(&for_lock.0, &for_lock.1))).await?;
+    let served = app.tree.routes.get(name.as_str());
+    let last = served.map(|route| route.code.packages().to_vec()).filter(|_| !anew).unwrap_or_default();
+    let is_settled = lock.is_some() && !anew;
+    let list = match &lock {
+        Some(lock) if is_settled => lock.pins(),
+        _ => wishes.lines.clone(),
+    };
+    let provided = app.tree.packages.ask(Provide { list, is_settled, last, anew }).await;
+    let provided = match provided {
+        Ok(Ok(provided)) => provided,
+        Ok(Err(unprovided)) => return Err(unprovided.into()),
+        Err(_) => return Err(HttpError::Busy("the package manager is being restarted; try again".into())),
+    };
+    if !is_settled {
+        let (registry, name, pins) = (app.registry.clone(), name.clone(), provided.pins);
+        blocking(move || Ok(registry.write_lock(&name, &wishes, &pins)?)).await?;
+    }
+    Ok(Some(provided.hold))
+}
+
+impl From<Unprovided> for HttpError {
+    fn from(unprovided: Unprovided) -> Self {
+        match unprovided.error {
+            PackageError::Refused(text) => Self::BadUpload(text),
+            PackageError::Away(text) => Self::Busy(text),
+            PackageError::Failed(text) => Self::Registry(text),
+        }
+    }
+}
+
+/// `GET /registry/<name>/packages`: what it asks for, and what that has come to.
+pub(super) async fn packages(app: Shared, name: web::Path<String>) -> HttpResponse {
+    match packages_of(&app, &name).await {
+        Ok(packages) => HttpResponse::Ok().json(packages),
+        Err(error) => error.response(),
+    }
+}
+
+/// `POST /registry/<name>/packages`: settle anew what it asks for, and use that from now on.
+pub(super) async fn update(request: HttpRequest, app: Shared, name: web::Path<String>) -> HttpResponse {
+    let updated = match not_from_a_page(&request) {
+        Ok(()) => settle_anew(&app, &name).await,
+        Err(error) => Err(error),
+    };
+    match updated {
+        Ok(packages) => HttpResponse::Ok().json(packages),
+        Err(error) => error.response(),
+    }
+}
+
+async fn settle_anew(app: &Shared, name: &str) -> Result<serde_json::Value, HttpError> {
+    let parsed: FunctionName = name.parse()?;
+    let registry = app.registry.clone();
+    let for_load = parsed.clone();
+    // As it is in the registry now, whether that can be served yet or not.
+    let loaded = blocking(move || Ok(registry.load_blocking(&for_load, None)?)).await?;
+    let code = loaded.ok_or_else(|| HttpError::Unknown(parsed.to_string()))?;
+    let hold = provide(app, &parsed, code.wishes().clone(), true).await?;
+    refresh(app, &parsed).await?;
+    drop(hold);
+    packages_of(app, name).await
+}
+
+async fn packages_of(app: &Shared, name: &str) -> Result<serde_json::Value, HttpError> {
+    let name: FunctionName = name.parse()?;
+    let route = find(app, &name).await?;
+    let settled = route.code.lock().and_then(|lock| lock.settled);
+    Ok(serde_json::json!({
+        "requirements": route.code.wishes().lines,
+        "packages": route.code.lock().map(Lock::packages).unwrap_or_default(),
+        "settled": settled.map(|time| humantime::format_rfc3339_seconds(time).to_string()),
+    }))
 }
 
 async fn next(unread: &mut Unread) -> Option<Result<Bytes, PayloadError>> {

@@ -8,6 +8,7 @@ use actix_web::web;
 use actors::evictor::Memory;
 #[cfg(debug_assertions)]
 use actors::monitor::Crash;
+use actors::packages::AskActivity;
 use actors::supervisor::{AskHealth, Statuses};
 use actors::zygotes::Waiting;
 
@@ -27,17 +28,35 @@ pub(super) async fn pid() -> HttpResponse {
 
 /// `/stats`.
 pub(super) async fn stats(app: Shared) -> HttpResponse {
-    HttpResponse::Ok().json(app.stats.to_map())
+    let mut map = app.stats.to_map();
+    let counters = app.tree.stats.read();
+    let activity = app.tree.packages.ask(AskActivity).await.ok();
+    // Three tiers, each with what it has spared, what it could not, and what it has let go.
+    let figures = [
+        ("pull-package.cnt", counters.packages_installed),
+        ("packages.hits", counters.package_hits),
+        ("packages.misses", counters.packages_installed),
+        ("packages.failures", counters.package_failures),
+        ("packages.evictions", counters.packages_evicted),
+        ("packages.bytes", activity.map_or(0, |activity| activity.bytes)),
+        ("zygotes.hits", counters.package_zygote_forks + counters.lambda_zygote_forks),
+        ("zygotes.started", counters.package_zygotes_started + counters.lambda_zygotes_started),
+        ("sandboxes.started", counters.sandboxes_started),
+        ("sandboxes.evictions", counters.released_under_pressure),
+    ];
+    map.extend(figures.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
+    HttpResponse::Ok().json(map)
 }
 
 /// `/lambdas`: the per-lambda actors, for programs; the command line makes a table of it.
 pub(super) async fn lambdas(app: Shared) -> HttpResponse {
     let tree = &app.tree;
-    let (lambdas, health, memory, standbys) = tokio::join!(
+    let (lambdas, health, memory, standbys, installs) = tokio::join!(
         tree.supervisor.send(Statuses),
         tree.supervisor.send(AskHealth),
         tree.evictor.addr().send(Memory),
-        tree.zygotes.ask(Waiting)
+        tree.zygotes.ask(Waiting),
+        tree.packages.ask(AskActivity)
     );
     let Ok(lambdas) = lambdas else { return ending() };
     HttpResponse::Ok().json(serde_json::json!({
@@ -49,6 +68,7 @@ pub(super) async fn lambdas(app: Shared) -> HttpResponse {
             "health": health.ok(),
             "memory": memory.ok(),
             "standbys": standbys.ok().map(|classes| classes.into_iter().map(|(_, n)| n).sum::<usize>()),
+            "packages": installs.ok(),
             "counters": tree.stats.read(),
         },
         "lambdas": lambdas,

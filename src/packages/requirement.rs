@@ -1,75 +1,180 @@
-//! One line of a `requirements.txt`, as far as it says which package in which version is meant.
-//!
-//! Extras, hashes and markers are passed over: extras name packages that a compiled file lists anyway, hashes are
-//! the installer's to check, and a marker is looked at by whoever does not find the package.
+//! One line of a list of requirements, and what it says to this machine (PEP 508, PEP 440).
+
+use std::str::FromStr;
+
+use pep440_rs::{Operator, Version, VersionSpecifiers};
+use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, VersionOrUrl};
 
 /// What a line is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Line {
-    Requirement(Requirement),
-    /// An option for whoever installs.
-    Option,
+    /// A package that is asked for.
+    Requirement(Box<Requirement>),
+    /// A package that is not asked for, but if it is there, it is one of these versions.
+    Constraint(String),
+    /// An option for whoever installs, and its value.
+    Option(&'static str, String),
 }
 
 /// A package that is asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Requirement {
     /// Normalised.
     pub(super) name: String,
-    /// `None`: any.
-    pub(super) version: Option<String>,
-    /// It may not apply on this machine.
-    pub(super) has_marker: bool,
+    /// The line without its hashes.
+    pub(super) text: String,
+    /// `sha256:…` and the like, of which one must be that of the archive; empty: any may be.
+    pub(super) hashes: Vec<String>,
+    /// Where it comes from, as the list that it was settled from has it: [`Line::Option`]s.
+    pub(super) options: Vec<(&'static str, String)>,
+    parsed: pep508_rs::Requirement,
 }
 
-/// Options that say where packages come from, which matters to none that is installed already.
-const INSTALLERS_OPTIONS: [&str; 10] = [
-    "-i",
-    "--index-url",
-    "--extra-index-url",
-    "-f",
-    "--find-links",
-    "--no-index",
-    "--no-binary",
-    "--only-binary",
-    "--prefer-binary",
-    "--trusted-host",
+/// Options that are understood, and by which name.
+const OPTIONS: [(&str, &str, bool); 15] = [
+    ("-i", "index-url", true),
+    ("--index-url", "index-url", true),
+    ("--extra-index-url", "extra-index-url", true),
+    ("-f", "find-links", true),
+    ("--find-links", "find-links", true),
+    ("--no-index", "no-index", false),
+    ("--no-binary", "no-binary", true),
+    ("--only-binary", "only-binary", true),
+    ("--pre", "pre", false),
+    // What these ask for is so, or is not for a function to say.
+    ("--prefer-binary", "", false),
+    ("--require-hashes", "", false),
+    ("--use-pep517", "", false),
+    ("--trusted-host", "", true),
+    ("--use-feature", "", true),
+    ("--no-use-pep517", "", false),
 ];
 
 /// The line's meaning, or what is wrong with it.
 pub(super) fn parse(line: &str) -> Result<Line, String> {
     let line = line.trim();
+    if let Some(constraint) = line.strip_prefix("-c ") {
+        return Ok(Line::Constraint(constraint.trim().to_owned()));
+    }
     if line.starts_with('-') {
-        let option = line.split([' ', '=', '\t']).next().unwrap_or(line);
-        return if INSTALLERS_OPTIONS.contains(&option) {
-            Ok(Line::Option)
-        } else {
-            Err(format!("{option} is not supported; write the packages themselves, as name==version"))
-        };
+        return option(line);
     }
-    let line = line.split(" --").next().unwrap_or(line);
-    let (line, marker) = match line.split_once(';') {
-        Some((line, marker)) => (line.trim(), !marker.trim().is_empty()),
-        None => (line.trim(), false),
-    };
-    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).unwrap_or(line.len());
-    let (name, rest) = line.split_at(end);
-    let name = normalise(name).ok_or("this is not the name of a package")?;
-    let mut rest = rest.trim();
-    if let Some(extras) = rest.strip_prefix('[') {
-        rest = extras.split_once(']').ok_or("the extras lack a ']'")?.1.trim();
-    }
-    let version = if rest.is_empty() {
-        None
-    } else {
-        let version = rest.strip_prefix("===").or_else(|| rest.strip_prefix("==")).map(str::trim);
-        let plain = |c: char| c.is_ascii_alphanumeric() || ".+!-_".contains(c);
-        match version {
-            Some(version) if !version.is_empty() && version.chars().all(plain) => Some(version.to_owned()),
-            _ => return Err(format!("write one version, as {name}==VERSION (pip-compile does that)")),
+    let mut words = line.split(" --");
+    let text = words.next().unwrap_or(line).trim().to_owned();
+    let (mut hashes, mut options) = (Vec::new(), Vec::new());
+    for word in words {
+        match word.trim().strip_prefix("hash") {
+            Some(hash) => hashes.push(hash.trim_start_matches(['=', ' ']).trim().to_owned()),
+            // Of the list, not of the package; in a lock they stand with each.
+            None => match option(&format!("--{}", word.trim()))? {
+                Line::Option(name, value) => options.push((name, value)),
+                Line::Requirement(_) | Line::Constraint(_) => {
+                    return Err(format!("--{word} is not supported"));
+                }
+            },
         }
-    };
-    Ok(Line::Requirement(Requirement { name, version, has_marker: marker }))
+    }
+    let is_path = text.starts_with(['.', '/'])
+        || text.split(['[', ';', ' ']).next().is_some_and(|word| word.contains('/'));
+    if is_path && !text.contains('@') {
+        return Err("a file or a folder is no package of the index; write name==version".into());
+    }
+    if text.contains("://") {
+        return Err("an address is not supported; write a package of the index, as name==version".into());
+    }
+    let parsed = pep508_rs::Requirement::from_str(&text).map_err(|error| first_line(&error.to_string()))?;
+    let name = normalise(parsed.name.as_ref()).ok_or("this is not the name of a package")?;
+    Ok(Line::Requirement(Box::new(Requirement { name, text, hashes, options, parsed })))
+}
+
+fn option(line: &str) -> Result<Line, String> {
+    let (word, value) = line.split_once([' ', '=', '\t']).unwrap_or((line, ""));
+    let value = value.trim_start_matches(['=', ' ']).trim();
+    match OPTIONS.iter().find(|(spelling, _, _)| *spelling == word) {
+        Some((_, name, true)) if !value.is_empty() => Ok(Line::Option(name, value.to_owned())),
+        Some((_, name, false)) => Ok(Line::Option(name, String::new())),
+        Some(_) => Err(format!("{word} lacks its value")),
+        None => Err(format!("{word} is not supported; write packages of the index, as name==version")),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+impl Requirement {
+    /// The one version that it names, if it does: `==2.1`, not `==2.*`.
+    pub(super) fn pin(&self) -> Option<&Version> {
+        let Some(VersionOrUrl::VersionSpecifier(specifiers)) = &self.parsed.version_or_url else {
+            return None;
+        };
+        let [one] = &specifiers[..] else { return None };
+        matches!(one.operator(), Operator::Equal | Operator::ExactEqual).then(|| one.version())
+    }
+
+    /// Whether any version will do.
+    pub(super) fn is_open(&self) -> bool {
+        match &self.parsed.version_or_url {
+            None => true,
+            Some(VersionOrUrl::VersionSpecifier(specifiers)) => specifiers.is_empty(),
+            Some(VersionOrUrl::Url(_)) => false,
+        }
+    }
+
+    /// Whether this version is one of those that it names.
+    pub(super) fn allows(&self, version: &str) -> bool {
+        let Ok(version) = Version::from_str(version) else { return false };
+        match &self.parsed.version_or_url {
+            None => true,
+            Some(VersionOrUrl::VersionSpecifier(specifiers)) => allows(specifiers, &version),
+            Some(VersionOrUrl::Url(_)) => false,
+        }
+    }
+
+    pub(super) fn extras(&self) -> &[ExtraName] {
+        &self.parsed.extras
+    }
+}
+
+/// A version with a local part (`2.1+cpu`) is meant by whoever writes it without.
+fn allows(specifiers: &VersionSpecifiers, version: &Version) -> bool {
+    specifiers.contains(version)
+}
+
+/// What markers are about: the machine, and the sandboxes' Python.
+#[derive(Debug, Clone)]
+pub(super) struct Environment([MarkerEnvironment; 2]);
+
+impl Environment {
+    /// With Python 3.`minor`. The rest of its version is not known; nearly nobody asks for it.
+    pub(super) fn of_python(minor: u32) -> Self {
+        let version = format!("3.{minor}");
+        let of = |patch: u32| {
+            let full = format!("{version}.{patch}");
+            MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+                implementation_name: "cpython",
+                implementation_version: &full,
+                os_name: "posix",
+                platform_machine: std::env::consts::ARCH,
+                platform_python_implementation: "CPython",
+                platform_release: "",
+                platform_system: "Linux",
+                platform_version: "",
+                python_full_version: &full,
+                python_version: &version,
+                sys_platform: "linux",
+            })
+            .expect("numbers with dots are versions")
+        };
+        Self([of(0), of(999)])
+    }
+
+    /// Whether a requirement is one here, with these extras; `None`: it depends on what is not known.
+    pub(super) fn applies(&self, requirement: &Requirement, extras: &[ExtraName]) -> Option<bool> {
+        let [one, other] =
+            self.0.each_ref().map(|environment| requirement.parsed.evaluate_markers(environment, extras));
+        (one == other).then_some(one)
+    }
 }
 
 /// A name as all spellings of it are compared (PEP 503); `None` if it is none.
@@ -85,74 +190,78 @@ pub fn normalise(name: &str) -> Option<String> {
     Some(parts.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-"))
 }
 
-/// Whether two spellings mean one version: `2.0` and `2.0.0`, `1.0RC1` and `1.0rc1`, `v1` and `1`.
-pub(super) fn same_version(one: &str, other: &str) -> bool {
-    fn key(version: &str) -> String {
-        let lower = version.trim().to_ascii_lowercase();
-        let lower = lower.strip_prefix('v').unwrap_or(&lower);
-        let end = lower.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(lower.len());
-        let (mut release, suffix) = lower.split_at(end);
-        let dot = if release.ends_with('.') && !suffix.is_empty() { "." } else { "" };
-        release = release.trim_end_matches('.');
-        while let Some(shorter) = release.strip_suffix(".0") {
-            release = shorter;
-        }
-        format!("{release}{dot}{suffix}")
-    }
-    key(one) == key(other)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> (String, Option<String>, bool) {
+    fn requirement(line: &str) -> Requirement {
         match parse(line).unwrap() {
-            Line::Requirement(Requirement { name, version, has_marker }) => (name, version, has_marker),
-            Line::Option => panic!("'{line}' is no option"),
+            Line::Requirement(requirement) => *requirement,
+            other => panic!("'{line}' is {other:?}"),
         }
     }
 
     #[test]
     fn names_extras_versions_hashes_and_markers_are_told_apart() {
-        let of = |name: &str, version: &str, marker| (name.to_owned(), Some(version.to_owned()), marker);
-        assert_eq!(parsed("NumPy==2.2.1"), of("numpy", "2.2.1", false));
-        assert_eq!(parsed("requests[socks, use-chardet] == 2.32.3"), of("requests", "2.32.3", false));
-        assert_eq!(parsed("a==1 --hash=sha256:ab --hash=sha256:cd"), of("a", "1", false));
-        assert_eq!(parsed("a==1;python_version<'3.8'"), of("a", "1", true));
-        assert_eq!(parsed("a===1.0+local"), of("a", "1.0+local", false));
-        assert_eq!(parsed("ruamel.yaml_Clib"), ("ruamel-yaml-clib".to_owned(), None, false));
-        assert_eq!(parse("--index-url https://pypi.org/simple").unwrap(), Line::Option);
+        let one = requirement(
+            "Requests[socks, use_chardet] == 2.32.3 ; python_version > '3.7' --hash=sha256:ab --hash sha256:cd",
+        );
+        assert_eq!((one.name.as_str(), one.pin().unwrap().to_string()), ("requests", "2.32.3".into()));
+        assert_eq!(one.hashes, ["sha256:ab", "sha256:cd"]);
+        assert_eq!(one.extras().len(), 2);
+        let one = requirement("torch==2.1 --hash=sha256:ab --index-url=https://x.example/cpu --pre");
+        assert_eq!(one.options, [("index-url", "https://x.example/cpu".to_owned()), ("pre", String::new())]);
+        assert_eq!((one.text.as_str(), one.hashes.len()), ("torch==2.1", 1));
+        for open in ["numpy>=2", "numpy==2.*", "numpy~=2.1", "numpy", "numpy==2,!=2.1"] {
+            assert!(requirement(open).pin().is_none(), "{open}");
+        }
+        assert!(requirement("numpy").is_open() && !requirement("numpy<2").is_open());
+        assert!(requirement("numpy>=2,<3").allows("2.2.6") && !requirement("numpy>=2,<3").allows("3.0"));
+        assert!(requirement("a==2.0").allows("2") && requirement("a==1.0RC1").allows("1.0rc1"));
+        assert!(requirement("torch==2.1").allows("2.1+cpu"));
     }
 
     #[test]
-    fn what_names_no_one_version_is_refused_with_what_to_write() {
-        for line in ["a>=1", "a==1.*", "a==1,<2", "a @ https://x/a.whl", "a~=1.0", "a==../../etc", "a=="] {
-            assert!(parse(line).unwrap_err().contains("write one version, as a==VERSION"), "{line}");
-        }
-        for line in ["-r other.txt", "-e .", "./a.whl", "https://x/a.whl", "[x]", "a[x==1"] {
-            assert!(parse(line).is_err(), "{line}");
-        }
+    fn markers_are_those_of_the_sandboxes_python_and_what_is_not_known_is_said() {
+        let environment = Environment::of_python(11);
+        let applies = |line: &str| environment.applies(&requirement(line), &[]);
+        assert_eq!(applies("a ; python_version < '3.9'"), Some(false));
+        assert_eq!(applies("a ; sys_platform == 'linux' and python_version >= '3.9'"), Some(true));
+        assert_eq!(applies("a ; python_full_version < '3.11.3'"), None);
+        assert_eq!(applies("a ; extra == 'socks'"), Some(false));
+        let extras: Vec<_> = requirement("a[socks]").extras().to_vec();
+        assert_eq!(environment.applies(&requirement("a ; extra == 'socks'"), &extras), Some(true));
     }
 
     #[test]
-    fn a_version_is_the_same_with_and_without_zeros() {
-        for (one, other) in
-            [("2.0", "2.0.0"), ("2", "2.0"), ("1.0RC1", "1.0rc1"), ("v1.2", "1.2"), ("1.0.post1", "1.post1")]
-        {
-            assert!(same_version(one, other), "{one} {other}");
-        }
-        for (one, other) in [("2.0", "2.0.1"), ("1.10", "1.1"), ("1.0rc1", "1.0"), ("10", "1")] {
-            assert!(!same_version(one, other), "{one} {other}");
+    fn options_are_known_or_refused() {
+        let option = |line| match parse(line).unwrap() {
+            Line::Option(name, value) => (name, value),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(option("--index-url=https://x/simple"), ("index-url", "https://x/simple".to_owned()));
+        assert_eq!(option("-i https://x/simple"), ("index-url", "https://x/simple".to_owned()));
+        assert_eq!(option("--pre"), ("pre", String::new()));
+        for wrong in [
+            "-e .",
+            "--index-url",
+            "./a.whl",
+            "libs/a",
+            "a @ https://x/a.whl",
+            "git+https://x/a",
+            "a ! b",
+            "a==1 --weird=2",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn no_line_is_too_strange(line in ".{0,60}") {
-            if let Ok(Line::Requirement(Requirement { name, version, .. })) = parse(&line) {
-                proptest::prop_assert_eq!(normalise(&name), Some(name));
-                proptest::prop_assert!(version.is_none_or(|version| !version.contains('/')));
+            if let Ok(Line::Requirement(requirement)) = parse(&line) {
+                proptest::prop_assert_eq!(normalise(&requirement.name), Some(requirement.name.clone()));
+                proptest::prop_assert!(requirement.pin().is_none_or(|version| !version.to_string().contains('/')));
             }
         }
     }

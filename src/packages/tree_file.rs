@@ -96,8 +96,16 @@ fn node(value: &Value, place: &str, n_nodes: &mut usize) -> Result<Plan, String>
         let text =
             package.as_str().ok_or_else(|| format!("{place} has a package that is not a text: {package}"))?;
         match requirement::parse(text) {
-            Ok(Line::Requirement(_)) => packages.push(text.to_owned()),
-            Ok(Line::Option) => return Err(format!("{place} has '{text}' for a package")),
+            Ok(Line::Requirement(one)) if one.pin().is_some() || one.is_open() => {
+                packages.push(text.to_owned());
+            }
+            Ok(Line::Requirement(_)) => {
+                let problem = "write one version, as name==VERSION";
+                return Err(format!("{place} has '{text}' for a package: {problem}"));
+            }
+            Ok(Line::Option(..) | Line::Constraint(_)) => {
+                return Err(format!("{place} has '{text}' for a package"));
+            }
             Err(problem) => return Err(format!("{place} has '{text}' for a package: {problem}")),
         }
     }

@@ -11,6 +11,8 @@ use actors::world::{Class, Code, PoolLimits};
 
 use super::content::Contents;
 use super::function_yaml::{self, FunctionConfig};
+use super::lock::{Lock, Locks};
+use super::requirements::Wishes;
 use super::{env_file, requirements};
 use crate::config::{Config, Limits};
 
@@ -20,13 +22,12 @@ const N_ENTRIES_REMOVED_INLINE: usize = 32;
 
 /// One generation of a function's code. Cheap to clone; the directory goes with the last clone.
 #[derive(Clone)]
-pub struct FunctionCode(Arc<Generation>);
+pub struct FunctionCode(Arc<Generation>, Arc<Settled>);
 
 struct Generation {
     directory: Directory,
     name: FunctionName,
     facts: Facts,
-    version: String,
     hash: [u8; 32],
     class: Class,
     pool: PoolLimits,
@@ -35,11 +36,17 @@ struct Generation {
     fingerprint: Mutex<Option<[u8; 32]>>,
 }
 
+/// What it may import, once that is settled, and what it is called with it.
+struct Settled {
+    lock: Option<Lock>,
+    version: String,
+}
+
 /// What the files of a function say.
 struct Facts {
     entry_file: String,
     config: FunctionConfig,
-    packages: Vec<String>,
+    wishes: Wishes,
 }
 
 impl FunctionCode {
@@ -74,6 +81,25 @@ impl FunctionCode {
         &self.0.limits
     }
 
+    /// What its author wants installed.
+    #[must_use]
+    pub fn wishes(&self) -> &Wishes {
+        &self.0.facts.wishes
+    }
+
+    /// Which packages that has come to, and since when.
+    #[must_use]
+    pub fn lock(&self) -> Option<&Lock> {
+        self.1.lock.as_ref()
+    }
+
+    /// The same with what is written down for it now.
+    pub(super) fn settled(&self, locks: &Locks) -> Self {
+        let lock = locks.read(&self.0.name, &self.0.facts.wishes);
+        let version = version(&self.0.hash, lock.as_ref());
+        Self(Arc::clone(&self.0), Arc::new(Settled { lock, version }))
+    }
+
     pub(super) fn hash(&self) -> &[u8; 32] {
         &self.0.hash
     }
@@ -90,13 +116,13 @@ impl FunctionCode {
 
 impl fmt::Debug for FunctionCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.0.name, self.0.version)
+        write!(f, "{}@{}", self.0.name, self.1.version)
     }
 }
 
 impl Code for FunctionCode {
     fn version(&self) -> &str {
-        &self.0.version
+        &self.1.version
     }
 
     fn limits(&self) -> PoolLimits {
@@ -108,7 +134,21 @@ impl Code for FunctionCode {
     }
 
     fn packages(&self) -> &[String] {
-        &self.0.facts.packages
+        match &self.1.lock {
+            Some(lock) => &lock.packages,
+            None => &self.0.facts.wishes.lines,
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.1.lock.is_some() || self.0.facts.wishes.lines.is_empty()
+    }
+
+    fn pins(&self) -> Vec<String> {
+        match &self.1.lock {
+            Some(lock) => lock.pins(),
+            None => Vec::new(),
+        }
     }
 
     fn reuse(&self) -> bool {
@@ -158,12 +198,12 @@ impl CodeError {
     }
 }
 
-/// Check the function in `dir`, which nobody else can write to. Nothing is kept.
-pub(super) fn check(dir: &Path, worker: &Config) -> Result<(), CodeError> {
+/// Check the function in `dir`, which nobody else can write to. Nothing is kept. Gives what it wants installed.
+pub(super) fn check(dir: &Path, worker: &Config) -> Result<Wishes, CodeError> {
     let facts = read_facts(dir)?;
     facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
     facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
-    Ok(())
+    Ok(facts.wishes)
 }
 
 /// Make a generation of the function in `directory`.
@@ -174,28 +214,41 @@ pub(super) fn generation(
     fingerprint: Option<[u8; 32]>,
     n: u64,
     worker: &Config,
+    locks: &Locks,
 ) -> Result<FunctionCode, CodeError> {
     let facts = read_facts(&directory.path)?;
     let limits = facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
     let network = facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
     let hash = contents.hash();
-    let version: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let lock = locks.read(&name, &facts.wishes);
+    let version = version(&hash, lock.as_ref());
     let home = directory.path.parent().expect("generations are in a directory").to_owned();
     let path = home.join(format!("{name}@{version}-{n}"));
     fs::rename(&directory.path, &path).map_err(|error| CodeError::Read(path.clone(), error))?;
     directory.path = path;
     directory.n_entries = contents.n_entries();
-    Ok(FunctionCode(Arc::new(Generation {
+    let generation = Generation {
         directory,
         name,
-        version,
         hash,
         class: Class { network, tmp_mb: limits.tmp_mb },
         pool: worker.pool_limits(&limits),
         limits,
         facts,
         fingerprint: Mutex::new(fingerprint),
-    })))
+    };
+    Ok(FunctionCode(Arc::new(generation), Arc::new(Settled { lock, version })))
+}
+
+/// The same files with other packages are another version.
+fn version(hash: &[u8; 32], lock: Option<&Lock>) -> String {
+    let mut both = *hash;
+    if let Some(lock) = lock {
+        for (byte, other) in both.iter_mut().zip(lock.digest) {
+            *byte ^= other;
+        }
+    }
+    both.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_facts(dir: &Path) -> Result<Facts, CodeError> {
@@ -206,14 +259,10 @@ fn read_facts(dir: &Path) -> Result<Facts, CodeError> {
     if let Some(text) = read_small(dir, env_file::FILE_NAME, function_yaml::FILE_BYTES_MAX)? {
         config.add_variables(env_file::parse(&text).map_err(|error| CodeError::of(&error))?);
     }
-    let packages = match read_small(dir, requirements::FILE_NAME, requirements::FILE_BYTES_MAX)? {
-        Some(text) => requirements::parse(&text),
-        None => match read_small(dir, requirements::OLD_FILE_NAME, requirements::FILE_BYTES_MAX)? {
-            Some(text) => requirements::parse_old(&text).map_err(CodeError::Invalid)?,
-            None => Vec::new(),
-        },
-    };
-    Ok(Facts { entry_file: entry_file(dir, &config)?, config, packages })
+    let entry_file = entry_file(dir, &config)?;
+    let read = |name: &str| read_small(dir, name, requirements::FILE_BYTES_MAX);
+    let wishes = requirements::read(&entry_file, read)?;
+    Ok(Facts { entry_file, config, wishes })
 }
 
 fn entry_file(dir: &Path, config: &FunctionConfig) -> Result<String, CodeError> {
@@ -248,7 +297,9 @@ fn read_small(dir: &Path, name: &str, bytes_max: u64) -> Result<Option<String>, 
     let path = dir.join(name);
     let file = match fs::File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(CodeError::Read(path, error)),
     };
     if path.is_dir() {

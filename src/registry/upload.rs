@@ -16,6 +16,7 @@ use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 
 use super::code;
 use super::content::open_beneath;
+use super::requirements::Wishes;
 use super::{ARCHIVE_SUFFIX, LoadError, LocalRegistry, N_ENTRIES_MAX, Source, archive, sync_directory};
 
 /// An upload on its way; locked by whoever writes it.
@@ -36,6 +37,7 @@ pub struct Upload {
     file: File,
     temp_name: String,
     bytes: u64,
+    is_checked: bool,
     is_committed: bool,
 }
 
@@ -109,6 +111,7 @@ impl Upload {
             file: file.into(),
             temp_name,
             bytes: 0,
+            is_checked: false,
             is_committed: false,
         };
         fs::flock(&upload.file, FlockOperation::NonBlockingLockExclusive).map_err(step("lock a file"))?;
@@ -128,7 +131,9 @@ impl Upload {
     /// Check the archive and, if it is a function, put it in the place of what had its name: an archive
     /// or a folder. Nobody sees a moment without the function.
     pub fn commit(mut self) -> Result<Replaced, UploadError> {
-        self.check()?;
+        if !self.is_checked {
+            self.check()?;
+        }
         self.file.sync_all().map_err(step("sync the upload"))?;
         let registry = self.registry.clone();
         let exchange = registry.0.exchange.write().expect("nothing panics with this lock");
@@ -161,7 +166,8 @@ impl Upload {
         Ok(if had_archive { Replaced::Archive } else { Replaced::Nothing })
     }
 
-    fn check(&mut self) -> Result<(), UploadError> {
+    /// Check the archive: whether it is a function, and what that wants installed.
+    pub fn check(&mut self) -> Result<Wishes, UploadError> {
         self.file.rewind().map_err(step("read the upload"))?;
         let for_author = |error: LoadError| match error.for_actors(&self.name) {
             world::RegistryError::Invalid(text) | world::RegistryError::Unsettled(text) => {
@@ -173,8 +179,10 @@ impl Upload {
         let bytes_max = self.registry.0.worker.code_bytes_max;
         archive::unpack(&self.file, self.bytes, bytes_max, N_ENTRIES_MAX, &mut target)
             .map_err(|error| for_author(LoadError::Archive(error, false)))?;
-        code::check(&directory.path, &self.registry.0.worker)
-            .map_err(|error| for_author(LoadError::Code(error, false)))
+        let wishes = code::check(&directory.path, &self.registry.0.worker)
+            .map_err(|error| for_author(LoadError::Code(error, false)))?;
+        self.is_checked = true;
+        Ok(wishes)
     }
 }
 

@@ -10,7 +10,7 @@ mod v2;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -85,6 +85,26 @@ enum Layout {
     V1(v1::Root),
 }
 
+/// How processes get into a group, in descriptors.
+#[derive(Debug)]
+pub enum Ways {
+    /// By being born there: its directory.
+    Birth(OwnedFd),
+    /// By writing to `cgroup.procs` of each hierarchy.
+    Procs(Vec<OwnedFd>),
+}
+
+impl Ways {
+    /// All of them.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let fds = match self {
+            Self::Birth(directory) => std::slice::from_ref(directory),
+            Self::Procs(procs) => procs,
+        };
+        fds.iter().map(AsFd::as_fd)
+    }
+}
+
 /// One group. Not removed on drop: removal waits for the last process, which the reaper does.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -100,14 +120,15 @@ enum LayoutGroup {
 }
 
 impl CgroupRoot {
-    /// Finds out what the machine has, and makes the worker's group.
+    /// Finds out what the machine has, and makes the worker's group. On version 2 this user, who is root in the shims'
+    /// user namespace, may let processes be born into its groups.
     ///
     /// # Errors
     /// [`CgroupError::Unusable`] says which controller is missing and what to do.
-    pub fn open(name: &str) -> Result<Self> {
+    pub fn open(name: &str, shim: u32) -> Result<Self> {
         let mounts = Mounts::read()?;
         let layout = match mounts.unified_with_controllers() {
-            Some(root) => Layout::V2(v2::Root::open(&root, name)?),
+            Some(root) => Layout::V2(v2::Root::open(&root, name, shim)?),
             None => Layout::V1(v1::Root::open(&mounts, name)?),
         };
         Ok(Self { layout })
@@ -191,8 +212,21 @@ impl Cgroup {
         }
     }
 
+    /// Where a process can be born into it; `None` with version 1, which has no such thing. Only for who is root in the shims'
+    /// user namespace.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn birthplace(&self) -> Result<Option<OwnedFd>> {
+        match &self.layout {
+            LayoutGroup::V2(group) => group.birthplace().map(Some),
+            LayoutGroup::V1(_) => Ok(None),
+        }
+    }
+
     /// The open `cgroup.procs` of every hierarchy: a process gets in by writing "0" to each. That needs no right but
-    /// ours, who opened them; to be born into a group (`CLONE_INTO_CGROUP`) the shim itself would have to own it.
+    /// ours, who opened them. After a pause the first one to get in anywhere on the machine waits some 8 ms for the kernel;
+    /// who is born inside does not.
     ///
     /// # Errors
     /// When one cannot be opened.

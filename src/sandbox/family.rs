@@ -17,7 +17,7 @@ use std::time::Duration;
 use slog::{Logger, debug, info, warn};
 use tokio::sync::oneshot;
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, Ways};
 use super::forker::Forker;
 use super::packets::{receive, receive_bytes, send, send_bytes};
 use super::pidfd::{self, Foundling};
@@ -62,11 +62,14 @@ pub(super) struct Shell {
 pub(super) struct ShellOrder<'a> {
     pub(super) id: u64,
     pub(super) tmp_mb: u32,
-    pub(super) procs: &'a [OwnedFd],
+    /// Into its cgroups.
+    pub(super) ways: &'a Ways,
     /// The init in whose user and pid namespaces it is made. `None`: in the family's.
     pub(super) outer: Option<Outer<'a>>,
     /// It gets a user namespace of its own, with these uids.
     pub(super) users: Option<IdRange>,
+    /// A network namespace in the place of a new one.
+    pub(super) network: Option<BorrowedFd<'a>>,
 }
 
 /// What a shell is made inside of.
@@ -186,14 +189,18 @@ impl Family {
         let forget = || {
             lock(&self.shared.orders).remove(&id);
         };
-        let mut fds: Vec<_> = order.procs.iter().map(AsFd::as_fd).collect();
+        let mut fds: Vec<_> = order.ways.fds().collect();
+        let n_ways = fds.len();
         fds.extend(order.outer.iter().flat_map(|outer| [outer.init, outer.door]));
+        fds.extend(order.network);
         let message = ToShim::MakeShell {
             id,
             tmp_mb: order.tmp_mb,
-            n_cgroups: order.procs.len(),
+            n_cgroups: n_ways,
+            born_inside: matches!(order.ways, Ways::Birth(_)),
             nested: order.outer.is_some(),
             users: order.users,
+            spare_network: order.network.is_some(),
         };
         if let Err(error) = send(self.shim.as_fd(), &message, &fds) {
             forget();

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, read, sethostname, setresgid, setresuid, write};
@@ -20,13 +20,25 @@ use super::wire::IdRange;
 /// What the shim was asked to make.
 pub(super) struct ShellSpec {
     pub(super) tmp_mb: u32,
-    pub(super) own_network: bool,
-    /// Open `cgroup.procs` files to enter.
+    pub(super) network: Network,
+    /// Open `cgroup.procs` files to enter; none if it is born inside.
     pub(super) cgroups: Vec<OwnedFd>,
+    /// The directory of the group that it is born into.
+    pub(super) birthplace: Option<OwnedFd>,
     /// It gets a user namespace of its own, so that a zygote can live in it.
     pub(super) users: Option<IdRange>,
     /// Where the one that is forked into it knocks, if it may not enter the cgroups by itself.
     pub(super) door: Option<OwnedFd>,
+}
+
+/// Which network namespace it is in.
+pub(super) enum Network {
+    /// The one that it was born into, which is new.
+    New,
+    /// One that was another's, and that it has to enter.
+    Spare(OwnedFd),
+    /// The shim's.
+    Shims,
 }
 
 /// Runs in the new process, never returns to the shim's code. `ready` gets one byte, or the text of what failed. With a
@@ -60,6 +72,11 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
     if spec.users.is_some() {
         become_root_inside(mapped)?;
     }
+    if let Network::Spare(network) = &spec.network {
+        setns(network, CloneFlags::CLONE_NEWNET)
+            .map_err(io::Error::from)
+            .map_err(step("enter the network"))?;
+    }
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(io::Error::from).map_err(step("make a cgroup namespace"))?;
     sethostname("sandbox").map_err(io::Error::from).map_err(step("set the host name"))?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -75,7 +92,7 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), quiet, Some(options.as_str()))
         .map_err(io::Error::from)
         .map_err(step("mount /tmp"))?;
-    if spec.own_network {
+    if let Network::New = spec.network {
         let kind = rustix::net::SocketType::DGRAM;
         let socket = rustix::net::socket_with(
             rustix::net::AddressFamily::INET,

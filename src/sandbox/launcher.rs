@@ -1,5 +1,8 @@
 //! Makes standbys, and sandboxes from them: the stages of `docs/SANDBOX.md` in order.
 
+mod installer;
+
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -15,7 +18,7 @@ use actors::world::{Class, LaunchError, Making, Network, Start};
 use serde::Serialize;
 use slog::{Logger, debug, o};
 
-use super::cgroup::{CgroupRoot, Limits};
+use super::cgroup::{CgroupRoot, Limits, Ways};
 use super::channel::{Channel, ChannelError};
 use super::family::{Family, Filters, Outer, Shell, ShellOrder};
 use super::forker::Forker;
@@ -29,6 +32,8 @@ use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slo
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Entrance, Zygote, control_pair};
 use crate::frame::{Kind, PROTOCOL};
+
+pub use installer::{InstallerOrder, InstallerSandbox, WORK};
 
 /// How long a fresh interpreter may take until it answers; ordinary are 3 ms.
 const WARM_PATIENCE: Duration = Duration::from_secs(10);
@@ -83,6 +88,8 @@ pub struct Program {
     pub limits: Limits,
     /// How long loading it may take.
     pub load_patience: Duration,
+    /// What must stay for as long as the sandbox does.
+    pub holds: Arc<dyn Any + Send + Sync>,
 }
 
 /// See the module's text. Cheap to clone.
@@ -135,6 +142,8 @@ struct Sprout {
     zygote: Arc<Zygote>,
     /// Zygotes of packages from it up to the root.
     depth: usize,
+    /// What must stay for as long as it, and what was forked from it, does.
+    holds: Arc<dyn Any + Send + Sync>,
     /// Held open: its end is how the zygote would notice that the worker is gone.
     _channel: Channel,
 }
@@ -221,6 +230,8 @@ pub struct Sandbox {
     process: Process,
     wants_head: bool,
     is_frozen: bool,
+    /// Goes when it goes.
+    _holds: Arc<dyn Any + Send + Sync>,
 }
 
 /// `LOAD` and `ZYGOTE`, as the protocol has them.
@@ -319,7 +330,7 @@ impl Launcher {
         if let Err(error) = network::sweep(&slot) {
             debug!(log, "could not look for remains of the outbound network"; "error" => error.to_string());
         }
-        let cgroups = CgroupRoot::open(&spec.cgroup_name).map_err(io::Error::other)?;
+        let cgroups = CgroupRoot::open(&spec.cgroup_name, slot.uid_base()).map_err(io::Error::other)?;
         fs::create_dir_all(&spec.scratch)?;
         let filter = |who| if spec.seccomp { seccomp::compile(who) } else { seccomp::allow_all() };
         let filters =
@@ -419,7 +430,8 @@ impl Launcher {
         if let Some(reason) = ready.unforkable {
             return Err(LaunchError::Unsupported(reason));
         }
-        inner.adopt_zygote(control, &parent_zygote, process, uids, channel, 0)
+        let grown = (process, uids, channel);
+        inner.adopt_zygote(control, &parent_zygote, grown, 0, Arc::clone(&program.holds))
     }
 
     /// A zygote that has packages imported, from those of `parents` that has room for it, the first of them first, or
@@ -433,6 +445,7 @@ impl Launcher {
         packages: &[String],
         parents: &[GrownZygote],
         careful: bool,
+        holds: Arc<dyn Any + Send + Sync>,
     ) -> Result<Plantation, LaunchError> {
         let inner = &self.inner;
         let from_parent = parents.iter().find_map(|parent| {
@@ -473,7 +486,7 @@ impl Launcher {
             let said: Vec<String> = failed.iter().map(|(path, why)| format!("{path}: {why}")).collect();
             return Err(LaunchError::Unsupported(said.join("; ")));
         }
-        let zygote = inner.adopt_zygote(control, &parent, process, uids, channel, depth)?;
+        let zygote = inner.adopt_zygote(control, &parent, (process, uids, channel), depth, holds)?;
         Ok(Plantation { zygote, held, grown, failed })
     }
 
@@ -495,7 +508,8 @@ impl Launcher {
         let origin =
             Origin { start: Start::Forked, install: Duration::ZERO, shell, fork, import: Duration::ZERO };
         // To import nothing takes no longer than to warm.
-        let program = Program { load_patience: WARM_PATIENCE, ..program };
+        let holds = Arc::clone(&zygote.0.holds);
+        let program = Program { load_patience: WARM_PATIENCE, holds, ..program };
         Loading { channel, process, naming, program, origin, kind: Kind::Renew }
             .load(None, Output::follow)
             .await
@@ -569,7 +583,14 @@ impl Loading {
         };
         let ready = loaded(exchange, &process, program.load_patience).await?;
         origin.import = began.elapsed();
-        Ok(Sandbox { channel, origin: Some(origin), process, wants_head: ready.head, is_frozen: false })
+        Ok(Sandbox {
+            channel,
+            origin: Some(origin),
+            process,
+            wants_head: ready.head,
+            is_frozen: false,
+            _holds: program.holds,
+        })
     }
 }
 
@@ -615,6 +636,7 @@ impl Inner {
             init: None,
             cgroup: None,
             link: None,
+            network: None,
             uid: Some(uid),
             users: range,
             zygote: Arc::downgrade(zygote),
@@ -623,12 +645,17 @@ impl Inner {
         let cgroups = self.cgroups.clone();
         let limits = with_init(limits);
         let kind = if users.is_some() { "zygote" } else { "sandbox" };
+        let may_be_born_inside = zygote.outer().is_none() && users.is_none();
         let group = tokio::task::spawn_blocking(move || {
             let group = cgroups.create(&format!("{kind}-{id}"), limits)?;
-            let procs = group.procs()?;
-            Ok::<_, super::cgroup::CgroupError>((group, procs))
+            let birthplace = if may_be_born_inside { group.birthplace()? } else { None };
+            let ways = match birthplace {
+                Some(birthplace) => Ways::Birth(birthplace),
+                None => Ways::Procs(group.procs()?),
+            };
+            Ok::<_, super::cgroup::CgroupError>((group, ways))
         });
-        let (group, procs) = group
+        let (group, ways) = group
             .await
             .map_err(|error| LaunchError::Failed(error.to_string()))?
             .map_err(|error| LaunchError::Resources(error.to_string()))?;
@@ -636,10 +663,17 @@ impl Inner {
         let began = Instant::now();
         let (inside, outside) = UnixStream::pair().map_err(failed("make a socket pair"))?;
         let outer = zygote.outer().map(|init| Outer { init, door: inside.as_fd() });
-        let order = ShellOrder { id, tmp_mb: class.tmp_mb, procs: &procs, outer, users: ids };
+        // Not one that is connected to the outside, nor that of a zygote, which may do in it what it likes.
+        let is_plain = class.network == Network::None && ids.is_none();
+        let spare = if is_plain { zygote.networks.take() } else { None };
+        let network = spare.as_ref().map(AsFd::as_fd);
+        let order = ShellOrder { id, tmp_mb: class.tmp_mb, ways: &ways, outer, users: ids, network };
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
         let shell = began.elapsed();
+        if is_plain {
+            process.remains_mut().network = namespaces.network().map_err(failed("copy a descriptor"))?;
+        }
         // Its end closes the door.
         drop(inside);
         if class.network == Network::Outbound {
@@ -667,10 +701,10 @@ impl Inner {
             log: writer.as_fd(),
             requests: theirs.requests.as_fd(),
             control: control.as_ref().map(AsFd::as_fd),
-            entrance: if zygote.outer().is_some() {
-                Entrance::Door(outside.as_fd())
-            } else {
-                Entrance::Procs(&procs)
+            entrance: match &ways {
+                Ways::Birth(group) => Entrance::Birthplace(group.as_fd()),
+                Ways::Procs(_) if zygote.outer().is_some() => Entrance::Door(outside.as_fd()),
+                Ways::Procs(procs) => Entrance::Procs(procs),
             },
         };
         process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
@@ -703,14 +737,13 @@ impl Inner {
         &self,
         control: OwnedFd,
         parent: &Arc<Zygote>,
-        home: Process,
-        uids: Uids,
-        channel: Channel,
+        (home, uids, channel): (Process, Uids, Channel),
         depth: usize,
+        holds: Arc<dyn Any + Send + Sync>,
     ) -> Result<GrownZygote, LaunchError> {
         let zygote = Zygote::adopt(control, Arc::clone(&parent.family), Some(home), uids, &self.log)
             .map_err(failed("listen to a zygote"))?;
-        Ok(GrownZygote(Arc::new(Sprout { zygote: Arc::new(zygote), depth, _channel: channel })))
+        Ok(GrownZygote(Arc::new(Sprout { zygote: Arc::new(zygote), depth, holds, _channel: channel })))
     }
 
     async fn zygote_or_root(

@@ -20,6 +20,14 @@ use super::sys;
 /// Where a sandbox finds its code.
 pub(super) const HANDLER: &str = "/handler";
 
+/// What a sandbox may do with what is mounted in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    /// As its user: whose the files are decides.
+    Write,
+}
+
 /// Where the threads of the worker belong.
 #[derive(Debug)]
 pub(super) struct Mounter {
@@ -42,13 +50,27 @@ impl Mounter {
     /// Mounts a directory read-only at `/handler` in the sandbox of this init. Does not wait for anything but the
     /// kernel.
     pub(super) fn attach_code(&self, init: BorrowedFd<'_>, directory: &Path) -> io::Result<()> {
+        self.attach(init, directory, HANDLER, Access::Read)
+    }
+
+    /// Mounts a directory of the machine on one that the sandbox has. As above.
+    pub(super) fn attach(
+        &self,
+        init: BorrowedFd<'_>,
+        directory: &Path,
+        place: &str,
+        access: Access,
+    ) -> io::Result<()> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(CWD, directory, flags)?;
-        sys::make_read_only(tree.as_fd())?;
+        match access {
+            Access::Read => sys::make_read_only(tree.as_fd())?,
+            Access::Write => sys::make_harmless(tree.as_fd())?,
+        }
         // Each time: threads that this one has started since share with it again.
         unshare(CloneFlags::CLONE_FS)?;
         setns(init, CloneFlags::CLONE_NEWNS)?;
-        let result = move_mount(&tree, "", CWD, HANDLER, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        let result = move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
         if self.come_back().is_err() {
             // It has done so a thousand times. A thread that stays where a function decides what a path means must
             // not go on, and unwinding it would leave it to the next task.

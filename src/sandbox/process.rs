@@ -39,6 +39,12 @@ impl Process {
         group.map_or(0, super::cgroup::Cgroup::memory_bytes)
     }
 
+    /// How many of its processes the kernel has ended for want of memory.
+    pub(super) fn n_oom_kills(&self) -> u64 {
+        let group = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref());
+        group.map_or(0, super::cgroup::Cgroup::n_oom_kills)
+    }
+
     pub(super) fn remains_mut(&mut self) -> &mut Remains {
         self.remains.as_mut().expect("only the destructor takes them")
     }

@@ -17,6 +17,7 @@ use slog::{Logger, warn};
 
 use super::cgroup::Cgroup;
 use super::network::Link;
+use super::networks::Home;
 use super::pidfd;
 use super::uids::{RangeLease, UidLease};
 use super::zygote::Zygote;
@@ -38,6 +39,8 @@ pub(super) struct Remains {
     pub(super) init: Option<OwnedFd>,
     pub(super) cgroup: Option<Cgroup>,
     pub(super) link: Option<Link>,
+    /// Its network namespace, if it may be another's after it.
+    pub(super) network: Option<OwnedFd>,
     /// Freed last: a uid is given out again only when no process can have it any more.
     pub(super) uid: Option<UidLease>,
     /// The uids of its own user namespace; as above.
@@ -49,7 +52,16 @@ pub(super) struct Remains {
 impl Remains {
     /// Nothing but a group.
     pub(super) fn of_group(cgroup: Option<Cgroup>) -> Self {
-        Self { id: 0, init: None, cgroup, link: None, uid: None, users: None, zygote: Weak::new() }
+        Self {
+            id: 0,
+            init: None,
+            cgroup,
+            link: None,
+            network: None,
+            uid: None,
+            users: None,
+            zygote: Weak::new(),
+        }
     }
 }
 
@@ -70,6 +82,8 @@ impl Reaper {
     pub(super) fn start(log: Logger) -> io::Result<Self> {
         let (queue, jobs) = unbounded();
         thread::Builder::new().name("reaper".into()).spawn(move || {
+            // A machine without /proc has no sandboxes either.
+            let home = Home::here().ok();
             let mut pending: VecDeque<(Box<Remains>, Instant)> = VecDeque::new();
             let mut flushes = Vec::new();
             loop {
@@ -98,7 +112,13 @@ impl Reaper {
                     Err(RecvTimeoutError::Disconnected) if pending.is_empty() => return,
                     Err(RecvTimeoutError::Disconnected) => thread::sleep(RETRY_EVERY),
                 }
-                pending.retain_mut(|(remains, since)| !remove(remains, *since, &log));
+                pending.retain_mut(|(remains, since)| {
+                    let is_done = remove(remains, *since, &log);
+                    if is_done && let Some(home) = &home {
+                        give_back(remains, home);
+                    }
+                    !is_done
+                });
                 if pending.is_empty() {
                     flushes.clear();
                 }
@@ -128,6 +148,16 @@ fn kill(remains: &Remains) {
     }
 }
 
+/// Nobody is in it any more.
+fn give_back(remains: &mut Remains, home: &Home) {
+    if let Some(network) = remains.network.take()
+        && let Some(zygote) = remains.zygote.upgrade()
+        && zygote.is_alive()
+    {
+        zygote.networks.put_back(network, home);
+    }
+}
+
 /// True when there is nothing left to do.
 fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
     let removed = remains.cgroup.as_ref().is_none_or(|group| group.try_remove().unwrap_or(false))
@@ -144,6 +174,7 @@ fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
         warn!(log, "gave up removing a sandbox; the next start of the worker removes it"; "sandbox" => remains.id);
         // Somebody may still have this uid.
         std::mem::forget((remains.uid.take(), remains.users.take()));
+        remains.network = None;
         return true;
     }
     removed

@@ -18,7 +18,7 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -33,7 +33,7 @@ use nix::unistd::{Gid, Pid, Uid, seteuid, setgroups, setresgid, setresuid, setsi
 use rustix::process::set_parent_process_death_signal;
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
-use super::init::{self, ShellSpec};
+use super::init::{self, Network, ShellSpec};
 use super::packets::{receive, send};
 use super::sys::{self, Fork, SingleThreaded};
 use super::wire::{FromShim, IdRange, ShimSpec, ToShim};
@@ -188,14 +188,23 @@ impl<'a> Shim<'a> {
                 // The worker has gone: so does everything here.
                 None => sys::exit_now(0),
                 Some((ToShim::StartZygote, fds)) => self.start_zygote(fds)?,
-                Some((ToShim::MakeShell { id, tmp_mb, n_cgroups, nested, users }, mut fds)) => {
-                    if fds.len() != n_cgroups + 2 * usize::from(nested) {
+                Some((
+                    ToShim::MakeShell { id, tmp_mb, n_cgroups, born_inside, nested, users, spare_network },
+                    mut fds,
+                )) => {
+                    if fds.len() != n_cgroups + 2 * usize::from(nested) + usize::from(spare_network) {
                         let error = "descriptors are missing".into();
                         self.tell(&FromShim::ShellFailed { id, error }, &[])?;
                         continue;
                     }
+                    let network = match (self.own_network, spare_network) {
+                        (true, true) => fds.pop().map_or(Network::New, Network::Spare),
+                        (true, false) => Network::New,
+                        (false, _) => Network::Shims,
+                    };
                     let (door, outer) = if nested { (fds.pop(), fds.pop()) } else { (None, None) };
-                    let spec = ShellSpec { tmp_mb, own_network: self.own_network, cgroups: fds, users, door };
+                    let birthplace = if born_inside { fds.pop() } else { None };
+                    let spec = ShellSpec { tmp_mb, network, cgroups: fds, birthplace, users, door };
                     match outer {
                         None => self.make_and_tell(id, &spec, 0)?,
                         Some(outer) => self.make_inside(id, &spec, &outer)?,
@@ -264,41 +273,30 @@ impl<'a> Shim<'a> {
     }
 
     /// A shell in the user and pid namespaces of another shell, where a zygote lives. Only a process that is in there
-    /// itself can make it, and only one that is born into a pid namespace is in it: so this forks one that enters, which
-    /// forks one that makes it. They end when that is done; the shell's init is our child all the same, and we bury it.
+    /// itself can make it, and only one that is born into a pid namespace is in it: so one process enters, and a second one,
+    /// which is its child but for the name, makes it. They end when that is done; the shell's init is our child all the same,
+    /// and we bury it.
     fn make_inside(&self, id: u64, spec: &ShellSpec, outer: &OwnedFd) -> Step {
-        let failed = |error: String| self.tell(&FromShim::ShellFailed { id, error }, &[]);
-        match sys::clone_process(self.proof, 0) {
-            Err(error) => failed(format!("cannot fork: {error}")),
-            Ok(Fork::Parent { .. }) => Ok(()),
-            Ok(Fork::Child) => {
-                let told = self.make_from_inside(id, spec, outer).or_else(failed);
-                sys::exit_now(i32::from(told.is_err()))
-            }
+        // Somebody who is killed says nothing.
+        let mut told = Err("the zygote's shell has ended".to_owned());
+        let entered = sys::as_another(self.proof, 0, || {
+            told = enter_users(outer).and_then(|()| self.make_from_inside(id, spec));
+        });
+        match entered.map_err(said("fork")).and(told) {
+            Ok(()) => Ok(()),
+            Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[]),
         }
     }
 
-    /// In the process that enters: an error is still to be told.
-    fn make_from_inside(&self, id: u64, spec: &ShellSpec, outer: &OwnedFd) -> Step {
-        enter_users(outer)?;
-        let (mut done, mut say_done) = io::pipe().map_err(said("make a pipe"))?;
-        let inside = sys::clone_process(self.proof, sys::CLONE_PARENT)
-            .map_err(said("fork in the zygote's namespaces"))?;
-        match inside {
-            Fork::Child => {
-                let told = self.make_and_tell(id, spec, sys::CLONE_PARENT);
-                let _ = say_done.write_all(b"+");
-                sys::exit_now(i32::from(told.is_err()))
-            }
-            Fork::Parent { .. } => {
-                drop(say_done);
-                // It is killed, and says nothing any more, when the shell that it is in comes to its end.
-                match done.read(&mut [0]) {
-                    Ok(1) => Ok(()),
-                    _ => Err("the zygote's shell has ended".into()),
-                }
-            }
-        }
+    /// In the process that has entered. The descriptors that it opens are its own, so that it has to tell of the shell
+    /// itself; an error is still to be told.
+    fn make_from_inside(&self, id: u64, spec: &ShellSpec) -> Step {
+        let mut told = Err("the zygote's shell has ended".to_owned());
+        sys::as_another(self.proof, sys::CLONE_PARENT, || {
+            told = self.make_and_tell(id, spec, sys::CLONE_PARENT);
+        })
+        .map_err(said("fork in the zygote's namespaces"))?;
+        told
     }
 
     fn make_and_tell(&self, id: u64, spec: &ShellSpec, flags: u64) -> Step {
@@ -311,7 +309,7 @@ impl<'a> Shim<'a> {
     fn make_shell(&self, spec: &ShellSpec, flags: u64) -> Result<OwnedFd, String> {
         let (reader, writer) = io::pipe().map_err(said("make a pipe"))?;
         let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if self.own_network {
+        if matches!(spec.network, Network::New) {
             namespaces |= libc::CLONE_NEWNET;
         }
         if spec.users.is_some() {
@@ -320,7 +318,8 @@ impl<'a> Shim<'a> {
         let writer = OwnedFd::from(writer);
         let (mapped, map_written) = io::pipe().map_err(said("make a pipe"))?;
         let mapped = OwnedFd::from(mapped);
-        match sys::clone_process(self.proof, flags | namespaces as u64).map_err(said("clone"))? {
+        let birthplace = spec.birthplace.as_ref().map(AsFd::as_fd);
+        match sys::clone_into(self.proof, flags | namespaces as u64, birthplace).map_err(said("clone"))? {
             Fork::Child => {
                 drop(map_written);
                 init::run(spec, &writer, &mapped)

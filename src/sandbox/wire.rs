@@ -64,9 +64,19 @@ pub(crate) enum ToShim {
     IdMapWritten,
     /// Start the interpreter that is forked. One descriptor: its control socket.
     StartZygote,
-    /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group; then, if it is `nested`, the
-    /// pidfd of the init in whose user and pid namespaces it is made, and the inner side of its door.
-    MakeShell { id: u64, tmp_mb: u32, n_cgroups: usize, nested: bool, users: Option<IdRange> },
+    /// Prepare an empty sandbox. Descriptors: the `cgroup.procs` files of its group, or if its init is to be `born_inside`,
+    /// the group's directory; then, if it is `nested`, the
+    /// pidfd of the init in whose user and pid namespaces it is made, and the inner side of its door; then, if it has
+    /// `spare_network`, the network namespace that it gets instead of a new one.
+    MakeShell {
+        id: u64,
+        tmp_mb: u32,
+        n_cgroups: usize,
+        born_inside: bool,
+        nested: bool,
+        users: Option<IdRange>,
+        spare_network: bool,
+    },
 }
 
 /// From the shim to the worker. A step that failed is told in words, with the system's error.
@@ -89,12 +99,13 @@ pub(crate) enum FromShim {
 }
 
 /// See `MAGIC` in `native/module.rs`.
-const MAGIC: u32 = 0x6f6c_7a04;
+const MAGIC: u32 = 0x6f6c_7a05;
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
 const SETUP_ZYGOTES: u32 = 3;
 const FORK_ZYGOTE: u32 = 4;
 const FORK_AT_DOOR: u32 = 5;
+const FORK_INTO_CGROUP: u32 = 6;
 
 /// What to do to a fork, beside the descriptors that go with it.
 #[derive(Debug, Clone, Copy)]
@@ -105,10 +116,20 @@ pub(crate) struct ForkRequest {
     pub(crate) n_namespaces: u32,
     /// Most open files.
     pub(crate) nofile: u32,
-    /// What is forked is a zygote: it keeps what it takes to fork into shells of its own user namespace.
-    pub(crate) zygote: bool,
-    /// It is let into its cgroups by the shell's init, at a door.
-    pub(crate) door: bool,
+    pub(crate) kind: ForkKind,
+}
+
+/// What is forked, and how it gets into its cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForkKind {
+    /// By writing to `cgroup.procs`.
+    Plain,
+    /// The same; it is a zygote, and keeps what it takes to fork into shells of its own user namespace.
+    Zygote,
+    /// It is let in by the shell's init, at a door.
+    AtDoor,
+    /// It is born inside.
+    IntoCgroup,
 }
 
 /// Which forks a filter is for.
@@ -124,7 +145,7 @@ pub(crate) fn zygote_setup(who: FilterFor, filter: &[super::seccomp::Instruction
         FilterFor::Sandboxes => SETUP,
         FilterFor::Zygotes => SETUP_ZYGOTES,
     };
-    let nobody = ForkRequest { id: 0, uid: 0, n_namespaces: 0, nofile: 0, zygote: false, door: false };
+    let nobody = ForkRequest { id: 0, uid: 0, n_namespaces: 0, nofile: 0, kind: ForkKind::Plain };
     let mut message = zygote_head(kind, &nobody, filter.len() as u32);
     for instruction in filter {
         message.extend(instruction.to_bytes());
@@ -134,12 +155,13 @@ pub(crate) fn zygote_setup(who: FilterFor, filter: &[super::seccomp::Instruction
 
 /// Fork into a shell. Descriptors: its pid namespace, socket for answers, log pipe, socket of requests; the new one's control
 /// socket if it is a zygote; the other namespaces in the order of entering them; `cgroup.procs` of each hierarchy, or
-/// the outer side of the door.
+/// the outer side of the door, or the directory of the group.
 pub(crate) fn zygote_fork(request: &ForkRequest) -> Vec<u8> {
-    let kind = match (request.zygote, request.door) {
-        (true, _) => FORK_ZYGOTE,
-        (false, true) => FORK_AT_DOOR,
-        (false, false) => FORK,
+    let kind = match request.kind {
+        ForkKind::Plain => FORK,
+        ForkKind::Zygote => FORK_ZYGOTE,
+        ForkKind::AtDoor => FORK_AT_DOOR,
+        ForkKind::IntoCgroup => FORK_INTO_CGROUP,
     };
     zygote_head(kind, request, 0)
 }
@@ -215,8 +237,7 @@ mod tests {
             uid: 9,
             n_namespaces: 10,
             nofile: 11,
-            zygote: true,
-            door: false,
+            kind: ForkKind::Zygote,
         });
         assert_eq!(&bytes[4..8], &FORK_ZYGOTE.to_ne_bytes());
         assert_eq!(bytes.len(), 32);

@@ -18,11 +18,12 @@ use slog::{Logger, warn};
 use tokio::sync::{Notify, oneshot};
 
 use super::family::{Family, answer_in_time, lock};
+use super::networks::Networks;
 use super::packets::{receive_bytes, send_bytes};
 use super::pidfd;
 use super::process::Process;
 use super::uids::Uids;
-use super::wire::{self, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
+use super::wire::{self, ForkKind, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
 
 /// How one interpreter ended, told by its zygote.
 #[derive(Debug, Default)]
@@ -72,6 +73,8 @@ pub(super) enum Entrance<'a> {
     Procs(&'a [OwnedFd]),
     /// The shell's init lets it in, when it knocks here.
     Door(BorrowedFd<'a>),
+    /// It is born inside: the directory of the group. For a root zygote only, which owns it.
+    Birthplace(BorrowedFd<'a>),
 }
 
 /// The namespaces of a shell, open.
@@ -80,6 +83,7 @@ pub(super) struct Namespaces {
     pid: OwnedFd,
     /// In the order of entering them.
     others: Vec<OwnedFd>,
+    has_network: bool,
 }
 
 impl Namespaces {
@@ -104,12 +108,20 @@ impl Namespaces {
         let namespaces = Self {
             pid: open("pid")?,
             others: wanted.map(|(name, _)| open(name)).collect::<io::Result<_>>()?,
+            has_network: own_network,
         };
         // If it lives now, the pid was its own all the time.
         if pidfd::has_ended(init)? {
             return Err(io::Error::other("the shell has ended"));
         }
         Ok(namespaces)
+    }
+
+    /// A descriptor of that of the network, if it has one of its own.
+    pub(super) fn network(&self) -> io::Result<Option<OwnedFd>> {
+        // It is entered last.
+        let network = self.others.last().filter(|_| self.has_network);
+        network.map(OwnedFd::try_clone).transpose()
     }
 }
 
@@ -122,6 +134,8 @@ pub(super) struct Zygote {
     pub(super) family: Arc<Family>,
     /// Of its user namespace.
     pub(super) uids: Uids,
+    /// For its shells.
+    pub(super) networks: Networks,
     /// The shell that it lives in; `None`: a root zygote. It is there for as long as anything that was forked from it:
     /// the kernel ends what is inside a pid namespace with its init.
     home: Option<Process>,
@@ -159,7 +173,7 @@ impl Zygote {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         listen(control.try_clone()?, Arc::clone(&shared), log.clone())?;
-        Ok(Self { control, shared, family, uids, home })
+        Ok(Self { control, shared, family, uids, networks: Networks::default(), home })
     }
 
     /// The init in whose user and pid namespaces its shells are made; `None`: in the family's.
@@ -205,15 +219,19 @@ impl Zygote {
             uid: birth.uid,
             n_namespaces: birth.namespaces.others.len() as u32,
             nofile: birth.nofile,
-            zygote: birth.control.is_some(),
-            door: matches!(birth.entrance, Entrance::Door(_)),
+            kind: match birth.entrance {
+                _ if birth.control.is_some() => ForkKind::Zygote,
+                Entrance::Procs(_) => ForkKind::Plain,
+                Entrance::Door(_) => ForkKind::AtDoor,
+                Entrance::Birthplace(_) => ForkKind::IntoCgroup,
+            },
         };
         let mut fds = vec![birth.namespaces.pid.as_fd(), birth.answers, birth.log, birth.requests];
         fds.extend(birth.control);
         fds.extend(birth.namespaces.others.iter().map(AsFd::as_fd));
         match birth.entrance {
             Entrance::Procs(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
-            Entrance::Door(door) => fds.push(door),
+            Entrance::Door(fd) | Entrance::Birthplace(fd) => fds.push(fd),
         }
         if let Err(error) = send_bytes(self.control.as_fd(), &wire::zygote_fork(&request), &fds) {
             forget();

@@ -179,10 +179,25 @@ async fn a_missing_package_is_named_and_when_it_comes_it_is_noticed() {
     let world = Fake::new();
     world.put("np", crate::fake::FakeCode { packages: vec!["numpy==2".into()], ..code("v1") });
     let tree = world.start();
-    let refusal = call(&tree, "np", ms(1)).await.unwrap_err();
-    assert!(refusal.to_string().contains("numpy==2 is not installed"), "{refusal}");
+    let said = route(&tree, "np").await.err().unwrap().to_string();
+    assert!(said.contains("there is no numpy==2"), "{said}");
     world.state().installed.insert("numpy==2".into());
+    sleep(crate::watcher::PACKAGES_AGAIN + ms(10)).await;
     assert_eq!(call(&tree, "np", ms(1)).await, Ok("v1".into()));
+}
+
+#[actix::test]
+async fn when_the_packages_of_new_code_cannot_be_had_the_old_code_goes_on() {
+    tokio::time::pause();
+    let world = Fake::new();
+    world.put("f", code("v1"));
+    let tree = world.start();
+    assert_eq!(call(&tree, "f", ms(1)).await, Ok("v1".into()));
+    world.put("f", crate::fake::FakeCode { packages: vec!["none".into()], ..code("v2") });
+    let told = tree.watcher.ask(crate::watcher::Refresh { name: crate::fake::name("f") }).await.unwrap();
+    assert!(told.unwrap_err().to_string().contains("there is no none==1"));
+    assert_eq!(call(&tree, "f", ms(1)).await, Ok("v1".into()));
+    assert!(status(&tree, "f").await.message.contains("there is no none==1"));
 }
 
 #[actix::test]

@@ -9,6 +9,7 @@ use serde_json::json;
 use structopt::StructOpt;
 use tempfile::TempDir;
 
+use super::update::patient;
 use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
 use crate::cli::package::{self, Extra};
@@ -104,7 +105,7 @@ pub(in crate::cli) fn upload(client: &Client, name: &FunctionName, archive: Vec<
     functions::accepted("GET", "/status", talk::ask(client, "/status")??)?;
     let path = format!("/registry/{name}");
     let headers = [("content-type", "application/gzip")];
-    let reply = talk::wait(client.request(Method::POST, &path, &headers, archive))??;
+    let reply = talk::wait(patient(client.clone()).request(Method::POST, &path, &headers, archive))??;
     let reply = functions::accepted("POST", &path, reply)?;
     if reply.status == StatusCode::CREATED {
         return Ok(());

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use structopt::StructOpt;
 
+use super::update::packages;
 use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
 use crate::cli::{functions, say, talk};
@@ -82,6 +83,10 @@ impl Show {
             rows.push(("calls", format!("{}, {} of them failed", lambda.invocations, lambda.errors)));
         }
         rows.extend(config.rows());
+        let packages = packages(&settings.client(), &name)?;
+        rows.extend(packages.requirements.into_iter().map(|line| ("asks for", line)));
+        rows.extend(packages.packages.into_iter().map(|one| ("package", one)));
+        rows.extend(packages.settled.map(|since| ("settled", since)));
         rows.push(("log", settings.function_log(&name).display().to_string()));
         rows.extend(lambda.and_then(|lambda| Some(("message", lambda.message.clone()?))));
         say(rows.into_iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect::<String>());

@@ -78,6 +78,9 @@ pub(in crate::cli) fn initialize(
     files::remove(&ol_dir.overrides())?;
     files::replace_json(&ol_dir.config(), &settings.value)?;
     prepare_base(ol_dir, settings, image, new_base)?;
+    if let Some(why) = crate::serve::no_installer(path, &settings.config) {
+        eprintln!("ol: packages cannot be installed, only those that are there can be used: {why}");
+    }
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     files::replace(&ol_dir.stamp(), format!("{now_s}\n").as_bytes(), 0o400)?;
     files::remove(&ol_dir.begun())

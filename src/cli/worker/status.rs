@@ -32,7 +32,10 @@ impl Status {
             return Err(CliError::Unhealthy(line));
         }
         say(format!("{line}\n\n"));
-        say(table::render(&[(String::new(), functions::lambdas(&settings)?)], Style::of_stdout()));
+        let overview = functions::overview(&settings)?;
+        let packages = overview.worker.packages();
+        say(table::render(&[(String::new(), overview.lambdas)], Style::of_stdout()));
+        say(packages);
         Ok(())
     }
 }

@@ -53,6 +53,10 @@ impl Up {
         ports::check_free(settings.host(), settings.port(), "-o worker_port=N")?;
         if is_new {
             initialize(&ol_dir, &plain, self.image.as_deref(), false)?;
+        } else if !self.in_background
+            && let Some(why) = crate::serve::no_installer(ol_dir.path(), &settings.config)
+        {
+            eprintln!("ol: packages cannot be installed, only those that are there can be used: {why}");
         }
         if self.detach {
             return self.start_in_background(&ol_dir, &settings);

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
 
 use super::{CgroupError, Limits, Result, create_directory, open_procs, read_key, read_number, write};
 
@@ -15,6 +18,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     path: PathBuf,
+    shim: u32,
 }
 
 #[derive(Debug)]
@@ -23,24 +27,37 @@ pub(super) struct Group {
 }
 
 impl Root {
-    pub(super) fn open(hierarchy: &Path, name: &str) -> Result<Self> {
+    pub(super) fn open(hierarchy: &Path, name: &str, shim: u32) -> Result<Self> {
         // From the top down: a controller can be used in a group only when its parent hands it on.
         let path = hierarchy.join(name);
         hand_on(hierarchy)?;
         create_directory(&path)?;
         hand_on(&path)?;
-        Ok(Self { path })
+        // The kernel asks for the right to move processes in what the parent and the child have in common, too.
+        give_procs(&path, shim)?;
+        Ok(Self { path, shim })
     }
 
     pub(super) fn create(&self, name: &str) -> Result<Group> {
         let path = self.path.join(name);
         create_directory(&path)?;
+        give_procs(&path, self.shim)?;
         Ok(Group { path })
     }
 
     pub(super) fn memory_bytes(&self) -> Option<u64> {
         read_number(&self.path.join("memory.current"))
     }
+}
+
+/// Whoever owns the file may let processes be born into the group. (Nobody in a sandbox has that uid, or sees the file.)
+fn give_procs(path: &Path, owner: u32) -> Result<()> {
+    let path = path.join("cgroup.procs");
+    chown(&path, Some(owner), None).map_err(|source| CgroupError::Write {
+        path,
+        value: format!("owner {owner}"),
+        source,
+    })
 }
 
 /// Enables the controllers for the groups inside.
@@ -70,6 +87,13 @@ fn hand_on(path: &Path) -> Result<()> {
 impl Group {
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn birthplace(&self) -> Result<OwnedFd> {
+        let path = &self.path;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        open(path, flags, Mode::empty())
+            .map_err(|error| CgroupError::Read { path: path.clone(), source: error.into() })
     }
 
     pub(super) fn procs(&self) -> Result<OwnedFd> {

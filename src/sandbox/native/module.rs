@@ -1,6 +1,6 @@
 //! `_ol`: the native half of the Python runtime, loaded by `zygote.py`.
 //!
-//! One function, `_ol.serve(control_fd)`. In the zygote it never returns: it takes fork requests from
+//! The first of its functions is `_ol.serve(control_fd)`. In the zygote it never returns: it takes fork requests from
 //! the worker, forks, and reports the pids and later the exits. In a forked child it returns 3, the
 //! socket for answers (4 is that of requests), when the child sits in its shell, has given up every privilege and
 //! is under the system call filter. No Python code runs between the fork and that moment.
@@ -8,6 +8,9 @@
 //! A child may itself be meant for a zygote. It lives in a user namespace of its own then, keeps the
 //! capabilities there that forking into shells takes, has a filter that allows for it, and has its control
 //! socket at descriptor 5. It has no power over anything but what is forked from it.
+//!
+//! The others, `_ol.gather_arenas(begin)` and `_ol.collapse(start, end)`, put what a zygote holds on large pages, which
+//! are cheap to share with a fork (see `huge.py`).
 //!
 //! The messages on the control socket (`SOCK_SEQPACKET`, one message a packet) are mirrored in
 //! `src/sandbox/wire.rs`; [`MAGIC`] changes when they do.
@@ -23,13 +26,14 @@ use core::mem;
 use core::ptr;
 
 /// "olz" and the version of the messages.
-const MAGIC: u32 = 0x6f6c_7a04;
+const MAGIC: u32 = 0x6f6c_7a05;
 
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
 const SETUP_ZYGOTES: u32 = 3;
 const FORK_ZYGOTE: u32 = 4;
 const FORK_AT_DOOR: u32 = 5;
+const FORK_INTO_CGROUP: u32 = 6;
 
 const FORKED: u32 = 16;
 const FAILED: u32 = 17;
@@ -42,7 +46,8 @@ const READY: u32 = 19;
 /// `FORK_ZYGOTE` the new control socket; then both the other namespaces in the order of entering them, and one open
 /// `cgroup.procs` for each hierarchy.
 /// `FORK_AT_DOOR` is `FORK`, but with a socket in place of the `cgroup.procs`: whoever knocks there is put into the cgroups
-/// by the shell's init.
+/// by the shell's init. `FORK_INTO_CGROUP` is `FORK`, but with the directory of a group of version 2 in their place: the
+/// child is born inside.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Request {
@@ -160,6 +165,7 @@ unsafe extern "C" {
     fn write(fd: c_int, data: *const c_void, len: usize) -> isize;
     fn read(fd: c_int, data: *mut c_void, len: usize) -> isize;
     fn open(path: *const c_char, flags: c_int, ...) -> c_int;
+    fn openat(directory: c_int, path: *const c_char, flags: c_int, ...) -> c_int;
     fn close(fd: c_int) -> c_int;
     fn dup2(from: c_int, to: c_int) -> c_int;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
@@ -179,11 +185,20 @@ unsafe extern "C" {
     fn sigemptyset(set: *mut sigset) -> c_int;
     fn sigaddset(set: *mut sigset, signal: c_int) -> c_int;
 
+    fn mmap(at: *mut c_void, len: usize, access: c_int, flags: c_int, fd: c_int, offset: c_long) -> *mut c_void;
+    fn munmap(at: *mut c_void, len: usize) -> c_int;
+    fn madvise(at: *mut c_void, len: usize, advice: c_int) -> c_int;
+
     fn PyOS_BeforeFork();
     fn PyOS_AfterFork_Parent();
     fn PyOS_AfterFork_Child();
     fn PyLong_AsLong(object: *mut c_void) -> c_long;
     fn PyLong_FromLong(value: c_long) -> *mut c_void;
+    fn PyLong_AsUnsignedLong(object: *mut c_void) -> c_ulong;
+    fn PyObject_IsTrue(object: *mut c_void) -> c_int;
+    fn PyTuple_GetItem(tuple: *mut c_void, at: isize) -> *mut c_void;
+    fn PyObject_GetArenaAllocator(allocator: *mut ArenaAllocator);
+    fn PyObject_SetArenaAllocator(allocator: *mut ArenaAllocator);
     fn PyErr_Occurred() -> *mut c_void;
     fn PyErr_SetFromErrno(kind: *mut c_void) -> *mut c_void;
     static mut PyExc_OSError: *mut c_void;
@@ -194,8 +209,57 @@ unsafe extern "C" {
 const SYS_CAPSET: c_long = 126;
 #[cfg(not(target_arch = "x86_64"))]
 const SYS_CAPSET: c_long = 91;
-/// The same number on every architecture.
+#[cfg(target_arch = "x86_64")]
+const SYS_GETTID: c_long = 186;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_GETTID: c_long = 178;
+#[cfg(target_arch = "x86_64")]
+const SYS_SET_ROBUST_LIST: c_long = 273;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_SET_ROBUST_LIST: c_long = 99;
+#[cfg(target_arch = "x86_64")]
+const SYS_GET_ROBUST_LIST: c_long = 274;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_GET_ROBUST_LIST: c_long = 100;
+/// The same numbers on every architecture.
 const SYS_CLOSE_RANGE: c_long = 436;
+const SYS_CLONE3: c_long = 435;
+
+/// `clone3`'s arguments as of Linux 5.7.
+#[repr(C)]
+struct clone_args {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+impl clone_args {
+    const NOTHING: Self = Self {
+        flags: 0,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+}
+
+const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 const CLONE_NEWPID: c_int = 0x2000_0000;
 const SOL_SOCKET: c_int = 1;
@@ -207,6 +271,7 @@ const MSG_PEEK: c_int = 0x2;
 const MSG_CTRUNC: c_int = 0x8;
 const F_DUPFD_CLOEXEC: c_int = 1030;
 const O_RDWR: c_int = 2;
+const O_WRONLY_CLOEXEC: c_int = 1 | 0o2_000_000;
 const POLLIN: i16 = 1;
 const WNOHANG: c_int = 1;
 const SIGCHLD: c_int = 17;
@@ -238,6 +303,7 @@ const PR_SET_KEEPCAPS: c_int = 8;
 const PR_SET_SECCOMP: c_int = 22;
 const PR_CAPBSET_DROP: c_int = 24;
 const PR_SET_NO_NEW_PRIVS: c_int = 38;
+const PR_GET_TID_ADDRESS: c_int = 40;
 const PR_CAP_AMBIENT: c_int = 47;
 const PR_CAP_AMBIENT_CLEAR_ALL: c_ulong = 4;
 const SECCOMP_MODE_FILTER: c_ulong = 2;
@@ -281,6 +347,11 @@ impl Received {
     fn parts(&self) -> (usize, usize) {
         let namespaces = 4 + usize::from(self.is_zygote());
         (namespaces, namespaces.saturating_add(self.request.n_namespaces as usize))
+    }
+
+    /// The ways into the cgroups.
+    fn cgroups(&self) -> &[c_int] {
+        &self.fds[self.parts().1..self.n_fds]
     }
 }
 
@@ -429,7 +500,7 @@ fn serve_forks(control: c_int) -> Result<bool, c_int> {
             continue;
         }
         let Some(received) = receive(control)? else { return Ok(false) };
-        if !matches!(received.request.kind, FORK | FORK_ZYGOTE | FORK_AT_DOOR) {
+        if !matches!(received.request.kind, FORK | FORK_ZYGOTE | FORK_AT_DOOR | FORK_INTO_CGROUP) {
             close_all(&received);
             continue;
         }
@@ -455,15 +526,19 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
         close_all(received);
         return false;
     }
+    let birthplace = if received.request.kind == FORK_INTO_CGROUP { received.cgroups().first().copied() } else { None };
     // SAFETY: the interpreter's lock is held (we were called from Python), as these functions ask, and
     // the zygote has one thread.
-    let pid = unsafe {
+    let (pid, is_inside) = unsafe {
         PyOS_BeforeFork();
-        fork()
+        match birthplace.and_then(|cgroup| Some((cgroup, thread_id_address()?))) {
+            Some((cgroup, tid)) => (fork_into(cgroup, tid), true),
+            None => (fork(), false),
+        }
     };
     if pid == 0 {
         let mut control = control;
-        if let Err(failure) = confine(received, signal_mask, &mut control) {
+        if let Err(failure) = confine(received, signal_mask, is_inside, &mut control) {
             report(control, FAILED, id, 0, failure.errno, failure.step);
             // SAFETY: ends this process.
             unsafe { _exit(127) };
@@ -488,13 +563,74 @@ fn fork_into_shell(control: c_int, received: &Received, signal_mask: &sigset) ->
     false
 }
 
+/// Where the C library keeps this thread's id, if it is known for sure: it has told the kernel of that place, and there is the
+/// id in it. (musl names another place, and looks its id up after a fork.)
+fn thread_id_address() -> Option<*mut c_int> {
+    let mut address: *mut c_int = ptr::null_mut();
+    // SAFETY: the kernel writes a pointer into `address`, which lives through the call; kernels without this say EINVAL.
+    if unsafe { prctl(PR_GET_TID_ADDRESS, &raw mut address, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) } < 0
+        || address.is_null()
+    {
+        return None;
+    }
+    // SAFETY: the C library gave it to the kernel to be written to when this thread ends.
+    let (id, own) = unsafe { (*address, syscall(SYS_GETTID) as c_int) };
+    (id == own).then_some(address)
+}
+
+/// `fork`, but born into a cgroup: to enter it afterwards may take a wait of 8 ms and more, see `cgroup.rs`. What the C
+/// library does around a fork is for others' threads and locks, of which a root zygote has none, but for the id and for the
+/// list of locks that the kernel opens when their thread ends (which it forgets in a child).
+fn fork_into(cgroup: c_int, tid: *mut c_int) -> c_int {
+    let arguments = clone_args {
+        flags: CLONE_INTO_CGROUP | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
+        child_tid: tid.addr() as u64,
+        exit_signal: SIGCHLD as u64,
+        cgroup: cgroup as u64,
+        ..clone_args::NOTHING
+    };
+    let (mut locks, mut len): (*mut c_void, usize) = (ptr::null_mut(), 0);
+    // SAFETY: the structures live through the calls, the addresses are the C library's own; no stack is given, so that the
+    // child runs on a copy of ours.
+    unsafe {
+        let known = syscall(SYS_GET_ROBUST_LIST, 0 as c_long, &raw mut locks, &raw mut len) == 0;
+        let pid = syscall(SYS_CLONE3, &raw const arguments, size_of::<clone_args>()) as c_int;
+        if pid == 0 && known && !locks.is_null() {
+            syscall(SYS_SET_ROBUST_LIST, locks, len);
+        }
+        pid
+    }
+}
+
+/// Into a group that the child should have been born in, through its directory.
+fn enter(cgroup: c_int) -> Result<(), Failure> {
+    // SAFETY: a literal that ends with NUL, and one byte of another.
+    unsafe {
+        let procs = openat(cgroup, c"cgroup.procs".as_ptr(), O_WRONLY_CLOEXEC);
+        check(procs, STEP_CGROUP)?;
+        check(write(procs, b"0".as_ptr().cast(), 1) as c_int, STEP_CGROUP)?;
+        check(close(procs), STEP_CGROUP)
+    }
+}
+
 /// Everything between the fork and the first line of Python. Each step says why it comes now.
 /// `control` is where a failure can be told; its number changes on the way.
-fn confine(received: &Received, signal_mask: &sigset, control: &mut c_int) -> Result<(), Failure> {
+fn confine(
+    received: &Received,
+    signal_mask: &sigset,
+    is_inside: bool,
+    control: &mut c_int,
+) -> Result<(), Failure> {
     let request = &received.request;
     // First the cgroups: every page touched from here on is charged to the sandbox, not to the zygote.
     let (namespaces, cgroups) = received.parts();
-    for &procs in &received.fds[cgroups..received.n_fds] {
+    for &procs in received.cgroups() {
+        if request.kind == FORK_INTO_CGROUP {
+            if !is_inside {
+                enter(procs)?;
+            }
+            continue;
+        }
         // SAFETY: one byte of a live literal.
         check(unsafe { write(procs, b"0".as_ptr().cast(), 1) } as c_int, STEP_CGROUP)?;
         if request.kind == FORK_AT_DOOR {
@@ -647,6 +783,126 @@ fn filter(is_zygote: bool) -> Result<(), Failure> {
     check(unsafe { prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program) }, STEP_FILTER)
 }
 
+// --- large pages -----------------------------------------------------------------------------
+
+/// Where the interpreter takes its arenas from: the pieces, of 256 KiB or 1 MiB, that small objects live in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ArenaAllocator {
+    context: *mut c_void,
+    alloc: Option<unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void>,
+    free: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, usize)>,
+}
+
+/// Memory that arenas are cut from, one after the other, so that they fill large pages. What is left of it is between
+/// `at` and `end`.
+struct Quarry {
+    at: usize,
+    end: usize,
+    /// The interpreter's own, while ours is in its place.
+    ordinary: ArenaAllocator,
+}
+
+static mut QUARRY: Quarry =
+    Quarry { at: 0, end: 0, ordinary: ArenaAllocator { context: ptr::null_mut(), alloc: None, free: None } };
+
+const HUGE_BYTES: usize = 2 << 20;
+/// What is asked of the kernel at once: it is only addresses until it is used.
+const QUARRY_BYTES: usize = 16 << 20;
+const PROT_READ_WRITE: c_int = 3;
+const MAP_PRIVATE_ANONYMOUS_NORESERVE: c_int = 0x2 | 0x20 | 0x4000;
+const MAP_FAILED: usize = usize::MAX;
+/// Linux 6.1.
+const MADV_COLLAPSE: c_int = 25;
+
+fn round_up(address: usize) -> usize {
+    address.next_multiple_of(HUGE_BYTES)
+}
+
+/// A piece that begins where a large page does, of the length of a quarry.
+fn map_aligned() -> Option<usize> {
+    let len = QUARRY_BYTES + HUGE_BYTES;
+    // SAFETY: new memory; nothing of ours lies there.
+    let start =
+        unsafe { mmap(ptr::null_mut(), len, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS_NORESERVE, -1, 0) } as usize;
+    if start == MAP_FAILED {
+        return None;
+    }
+    let aligned = round_up(start);
+    unmap(start, aligned);
+    unmap(aligned + QUARRY_BYTES, start + len);
+    Some(aligned)
+}
+
+fn unmap(start: usize, end: usize) {
+    if start < end {
+        // SAFETY: only called for memory of a quarry in which nothing lies.
+        unsafe { munmap(start as *mut c_void, end - start) };
+    }
+}
+
+unsafe extern "C" fn cut_arena(_context: *mut c_void, len: usize) -> *mut c_void {
+    // SAFETY: the interpreter's lock is held, and a zygote has one thread.
+    let quarry = unsafe { &mut *(&raw mut QUARRY) };
+    if len > quarry.end - quarry.at {
+        let Some(start) = map_aligned().filter(|_| len <= QUARRY_BYTES) else { return ptr::null_mut() };
+        unmap(round_up(quarry.at), quarry.end);
+        (quarry.at, quarry.end) = (start, start + QUARRY_BYTES);
+    }
+    let arena = quarry.at;
+    quarry.at += len;
+    arena as *mut c_void
+}
+
+/// True: from here on arenas lie side by side. False: they come from where they used to, and what was not used goes back,
+/// but for the rest of the large page that the last one lies on.
+unsafe extern "C" fn gather_arenas(_module: *mut c_void, argument: *mut c_void) -> *mut c_void {
+    // SAFETY: the interpreter passes a live object, and its lock is held; a zygote has one thread.
+    let (begin, quarry) = unsafe { (PyObject_IsTrue(argument) == 1, &mut *(&raw mut QUARRY)) };
+    if begin != quarry.ordinary.alloc.is_none() {
+        // It is so already.
+        // SAFETY: as above.
+        return unsafe { PyLong_FromLong(0) };
+    }
+    if begin {
+        // SAFETY: the structure lives through the calls. An arena of ours is given back as any other is: it was mapped.
+        unsafe {
+            PyObject_GetArenaAllocator(&raw mut quarry.ordinary);
+            let mut ours = ArenaAllocator { alloc: Some(cut_arena), ..quarry.ordinary };
+            PyObject_SetArenaAllocator(&raw mut ours);
+        }
+    } else {
+        // SAFETY: as above.
+        unsafe { PyObject_SetArenaAllocator(&raw mut quarry.ordinary) };
+        quarry.ordinary.alloc = None;
+        unmap(round_up(quarry.at), quarry.end);
+        (quarry.at, quarry.end) = (0, 0);
+    }
+    // SAFETY: as above.
+    unsafe { PyLong_FromLong(0) }
+}
+
+/// Puts what lies between two addresses, multiples of 2 MiB, on large pages; gives how many that are now. Where the kernel
+/// is too old or has none left, it stays as it is.
+unsafe extern "C" fn collapse(_module: *mut c_void, arguments: *mut c_void) -> *mut c_void {
+    // SAFETY: the interpreter passes a live tuple, and its lock is held.
+    let (start, end) = unsafe {
+        let item = |at| PyLong_AsUnsignedLong(PyTuple_GetItem(arguments, at)) as usize;
+        (item(0), item(1))
+    };
+    // SAFETY: as above.
+    if !unsafe { PyErr_Occurred() }.is_null() {
+        return ptr::null_mut();
+    }
+    let mut n = 0;
+    for at in (start..end).step_by(HUGE_BYTES) {
+        // SAFETY: changes what the memory consists of, and not what is in it.
+        n += c_long::from(unsafe { madvise(at as *mut c_void, HUGE_BYTES, MADV_COLLAPSE) } == 0);
+    }
+    // SAFETY: as above.
+    unsafe { PyLong_FromLong(n) }
+}
+
 // --- the Python module -----------------------------------------------------------------------
 
 #[repr(C)]
@@ -681,15 +937,29 @@ struct PyMethodDef {
 
 /// The function takes one argument.
 const METH_O: c_int = 8;
+/// The function takes a tuple of them.
+const METH_VARARGS: c_int = 1;
 /// The stable interface, the same from Python 3.2 on.
 const PYTHON_ABI_VERSION: c_int = 3;
 
-static mut METHODS: [PyMethodDef; 2] = [
+static mut METHODS: [PyMethodDef; 4] = [
     PyMethodDef {
         name: c"serve".as_ptr(),
         function: Some(serve),
         flags: METH_O,
         doc: c"serve(control_fd): fork on request; returns 3, the socket for answers, in a confined child (4 is that of requests), 0 in the zygote when the worker is gone".as_ptr(),
+    },
+    PyMethodDef {
+        name: c"gather_arenas".as_ptr(),
+        function: Some(gather_arenas),
+        flags: METH_O,
+        doc: c"gather_arenas(begin): whether new arenas lie side by side, so that they fill large pages".as_ptr(),
+    },
+    PyMethodDef {
+        name: c"collapse".as_ptr(),
+        function: Some(collapse),
+        flags: METH_VARARGS,
+        doc: c"collapse(start, end): puts what lies there on large pages; gives how many".as_ptr(),
     },
     PyMethodDef { name: ptr::null(), function: None, flags: 0, doc: ptr::null() },
 ];

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 
-from . import sprout
+from . import huge, sprout
 
 # Beside a package's own modules, wheels carry these by mistake; scripts among them do things when they are imported.
 NOT_WANTED = {"tests", "test", "testing", "docs", "doc", "examples", "example", "samples", "benchmarks", "bin", "setup", "conftest"}
@@ -31,6 +31,7 @@ def plant(order):
     before = sys.path[:]
     sys.path[:0] = paths
     held, grown, failed, unforkable = {}, {}, {}, None
+    huge.begin()
     for path in paths:
         why = try_out(path) if order["careful"] else None
         if why:

@@ -7,7 +7,7 @@ packages imports these, and then is forked; its forks wait to be loaded, as it h
 import json
 import os
 
-from . import identity, invocation, log, plant, sprout, warm
+from . import huge, identity, invocation, log, plant, sprout, warm
 from .entries import TEXT_400
 from .frames import (
     CANCEL,
@@ -81,6 +81,7 @@ def wait_for_load(channel):
             log.finish()
             if not planted["unforkable"]:
                 sprout.settle()
+                huge.settle()
             ready(channel, False, "none", **planted)
             return None, not planted["unforkable"]
         elif kind in (LOAD, ZYGOTE):

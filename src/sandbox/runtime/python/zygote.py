@@ -35,8 +35,10 @@ def main():
     # Python put the script's directory in front. The function's files must not meet the runtime's.
     directory = sys.path.pop(0)
     open_package(directory)
-    from _ol_runtime import at_fork
+    from _ol_runtime import _ol, at_fork, huge
 
+    huge.native = _ol
+    huge.begin()
     at_fork.begin()
     for name in MODULES:
         import_module(name)
@@ -45,7 +47,7 @@ def main():
     builtins.exit = builtins.quit = sys.exit
 
     # wsgi.py is here for those who will want it: the sandbox need not see this directory.
-    from _ol_runtime import _ol, runtime, warm, wsgi  # noqa: F401
+    from _ol_runtime import runtime, warm, wsgi  # noqa: F401
 
     warm.warm()
     prepare_zygote()
@@ -67,11 +69,12 @@ def open_package(directory):
 
 def prepare_zygote():
     """Last thing before the forks: what lives now lives for ever, and the collector need not write to it."""
-    from _ol_runtime import holes
+    from _ol_runtime import holes, huge
 
     gc.collect()
     holes.fill()
     gc.freeze()
+    huge.settle()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,363 @@
+//! Packages that come from an index, in an installer sandbox that sees nothing else.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Archive, Expect, Index, Package, Setup, Worker, requires, until, write_folder};
+
+/// A function that says which version of a module it has.
+const TELLS: &str = "
+import importlib
+def f(event):
+    try:
+        return importlib.import_module(event).VERSION
+    except ImportError as error:
+        return str(error)
+";
+
+/// A worker that installs from this index.
+fn with(index: &Index) -> Setup {
+    Worker::with_config(json!({ "pip_mirror": index.url() }))
+}
+
+fn function(requirements: &str) -> [(&str, &str); 2] {
+    [("f.py", TELLS), ("requirements.txt", requirements)]
+}
+
+/// What the deploy is answered when it fails.
+fn refused(worker: &Worker, name: &str, requirements: &str) -> String {
+    let reply = worker.upload(name, Archive::of(&function(requirements)));
+    assert!(reply.status.as_u16() >= 400, "{} {}", reply.status, reply.text());
+    reply.text()
+}
+
+fn counter(worker: &Worker, name: &str) -> u64 {
+    worker.status_json()["worker"]["counters"][name].as_u64().expect("it is counted")
+}
+
+fn installed(worker: &Worker) -> Vec<String> {
+    let entries = fs::read_dir(worker.ol_dir().join("packages")).expect("there is the directory");
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn ten_functions_that_need_the_same_new_packages_cost_one_install_of_each() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    index.put(&Package::new("alpha", "1.0").needs("beta>=1"));
+    index.put(&Package::new("beta", "1.5"));
+    let worker = with(&index).start();
+    for at in 0..10 {
+        // As a person who copies a folder, and knows nothing of locks.
+        worker.drop_in(&format!("f{at}"), &function("alpha  # whichever\n"));
+    }
+    worker.install_f("other", "def f(event): return 'not kept waiting'");
+    assert_eq!(worker.call("other", "{}").ok(), json!("not kept waiting"));
+    for at in 0..10 {
+        let name = format!("f{at}");
+        until("the packages are there", || worker.call(&name, "\"alpha\"").status.as_u16() == 200);
+        assert_eq!(worker.call(&name, "\"alpha\"").ok(), json!("1.0"));
+        assert_eq!(worker.call(&name, "\"beta\"").ok(), json!("1.5"));
+    }
+    assert_eq!(counter(&worker, "packages_installed"), 2);
+    assert_eq!(installed(&worker), ["alpha==1.0", "beta==1.5"]);
+    let files = worker.ol_dir().join("packages/alpha==1.0/files");
+    let compiled = fs::read_dir(files.join("__pycache__")).expect("it is compiled").count();
+    assert_eq!(compiled, 1);
+    let stats: Value = worker.get("/stats").ok();
+    assert_eq!(stats["pull-package.cnt"], 2);
+    worker.finish();
+}
+
+#[test]
+fn the_same_code_gets_the_same_packages_until_somebody_asks_for_others() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    index.put(&Package::new("alpha", "1.0"));
+    let mut worker = with(&index).start();
+    worker.install("old", &function("alpha\n"));
+    assert_eq!(worker.call("old", "\"alpha\"").ok(), json!("1.0"));
+    index.put(&Package::new("alpha", "2.0"));
+    // Other code that asks for the same.
+    let code = format!("# changed\n{TELLS}");
+    worker.install("old", &[("f.py", &code), ("requirements.txt", "alpha\n")]);
+    assert_eq!(worker.call("old", "\"alpha\"").ok(), json!("1.0"));
+    worker.install("new", &function("alpha\n"));
+    assert_eq!(worker.call("new", "\"alpha\"").ok(), json!("2.0"));
+    worker.kill();
+    worker.start_again();
+    assert_eq!(worker.call("old", "\"alpha\"").ok(), json!("1.0"), "a restart changes nothing");
+    let shown = worker.ol("admin show old").succeed();
+    assert!(shown.contains("alpha==1.0") && shown.contains("asks for"), "{shown}");
+
+    assert_eq!(worker.ol("admin update old").succeed(), "- alpha==1.0\n+ alpha==2.0\n");
+    assert_eq!(worker.call("old", "\"alpha\"").ok(), json!("2.0"));
+    assert!(worker.ol("admin update old").succeed().contains("the newest packages already"));
+    worker.finish();
+}
+
+#[test]
+fn requirements_are_what_pip_takes_them_for() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    for version in ["1.0", "1.5", "2.0"] {
+        index.put(&Package::new("alpha", version).extra("more", "beta"));
+    }
+    let hash = index.put(&Package::new("beta", "1.0"));
+    index.put(&Package::new("gamma", "1.0").needs("none ; python_version < '3'"));
+    let worker = with(&index).start();
+    let files = [
+        ("f.py", TELLS),
+        (
+            "requirements.txt",
+            "# the whole\n-r more/base.txt\nnone ; sys_platform == 'win32'\nGamma \\\n  >=1  # a range\n",
+        ),
+        ("more/base.txt", "alpha[more]>=1\n-c ../pins.txt\n"),
+        ("pins.txt", "alpha<2\n"),
+    ];
+    worker.install("all", &files);
+    for (module, version) in [("alpha", "1.5"), ("beta", "1.0"), ("gamma", "1.0")] {
+        assert_eq!(worker.call("all", format!("\"{module}\"")).ok(), json!(version));
+    }
+    worker.install("hashed", &function(&format!("beta==1.0 --hash=sha256:{hash}\n")));
+    assert_eq!(worker.call("hashed", "\"beta\"").ok(), json!("1.0"));
+    assert_eq!(
+        worker.call("hashed", "\"alpha\"").ok(),
+        json!("No module named 'alpha'"),
+        "it did not ask for it"
+    );
+    worker.install("source", &[("f.py", TELLS), ("requirements.in", "alpha==1.0\n")]);
+    assert_eq!(worker.call("source", "\"alpha\"").ok(), json!("1.0"));
+    worker.install("older", &[("f.py", TELLS), ("packages.txt", "alpha:alpha\n")]);
+    assert_eq!(worker.call("older", "\"alpha\"").ok(), json!("2.0"));
+    worker.install_f("header", &format!("# ol-install: gamma\n# ol-import: gamma\n{TELLS}"));
+    assert_eq!(worker.call("header", "\"gamma\"").ok(), json!("1.0"));
+    let before = counter(&worker, "packages_settled");
+    worker.install("pinned", &function("beta==1.0\ngamma==1.0\n"));
+    assert_eq!(counter(&worker, "packages_settled"), before, "nobody is asked of what is pinned and there");
+    worker.finish();
+}
+
+#[test]
+fn what_cannot_be_had_is_told_in_the_resolvers_words_and_the_last_good_code_goes_on() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    index.put(&Package::new("alpha", "1.0").needs("beta<2"));
+    index.put(&Package::new("beta", "1.0"));
+    index.put(&Package::new("beta", "2.0"));
+    index.put(&Package::new("broken", "1.0").built_by("raise SystemExit('it wants what is not there')"));
+    let worker = with(&index).start();
+    worker.install("f", &function("beta==1.0\n"));
+    let wrong = "1".repeat(64);
+    for (requirements, words) in [
+        ("none-such\n", "none-such was not found"),
+        ("alpha\nbeta==2.0\n", "alpha"),
+        ("broken\n", "it wants what is not there"),
+        (&format!("beta==2.0 --hash=sha256:{wrong}\n"), "Hash mismatch"),
+        (&format!("beta==1.0 --hash=sha256:{wrong}\n"), "Hash mismatch"),
+        ("-e .\n", "-e is not supported"),
+        ("-r ../outside.txt\n", "not inside of the function"),
+        ("beta @ https://example.org/beta.whl\n", "an address is not supported"),
+    ] {
+        let said = refused(&worker, "f", requirements);
+        assert!(said.contains(words), "{requirements}: {said}");
+        assert!(said.len() < 5_000);
+    }
+    assert_eq!(worker.call("f", "\"beta\"").ok(), json!("1.0"));
+    assert_eq!(installed(&worker), ["beta==1.0"], "nothing is left of what was refused");
+    // Into the registry anybody can write.
+    worker.drop_in("dropped", &function("none-such\n"));
+    until("it is looked at", || worker.call("dropped", "{}").text().contains("none-such was not found"));
+    assert_eq!(worker.call("dropped", "{}").status.as_u16(), 500);
+    worker.finish();
+}
+
+/// Writes down what it finds out, in the module that is installed.
+const SPY: &str = r#"
+import json, os, socket, urllib.request
+found = {}
+def attempt(name, action):
+    try:
+        found[name] = str(action())
+    except BaseException as error:
+        found[name] = f'{type(error).__name__}: {error}'
+def connect(address):
+    with socket.create_connection(address, timeout=3) as connection:
+        return f'connected to {connection.getpeername()}'
+attempt('shadow', lambda: open('/etc/shadow').read())
+attempt('hosts', lambda: open('/etc/hosts').read())
+attempt('handler', lambda: open('/handler/install.py', 'a'))
+attempt('packages', lambda: open('/packages/planted.py', 'w'))
+attempt('staging', lambda: [os.listdir('/packages/' + name) for name in os.listdir('/packages') if name.startswith('.')])
+attempt('worker', lambda: connect(('127.0.0.1', PORT)))
+attempt('outside', lambda: connect(('192.0.2.1', 80)))
+attempt('proxy', lambda: urllib.request.urlopen('http://127.0.0.1:PORT/status', timeout=3).read())
+attempt('secret', lambda: os.environ.get('OL_SECRET'))
+attempt('uid', os.getuid)
+attempt('capabilities', lambda: [line for line in open('/proc/self/status') if line.startswith('CapEff')][0].split()[1])
+attempt('processes', lambda: sorted(int(name) for name in os.listdir('/proc') if name.isdigit())[0])
+with open('spy.py', 'w') as file:
+    file.write('VERSION = ' + repr(found))
+"#;
+
+#[test]
+fn a_package_that_attacks_while_it_is_built_sees_the_index_and_nothing_else() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    // Somebody on this machine who must not be reached: as a door of his own.
+    let host = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = host.local_addr().expect("it has one").port().to_string();
+    index.put(&Package::new("spy", "1.0").built_by(&SPY.replace("PORT", &port)));
+    let worker = with(&index).start();
+    worker.install("f", &function("spy\n"));
+    let found = worker.call("f", "\"spy\"").ok();
+    let text = |name: &str| found[name].as_str().unwrap_or_else(|| panic!("{name} in {found}")).to_owned();
+    assert!(text("shadow").starts_with("FileNotFoundError"), "{found}");
+    assert!(text("hosts").contains("localhost sandbox"), "{found}");
+    for name in ["handler", "packages", "staging"] {
+        assert!(
+            text(name).contains("Read-only") || text(name).starts_with("PermissionError"),
+            "{name}: {found}"
+        );
+    }
+    assert!(text("worker").starts_with("ConnectionRefusedError"), "its loopback is its own: {found}");
+    assert!(text("outside").starts_with("OSError"), "{found}");
+    assert!(text("proxy").contains("403"), "{found}");
+    assert_eq!((text("secret").as_str(), text("capabilities").as_str()), ("None", "0000000000000000"));
+    assert_ne!(text("uid"), "0");
+    assert_eq!(text("processes"), "1", "it sees its own");
+    worker.log_says("wanted to reach somebody else than the index");
+    worker.finish();
+}
+
+#[test]
+fn a_build_that_runs_for_ever_or_writes_without_end_is_ended_and_said_so() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    index.put(&Package::new("endless", "1.0").built_by("while True: pass"));
+    let filler = "
+import time
+for n in range(40):
+    with open(f'/mnt/{n}', 'wb') as file: file.write(bytes(4 << 20))
+time.sleep(600)";
+    index.put(&Package::new("filler", "1.0").built_by(filler));
+    let limits = json!({ "installer_limits": { "runtime_sec": 12 }, "packages_max_mb": 100 });
+    let worker = with(&index).with_config(limits).start();
+    let said = refused(&worker, "f", "endless\n");
+    assert!(said.contains("not done within 12 s") && said.contains("installer_limits.runtime_sec"), "{said}");
+    let said = refused(&worker, "f", "filler\n");
+    assert!(said.contains("wrote more than 100 MB") && said.contains("packages_max_mb"), "{said}");
+    until("nothing is left", || installed(&worker).is_empty());
+    worker.finish();
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_installs_leaves_nothing_that_looks_installed() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    index.put(
+        &Package::new("slow", "1.0")
+            .built_by("import os, time\nopen('/mnt/out/begun', 'w')\ntime.sleep(600)"),
+    );
+    let mut worker = with(&index).start();
+    worker.drop_in("f", &function("slow==1.0\n"));
+    let packages = worker.ol_dir().join("packages");
+    let has_begun = |path: &Path| path.join("work/out/begun").exists();
+    let staging = || fs::read_dir(&packages).into_iter().flatten().flatten().map(|entry| entry.path());
+    until("the build has begun", || staging().any(|path| has_begun(&path)));
+    let footprint = worker.kill();
+    assert!(installed(&worker).iter().all(|name| name.starts_with(".staging-")), "{:?}", installed(&worker));
+    drop(footprint);
+    fs::remove_dir_all(worker.registry().join("f")).expect("it is there");
+    worker.start_again();
+    assert!(installed(&worker).is_empty(), "{:?}", installed(&worker));
+    index.put(&Package::new("quick", "1.0"));
+    worker.install("g", &function("quick\n"));
+    assert_eq!(worker.call("g", "\"quick\"").ok(), json!("1.0"));
+    worker.finish();
+}
+
+#[test]
+fn an_index_that_is_away_is_said_and_tried_again_and_what_is_installed_goes_on() {
+    requires!(Root, Uv, IndexServer);
+    let mut index = Index::start();
+    index.put(&Package::new("alpha", "1.0"));
+    index.put(&Package::new("beta", "1.0"));
+    let mut worker = with(&index).start();
+    worker.install("f", &function("alpha\n"));
+    index.go();
+    worker.signal(Signal::SIGTERM);
+    worker.wait_for_end();
+    worker.start_again();
+    assert_eq!(worker.call("f", "\"alpha\"").ok(), json!("1.0"), "nobody is asked");
+    let said = worker.upload("g", Archive::of(&function("beta\n")));
+    assert_eq!(said.status.as_u16(), 503, "{}", said.text());
+    worker.drop_in("h", &function("beta>0\n"));
+    let lambda = worker.lambda_until("is refused", "h", |lambda| lambda["state"] == "rejected");
+    let message = lambda["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("the package index cannot be reached"), "{message}");
+    index.come();
+    worker.lambda_until("comes by itself", "h", |lambda| lambda["state"] == "ready");
+    assert_eq!(worker.call("h", "\"beta\"").ok(), json!("1.0"));
+    worker.finish();
+}
+
+#[test]
+fn packages_that_no_function_needs_make_room_for_others_and_the_others_stay() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    // 6 MB each, on the disk.
+    for name in ["alpha", "beta", "gamma"] {
+        index.put(&Package::new(name, "1.0").file(&format!("{name}.txt"), &"x".repeat(6 << 20)));
+    }
+    let worker = with(&index).with_config(json!({ "packages_max_mb": 14, "standbys": 1 })).start();
+    worker.install("a", &function("alpha\n")).install("b", &function("beta\n"));
+    let said = refused(&worker, "c", "gamma\n");
+    assert!(said.contains("more than 14 MB (packages_max_mb)"), "{said}");
+    assert_eq!(installed(&worker), ["alpha==1.0", "beta==1.0"]);
+    worker.ol("admin remove a").succeed();
+    worker.install("c", &function("gamma\n"));
+    assert_eq!(worker.call("c", "\"gamma\"").ok(), json!("1.0"));
+    assert_eq!(worker.call("b", "\"beta\"").ok(), json!("1.0"));
+    assert_eq!(installed(&worker), ["beta==1.0", "gamma==1.0"]);
+    assert_eq!(counter(&worker, "packages_evicted"), 1);
+    let status = worker.ol("worker status").succeed();
+    assert!(status.contains("packages: ") && status.contains("1 removed"), "{status}");
+    worker.finish();
+}
+
+#[test]
+fn pip_does_it_where_there_is_no_uv() {
+    requires!(Root, IndexServer);
+    if !Path::new("/usr/lib/python3/dist-packages/pip").exists() {
+        requires!(Program("pip3"));
+    }
+    let index = Index::start();
+    index.put(&Package::new("alpha", "1.0").needs("beta"));
+    index.put(&Package::new("beta", "1.0"));
+    let worker = with(&index).with_config(json!({ "installer": "pip" })).start();
+    worker.install("f", &function("alpha<2\n"));
+    assert_eq!(worker.call("f", "\"alpha\"").ok(), json!("1.0"));
+    assert_eq!(worker.call("f", "\"beta\"").ok(), json!("1.0"));
+    let said = refused(&worker, "g", "none-such\n");
+    assert!(said.contains("No matching distribution found for none-such"), "{said}");
+    worker.finish();
+}
+
+#[test]
+fn numpy_comes_from_the_real_index() {
+    requires!(Root, Uv, RealIndex);
+    let worker = Worker::start();
+    let code = "import numpy\ndef f(event): return float(numpy.arange(event).sum())";
+    write_folder(&worker.registry().join("np"), &[("f.py", code), ("requirements.txt", "numpy\n")]);
+    until("numpy is there", || worker.call("np", "10").status.as_u16() == 200);
+    assert_eq!(worker.call("np", "10").ok(), json!(45.0));
+    worker.finish();
+}

@@ -1,0 +1,546 @@
+//! The directory of installed packages, `<packages>/<name>==<version>/files`, as OpenLambda lays it out.
+//!
+//! What is being installed lies in `.staging-…`, and gets its name when it is whole and on the disk; what is removed is
+//! called `.evicted-…` first. So nothing that looks installed is not. Both are swept at the next start; who still writes
+//! to one holds a lock on it, since workers may share the directory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use actors::packages::{Package, PackageSet};
+use serde::{Deserialize, Serialize};
+
+use super::requirement::normalise;
+
+const STAGING: &str = ".staging-";
+const EVICTED: &str = ".evicted-";
+/// What is known of an installed package, beside its files.
+const RECORD: &str = "installed.json";
+/// Largest of these: a package with 1,000 archives has so many hashes.
+const RECORD_BYTES_MAX: u64 = 256 << 10;
+/// Files of one package at most: the largest known have some 20,000 with their compiled ones.
+const ENTRIES_MAX: usize = 200_000;
+
+/// See the module's text. A clone is the same directory.
+#[derive(Debug, Clone)]
+pub(super) struct Storage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    /// `cp311`: packages that were installed for another Python are not seen.
+    python: String,
+    next: AtomicU64,
+    /// Packages of live sandboxes and zygotes, by their directories.
+    in_use: Mutex<HashMap<String, usize>>,
+    /// What each directory takes, in bytes, once it is known.
+    sizes: Mutex<HashMap<String, u64>>,
+}
+
+/// What is known of an installed package.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Record {
+    /// For which Python.
+    pub(super) python: String,
+    /// One of these is its archive's hash. Empty: nobody has asked for any.
+    pub(super) hashes: Vec<String>,
+    /// What it takes, in bytes.
+    pub(super) bytes: u64,
+    /// What has installed it.
+    pub(super) installer: String,
+}
+
+/// Which packages are there, by name.
+pub(super) struct Index(pub(super) BTreeMap<String, Vec<Package>>);
+
+/// A package on its way. Dropped, it goes.
+#[derive(Debug)]
+pub(super) struct Staging {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why what was installed is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StorageError {
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("it has {what}, which a package must not have: {}", path.display())]
+    Strange { what: &'static str, path: PathBuf },
+    #[error("it has no files")]
+    Empty,
+}
+
+fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |source| StorageError::Io { what, path, source }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Held for single calls of a map, or with nothing that panics.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Storage {
+    /// Makes the directory if it is not there, and removes what was left half done in it.
+    pub(super) fn open(path: &Path, python: String) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        for entry in fs::read_dir(path)?.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(EVICTED) || (name.starts_with(STAGING) && is_abandoned(&entry.path())) {
+                // Somebody else may be at it as well.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let inner = Inner {
+            path: path.to_owned(),
+            python,
+            next: AtomicU64::new(0),
+            in_use: Mutex::default(),
+            sizes: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    pub(super) fn python(&self) -> &str {
+        &self.inner.python
+    }
+
+    /// What the names of the directories say.
+    pub(super) fn index(&self) -> io::Result<Index> {
+        let mut by_name = BTreeMap::<String, Vec<Package>>::new();
+        for entry in fs::read_dir(self.path())? {
+            let Ok(directory) = entry?.file_name().into_string() else { continue };
+            let Some(package) = self.package(directory) else { continue };
+            by_name.entry(package.name.clone()).or_default().push(package);
+        }
+        // The same answers whatever order the file system has.
+        by_name.values_mut().for_each(|packages| packages.sort());
+        Ok(Index(by_name))
+    }
+
+    /// `name==version`, or with `@cp312` behind it if that name is taken by the same for another Python.
+    fn package(&self, directory: String) -> Option<Package> {
+        let (name, version) = directory.split_once("==")?;
+        let version = match version.split_once('@') {
+            Some((version, python)) if python == self.python() => version,
+            Some(_) => return None,
+            None => version,
+        };
+        Some(Package { name: normalise(name)?, version: version.to_owned(), directory })
+    }
+
+    /// Whether it can be imported. What has no `files` yet is being installed, or is something else.
+    pub(super) fn is_there(&self, package: &Package) -> bool {
+        self.files(package).is_dir()
+            && self
+                .record(package)
+                .is_none_or(|record| record.python.is_empty() || record.python == self.python())
+    }
+
+    pub(super) fn files(&self, package: &Package) -> PathBuf {
+        self.path().join(&package.directory).join("files")
+    }
+
+    /// What is known of it; nothing, if it was put there by hand.
+    pub(super) fn record(&self, package: &Package) -> Option<Record> {
+        read_record(&self.path().join(&package.directory))
+    }
+
+    /// Writes down what is known of it.
+    pub(super) fn set_record(&self, package: &Package, record: &Record) -> Result<(), StorageError> {
+        write_record(&self.path().join(&package.directory), record)
+    }
+
+    /// It is needed now; those that were not for the longest time go first.
+    pub(super) fn touch(&self, set: &PackageSet) {
+        for package in set {
+            // A file system that cannot be written to has nothing to remove either.
+            if let Ok(directory) = File::open(self.path().join(&package.directory)) {
+                let _ = directory.set_times(FileTimes::new().set_modified(SystemTime::now()));
+            }
+        }
+    }
+
+    /// A place to install something in.
+    pub(super) fn stage(&self) -> Result<Staging, StorageError> {
+        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.path().join(format!("{STAGING}{}-{number}", std::process::id()));
+        // Nobody but root can reach what is in there, by whatever path.
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(at("make", &path))?;
+        let lock_path = path.join("lock");
+        let lock = File::create(&lock_path).and_then(|file| file.lock().map(|()| file));
+        let staging = Staging { path, _lock: lock.map_err(at("lock", &lock_path))? };
+        let work = staging.work();
+        fs::DirBuilder::new().mode(0o755).create(&work).map_err(at("make", &work))?;
+        Ok(staging)
+    }
+
+    /// What all packages take together, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let Ok(index) = self.index() else { return 0 };
+        index.0.values().flatten().map(|package| self.size(package)).sum()
+    }
+
+    fn size(&self, package: &Package) -> u64 {
+        if let Some(bytes) = lock(&self.inner.sizes).get(&package.directory) {
+            return *bytes;
+        }
+        let recorded = self.record(package).map(|record| record.bytes).filter(|bytes| *bytes > 0);
+        let bytes = recorded.unwrap_or_else(|| measure(&self.files(package)).map_or(0, |(bytes, _)| bytes));
+        lock(&self.inner.sizes).insert(package.directory.clone(), bytes);
+        bytes
+    }
+
+    /// Gives what was staged its name. `false`: somebody else was quicker.
+    pub(super) fn commit(
+        &self,
+        staging: Staging,
+        name: &str,
+        version: &str,
+        record: &Record,
+    ) -> Result<bool, StorageError> {
+        let whole = staging.path.join("whole");
+        fs::DirBuilder::new().mode(0o755).create(&whole).map_err(at("make", &whole))?;
+        let files = staging.files();
+        fs::rename(&files, whole.join("files")).map_err(at("move", &files))?;
+        write_record(&whole, record)?;
+        // All of it at once: one by one takes as long as there are files.
+        let directory = File::open(&whole).map_err(at("open", &whole))?;
+        rustix::fs::syncfs(&directory).map_err(io::Error::from).map_err(at("write to the disk", &whole))?;
+        let plain = self.path().join(format!("{name}=={version}"));
+        let is_foreign = read_record(&plain)
+            .is_some_and(|there| !there.python.is_empty() && there.python != record.python);
+        let target =
+            if is_foreign { self.path().join(format!("{name}=={version}@{}", record.python)) } else { plain };
+        // An empty directory gives way, and one that lacks its files is nobody's.
+        if target.is_dir() && !target.join("files").is_dir() {
+            let _ = fs::remove_dir_all(&target);
+        }
+        match fs::rename(&whole, &target) {
+            Ok(()) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(at("move", &whole)(error)),
+        }
+        let parent = File::open(self.path()).map_err(at("open", self.path()))?;
+        parent.sync_all().map_err(at("write to the disk", self.path()))?;
+        Ok(true)
+    }
+
+    /// These are not removed for as long as what is given back lives.
+    pub(super) fn hold(&self, set: &PackageSet) -> InUse {
+        let directories: Vec<String> = set.iter().map(|package| package.directory.clone()).collect();
+        let mut in_use = lock(&self.inner.in_use);
+        for directory in &directories {
+            *in_use.entry(directory.clone()).or_default() += 1;
+        }
+        drop(in_use);
+        InUse { storage: self.clone(), directories }
+    }
+
+    /// Removes packages until `bytes` more have room below `bytes_max`, those first that were not needed for the longest time,
+    /// and none of `needed` or in use. Gives their directories, and whether there is room now.
+    pub(super) fn make_room(
+        &self,
+        bytes: u64,
+        bytes_max: u64,
+        needed: &PackageSet,
+    ) -> io::Result<(Vec<String>, bool)> {
+        let index = self.index()?;
+        let all: Vec<&Package> = index.0.values().flatten().collect();
+        let mut used: u64 = all.iter().map(|package| self.size(package)).sum();
+        let age = |package: &Package| {
+            fs::metadata(self.path().join(&package.directory)).and_then(|m| m.modified()).ok()
+        };
+        let mut idle: Vec<_> = all
+            .into_iter()
+            .filter(|package| !needed.iter().any(|one| one == *package))
+            .map(|package| (age(package), package))
+            .collect();
+        idle.sort();
+        let mut evicted = Vec::new();
+        for (_, package) in idle {
+            if used + bytes <= bytes_max {
+                break;
+            }
+            if self.evict(package)? {
+                used -= self.size(package).min(used);
+                lock(&self.inner.sizes).remove(&package.directory);
+                evicted.push(package.directory.clone());
+            }
+        }
+        Ok((evicted, used + bytes <= bytes_max))
+    }
+
+    fn evict(&self, package: &Package) -> io::Result<bool> {
+        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let gone = self.path().join(format!("{EVICTED}{}-{number}", std::process::id()));
+        {
+            // Whoever begins to use it now finds it gone; who has begun is seen.
+            let in_use = lock(&self.inner.in_use);
+            if in_use.contains_key(&package.directory) {
+                return Ok(false);
+            }
+            fs::rename(self.path().join(&package.directory), &gone)?;
+        }
+        // What stays is swept at the next start.
+        let _ = fs::remove_dir_all(&gone);
+        Ok(true)
+    }
+}
+
+/// Packages that something lives on.
+#[derive(Debug)]
+pub(super) struct InUse {
+    storage: Storage,
+    directories: Vec<String>,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut in_use = lock(&self.storage.inner.in_use);
+        for directory in &self.directories {
+            if let Some(n) = in_use.get_mut(directory) {
+                *n -= 1;
+                if *n == 0 {
+                    in_use.remove(directory);
+                }
+            }
+        }
+    }
+}
+
+impl Staging {
+    /// What the installer may write to.
+    pub(super) fn work(&self) -> PathBuf {
+        self.path.join("work")
+    }
+
+    /// Where it puts the package's files.
+    pub(super) fn files(&self) -> PathBuf {
+        self.work().join("out/files")
+    }
+
+    /// A text that it has left in there. Nobody may be in the sandbox any more.
+    pub(super) fn read(&self, name: &str, bytes_max: u64) -> io::Result<String> {
+        use rustix::fs::{Mode, OFlags, ResolveFlags};
+        let work =
+            rustix::fs::open(self.work(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let file = File::from(rustix::fs::openat2(work, name, flags, Mode::empty(), within)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut text = String::new();
+        file.take(bytes_max + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > bytes_max { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+    }
+
+    /// Looks the files through, gives them to root, and takes away what nobody but their owner may do. Nobody may be in the
+    /// sandbox any more. Gives what they take, in bytes.
+    pub(super) fn verify(&self) -> Result<u64, StorageError> {
+        let files = self.files();
+        let metadata = fs::symlink_metadata(&files).map_err(|_| StorageError::Empty)?;
+        // Of uv's own, at the top.
+        let _ = fs::remove_file(files.join(".lock"));
+        if !metadata.is_dir() || fs::read_dir(&files).map_err(at("read", &files))?.next().is_none() {
+            return Err(StorageError::Empty);
+        }
+        let mut bytes = 0;
+        let mut n_entries = 0;
+        let mut directories = vec![files];
+        while let Some(directory) = directories.pop() {
+            own(&directory, 0o755)?;
+            for entry in fs::read_dir(&directory).map_err(at("read", &directory))? {
+                let path = entry.map_err(at("read", &directory))?.path();
+                let metadata = fs::symlink_metadata(&path).map_err(at("read", &path))?;
+                n_entries += 1;
+                let strange = |what| Err(StorageError::Strange { what, path: path.clone() });
+                if n_entries > ENTRIES_MAX {
+                    return strange("too many files");
+                }
+                if metadata.is_dir() {
+                    directories.push(path);
+                } else if metadata.is_file() {
+                    own(&path, if metadata.mode() & 0o111 == 0 { 0o644 } else { 0o755 })?;
+                    bytes += metadata.blocks() * 512;
+                } else {
+                    return strange("a link or a device");
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// What all of it takes now, in bytes and in files, as far as it can be seen.
+    pub(super) fn measure(&self) -> (u64, usize) {
+        measure(&self.work()).unwrap_or_default()
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What stays is swept at the next start.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn own(path: &Path, mode: u32) -> Result<(), StorageError> {
+    // Root's, that is.
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    lchown(path, Some(uid), Some(gid)).map_err(at("take over", path))?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(at("set the mode of", path))
+}
+
+/// Bytes on the disk, each file once however many names it has, and the number of names. What goes away meanwhile is nothing.
+fn measure(path: &Path) -> io::Result<(u64, usize)> {
+    let (mut bytes, mut n) = (0, 0);
+    let mut seen = std::collections::HashSet::new();
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            n += 1;
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else if metadata.nlink() == 1 || seen.insert(metadata.ino()) {
+                bytes += metadata.blocks() * 512;
+            }
+            if n > ENTRIES_MAX {
+                return Ok((bytes, n));
+            }
+        }
+    }
+    Ok((bytes, n))
+}
+
+/// Whether nobody writes to it any more.
+fn is_abandoned(staging: &Path) -> bool {
+    match OpenOptions::new().write(true).open(staging.join("lock")).map(|file| file.try_lock()) {
+        Ok(Err(TryLockError::WouldBlock)) => false,
+        Ok(_) => true,
+        // It was made a moment ago, or is not quite gone.
+        Err(_) => {
+            let age =
+                fs::metadata(staging).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+            age.is_some_and(|age| age.as_secs() > 1)
+        }
+    }
+}
+
+fn read_record(directory: &Path) -> Option<Record> {
+    let mut text = String::new();
+    File::open(directory.join(RECORD)).ok()?.take(RECORD_BYTES_MAX).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn write_record(directory: &Path, record: &Record) -> Result<(), StorageError> {
+    let path = directory.join(RECORD);
+    let text = serde_json::to_string_pretty(record).expect("text and numbers can always be written");
+    let half = directory.join(format!(".{RECORD}"));
+    fs::write(&half, text + "\n").and_then(|()| fs::rename(&half, &path)).map_err(at("write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn storage() -> (tempfile::TempDir, Storage) {
+        let place = tempfile::tempdir().unwrap();
+        let storage = Storage::open(place.path(), "cp311".into()).unwrap();
+        (place, storage)
+    }
+
+    fn staged(storage: &Storage) -> Staging {
+        let staging = storage.stage().unwrap();
+        fs::create_dir_all(staging.files()).unwrap();
+        fs::write(staging.files().join("a.py"), "x").unwrap();
+        staging
+    }
+
+    fn record() -> Record {
+        Record { python: "cp311".into(), ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_half_done_goes_at_the_next_start_unless_somebody_is_at_it() {
+        let (place, storage) = storage();
+        let busy = storage.stage().unwrap();
+        let dead = place.path().join(".staging-1-1");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("lock"), "").unwrap();
+        fs::create_dir(place.path().join(".evicted-1-1")).unwrap();
+        let again = Storage::open(place.path(), "cp311".into()).unwrap();
+        let left: Vec<_> = fs::read_dir(place.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert_eq!(left, std::slice::from_ref(&busy.path));
+        assert!(again.index().unwrap().0.is_empty());
+        drop(busy);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_first_who_has_it_whole_gives_it_its_name() {
+        let (_place, storage) = storage();
+        assert!(storage.commit(staged(&storage), "a", "1", &record()).unwrap());
+        assert!(!storage.commit(staged(&storage), "a", "1", &record()).unwrap());
+        let other = Record { python: "cp312".into(), ..Record::default() };
+        assert!(storage.commit(staged(&storage), "a", "1", &other).unwrap(), "beside it, for another Python");
+        let index = storage.index().unwrap();
+        assert_eq!(index.0["a"].len(), 1);
+        assert!(storage.is_there(&index.0["a"][0]));
+    }
+
+    #[test]
+    fn links_devices_and_nothing_at_all_are_no_package() {
+        let (_place, storage) = storage();
+        let staging = staged(&storage);
+        assert!(staging.verify().unwrap() > 0);
+        symlink("/etc/passwd", staging.files().join("link.py")).unwrap();
+        assert!(matches!(staging.verify(), Err(StorageError::Strange { .. })));
+        assert!(matches!(storage.stage().unwrap().verify(), Err(StorageError::Empty)));
+        symlink("/etc/passwd", staging.work().join("lock.txt")).unwrap();
+        assert!(staging.read("lock.txt", 1000).is_err());
+        fs::write(staging.work().join("long.txt"), "12345").unwrap();
+        assert!(staging.read("long.txt", 4).is_err() && staging.read("long.txt", 5).is_ok());
+    }
+
+    #[test]
+    fn the_least_recently_needed_goes_first_and_nothing_that_is_needed_or_in_use() {
+        let (place, storage) = storage();
+        for (at, name) in ["a", "b", "c", "d"].iter().enumerate() {
+            storage.commit(staged(&storage), name, "1", &Record { bytes: 10, ..record() }).unwrap();
+            let directory = File::open(place.path().join(format!("{name}==1"))).unwrap();
+            let time = UNIX_EPOCH + Duration::from_secs(100 - at as u64);
+            directory.set_times(FileTimes::new().set_modified(time)).unwrap();
+        }
+        let of = |name: &str| PackageSet::new([storage.package(format!("{name}==1")).unwrap()]);
+        let hold = storage.hold(&of("d"));
+        assert_eq!(storage.bytes(), 40);
+        assert_eq!(storage.make_room(10, 50, &of("c")).unwrap(), (vec![], true));
+        assert_eq!(storage.make_room(10, 45, &of("c")).unwrap(), (vec!["b==1".into()], true));
+        assert_eq!(storage.make_room(10, 20, &of("c")).unwrap(), (vec!["a==1".into()], false));
+        drop(hold);
+        assert_eq!(storage.make_room(10, 20, &of("c")).unwrap(), (vec!["d==1".into()], true));
+        assert_eq!(storage.bytes(), 10);
+    }
+}
