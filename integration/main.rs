@@ -30,4 +30,5 @@ mod quickstart;
 mod registry;
 mod selftest;
 mod smoke;
+mod tree;
 mod zygotes;

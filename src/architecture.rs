@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
     ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "world"]),
-    ("http", &["frame", "registry", "sandbox", "stats", "world"]),
+    ("http", &["frame", "packages", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "packages", "registry", "sandbox", "stats"]),
     ("image", &["registry"]),
     ("packages", &["sandbox"]),

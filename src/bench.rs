@@ -25,6 +25,7 @@ mod packages;
 mod play;
 mod plot;
 mod report;
+mod reqbench;
 mod sample;
 mod start;
 pub mod trace;
@@ -63,13 +64,32 @@ pub enum Scenario {
     Fresh,
     /// First calls of functions that import numpy and pandas.
     Packages,
+    /// First calls of functions that need many packages, made up; on workers of its own.
+    Reqbench,
+    /// The same with packages that people use.
+    Wheels,
 }
 
 impl Scenario {
     /// In the order in which they run: a worker that has served much is no longer an idle one, and keeps many
     /// standbys for a while.
-    pub const ALL: [Self; 7] =
-        [Self::Start, Self::Memory, Self::Growth, Self::Warm, Self::Cold, Self::Fresh, Self::Packages];
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Memory,
+        Self::Growth,
+        Self::Warm,
+        Self::Cold,
+        Self::Fresh,
+        Self::Packages,
+        Self::Reqbench,
+        Self::Wheels,
+    ];
+
+    /// Those that run when none is named. The others take minutes, and start workers of their own.
+    #[must_use]
+    pub fn ordinary() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|one| !matches!(one, Self::Reqbench | Self::Wheels)).collect()
+    }
 
     /// As on the command line.
     #[must_use]
@@ -82,6 +102,8 @@ impl Scenario {
             Self::Fresh => "fresh",
             Self::Growth => "growth",
             Self::Packages => "packages",
+            Self::Reqbench => "reqbench",
+            Self::Wheels => "wheels",
         }
     }
 }
@@ -240,6 +262,8 @@ pub fn run(plan: Plan) -> Result<Report, BenchError> {
                 Scenario::Fresh => runtime.block_on(fresh::measure(run))?,
                 Scenario::Growth => runtime.block_on(growth::measure(run))?,
                 Scenario::Packages => runtime.block_on(packages::measure(run))?,
+                Scenario::Reqbench => runtime.block_on(reqbench::measure(run))?,
+                Scenario::Wheels => runtime.block_on(reqbench::measure_wheels(run))?,
             }
             run.progress.inc(1);
         }
@@ -294,7 +318,7 @@ mod tests {
         let error = "hot".parse::<Scenario>().unwrap_err();
         assert_eq!(
             error,
-            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages"
+            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages, reqbench, wheels"
         );
     }
 }

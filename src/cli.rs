@@ -6,6 +6,7 @@
 //! ol admin install|list|show|invoke|logs|remove   admin/     the functions of a running worker
 //! ol bench init|run                               bench      how fast a worker is
 //! ol selftest                                     selftest   whether this machine holds what it should
+//! ol zygotes show|train|export|import             zygotes/   the tree of zygotes of a running worker
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
 //! ```
 
@@ -28,6 +29,7 @@ mod stop;
 mod table;
 mod talk;
 mod worker;
+mod zygotes;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -58,6 +60,7 @@ enum Ol {
     Bench(bench::Bench),
     #[structopt(name = "selftest")]
     SelfTest(selftest::SelfTest),
+    Zygotes(zygotes::Zygotes),
 }
 
 /// `ol` itself. `args` begin with the program's name.
@@ -68,6 +71,7 @@ pub fn ol(args: Vec<OsString>) -> ExitCode {
         Ol::Admin(command) => command.run(),
         Ol::Bench(command) => command.run(),
         Ol::SelfTest(command) => command.run(),
+        Ol::Zygotes(command) => command.run(),
     })
 }
 

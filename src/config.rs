@@ -92,6 +92,8 @@ pub struct Config {
     pub trace: RawTrace,
     /// Zygotes to start with: a path, a JSON text or an object, as in OpenLambda.
     pub import_cache_tree: Option<Value>,
+    /// What zygotes of packages may take together, in MiB.
+    pub import_cache_mb: u64,
 }
 
 /// Limits of a sandbox and of a function's pool.
@@ -343,9 +345,19 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
             enable_seccomp: raw.features.enable_seccomp,
         },
         trace: raw.trace,
+        import_cache_mb: import_cache_mb(raw.import_cache_mb, mem_pool_mb)?,
         import_cache_tree: raw.import_cache_tree.filter(|tree| *tree != Value::String(String::new())),
         ol_dir,
     })
+}
+
+/// By default a quarter of what there is: the rest is for those who run.
+fn import_cache_mb(given: Option<u64>, pool_mb: u64) -> Result<u64, ConfigError> {
+    let mb = given.unwrap_or(pool_mb / 4);
+    if mb > pool_mb {
+        return field("import_cache_mb", format!("is {mb}, and must be at most {pool_mb}, the mem_pool_mb"));
+    }
+    Ok(mb)
 }
 
 /// Most processes that a limit may allow: the kernel's default for `pid_max` on small machines.

@@ -11,6 +11,7 @@ mod run;
 mod status;
 mod timing;
 mod upload;
+mod zygotes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub struct App {
     pub cgroup_layout: &'static str,
     /// The directory of the functions' logs.
     pub logs: PathBuf,
+    /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.
+    pub zygotes_file: Option<PathBuf>,
 }
 
 /// The paths of the worker, on TCP and on its Unix socket alike.
@@ -63,6 +66,11 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/registry/{name}", web::get().to(registry::download))
         .route("/registry/{name}", web::delete().to(registry::delete))
         .route("/registry/{name}/config", web::get().to(registry::config))
+        .route("/zygotes", web::get().to(zygotes::show))
+        .route("/zygotes/fit", web::post().to(zygotes::fit))
+        .route("/zygotes/tree", web::get().to(zygotes::export))
+        .route("/zygotes/tree", web::put().to(zygotes::import))
+        .route("/zygotes/tree", web::delete().to(zygotes::forget))
         .route("/registry/{name}/packages", web::get().to(registry::packages))
         .route("/registry/{name}/packages", web::post().to(registry::update))
         .default_service(web::route().to(nothing_here));

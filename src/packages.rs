@@ -9,6 +9,7 @@ pub mod installer;
 mod metadata;
 mod proxy;
 mod requirement;
+mod requires;
 mod sources;
 mod storage;
 pub mod tree_file;
@@ -460,6 +461,22 @@ impl world::PackageStore for PackagesDir {
                 }
             });
             found.await.unwrap_or_else(|error| vec![Err(LaunchError::Failed(error.to_string())); n])
+        })
+    }
+
+    fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let n = packages.len();
+            let read = tokio::task::spawn_blocking(move || {
+                packages
+                    .iter()
+                    .map(|package| {
+                        requires::read(&this.storage().path().join(&package.directory).join("files"))
+                    })
+                    .collect()
+            });
+            read.await.unwrap_or_else(|_| vec![Vec::new(); n])
         })
     }
 

@@ -81,6 +81,9 @@ pub enum ServeError {
     /// What `import_cache_tree` says.
     #[error("import_cache_tree: {0}")]
     ImportCacheTree(String),
+    /// What somebody imported, and somebody has changed.
+    #[error("the tree of zygotes: {0}; remove the file to let it fit itself")]
+    KeptTree(String),
     /// The event loop or one of its threads.
     #[error("cannot start the worker's threads: {0}")]
     Threads(io::Error),
@@ -118,8 +121,9 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     if n_left > 0 {
         info!(log, "removed what an earlier worker had left"; "n_cgroups" => n_left);
     }
-    let plan = config.import_cache_tree.as_ref().map(tree_file::read).transpose();
-    let plan = plan.map_err(ServeError::ImportCacheTree)?;
+    let kept = worker_dir.join(tree_file::KEPT);
+    let plan = plan(&config, &kept)?;
+    let is_free = config.features.import_cache && config.import_cache_tree.is_none();
     let stats: &'static Stats = Box::leak(Box::default());
     let descriptor = match image::Descriptor::load(ol_dir)? {
         Some(descriptor) => descriptor,
@@ -174,6 +178,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         body_bytes_max: config.body_bytes_max,
         cgroup_layout: launcher.cgroup_layout(),
         logs: logs_dir,
+        zygotes_file: Some(kept).filter(|_| is_free),
     });
     let socket = worker_dir.join("ol.sock");
     let pid_file = worker_dir.join("worker.pid");
@@ -225,6 +230,19 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     }
     info!(log, "the worker has ended");
     Ok(())
+}
+
+/// The tree of zygotes that somebody drew: in the configuration, or else while an earlier worker ran.
+fn plan(config: &Config, kept: &Path) -> Result<Option<Plan>, ServeError> {
+    let tree = match &config.import_cache_tree {
+        Some(tree) => Some(tree_file::read(tree).map_err(ServeError::ImportCacheTree)?),
+        None if config.features.import_cache && kept.exists() => {
+            let path = kept.display().to_string();
+            Some(tree_file::read(&path.into()).map_err(ServeError::KeptTree)?)
+        }
+        None => None,
+    };
+    Ok(tree)
 }
 
 fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &Path) -> LauncherSpec {
@@ -297,6 +315,7 @@ fn actor_settings(config: &Config, plan: Option<Plan>) -> supervisor::Config {
             standbys_max: config.n_standbys.max(STANDBYS_MAX),
             import_cache: config.features.import_cache,
             plan,
+            zygote_bytes_max: config.import_cache_mb << 20,
         },
         sandbox_bytes: SANDBOX_BYTES,
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use actors::name::FunctionName;
 use actors::packages::{Package, PackageSet};
-use actors::world::{self, Class, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World};
+use actors::world::{
+    self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World,
+};
 
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};
@@ -134,19 +136,20 @@ impl world::Launcher<OlWorld> for OlLauncher {
     ) -> LocalFuture<Result<Planted<GrownZygote>, LaunchError>> {
         let (launcher, holds) = (self.launcher.clone(), self.packages.hold(&packages));
         Box::pin(async move {
-            let Plantation { zygote, held, failed } =
+            let Plantation { zygote, held, grown, failed } =
                 launcher.plant(class, &paths(&packages), &parents, careful, holds).await?;
-            let took = |package: &Package| {
+            // What it says is a zygote's word: no import takes longer than its patience nor more than its limit, and this
+            // does not panic.
+            let held = |package: &Package| {
                 let ms = held.get(&path(package)).filter(|ms| ms.is_finite() && **ms >= 0.0)?;
-                // What it says is a zygote's word: no import takes longer than its patience, and this does not panic.
-                Some((
-                    package.clone(),
-                    Duration::try_from_secs_f64(ms / 1e3).ok()?.min(Duration::from_secs(60)),
-                ))
+                let took = Duration::try_from_secs_f64(ms / 1e3).ok()?.min(Duration::from_secs(60));
+                let bytes = grown.get(&path(package)).copied().unwrap_or(0).min(1 << 30);
+                Some(Held { package: package.clone(), took, bytes })
             };
             Ok(Planted {
+                bytes: zygote.memory_bytes(),
                 zygote,
-                holds: packages.iter().filter_map(took).collect(),
+                holds: packages.iter().filter_map(held).collect(),
                 failed: packages
                     .iter()
                     .filter_map(|package| Some((package.clone(), failed.get(&path(package))?.clone())))

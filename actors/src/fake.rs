@@ -15,9 +15,9 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::LambdaStatus;
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, Installed, LaunchError, Launcher, Line, LocalFuture, Making, MemoryReading, Network,
-    PackageError, PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby, Survey,
-    World, Zygote,
+    Class, Code, Gauge, Held, Installed, LaunchError, Launcher, Line, LocalFuture, Making, MemoryReading,
+    Network, PackageError, PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby,
+    Survey, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -229,6 +229,7 @@ impl Fake {
             standbys_max: 32,
             import_cache: true,
             plan: None,
+            zygote_bytes_max: 256 * MB,
         };
         start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB }, log())
     }
@@ -451,7 +452,8 @@ impl Launcher<FakeWorld> for Fake {
                     version: String::new(),
                     world: world.clone(),
                 })),
-                holds: holds.into_iter().map(|package| (package, time)).collect(),
+                holds: holds.into_iter().map(|package| Held { package, took: time, bytes: MB }).collect(),
+                bytes: 3 * MB,
                 failed: failed.into_iter().map(|package| (package, "crashed".to_owned())).collect(),
             })
         })
@@ -490,6 +492,10 @@ impl PackageStore for Fake {
             };
             lists.into_iter().map(find).collect()
         })
+    }
+
+    fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>> {
+        Box::pin(async move { vec![Vec::new(); packages.len()] })
     }
 
     fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey> {

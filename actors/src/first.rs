@@ -92,6 +92,9 @@ impl<W: World> AtHand<W> {
             let reservation = self.services.ledger.try_reserve(self.services.estimate(measured))?;
             Some((self.standbys.take_ready(&kind)?, reservation))
         })?;
+        if !packages.is_empty() {
+            self.forest.lock().used(kind.node, &packages, class.network == Network::Host, Instant::now());
+        }
         let chores = Chores { standbys: self.standbys.clone(), pool: place.pool() };
         let opening = Opening {
             place,

@@ -22,10 +22,13 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub(crate) mod costs;
+pub mod demand;
 pub mod evictor;
 #[cfg(test)]
 mod fake;
 pub mod first;
+pub mod fit;
 pub mod flight;
 pub mod installs;
 pub mod lambda;

@@ -254,6 +254,10 @@ impl<W: World> Nursery<W> {
             standbys: self.standbys.clone(),
             forest: self.forest.clone(),
             packages,
+            store: self.parts.packages.clone(),
+            known: self.known.clone(),
+            routes: self.routes.clone(),
+            ledger: self.ledger.clone(),
             stats: Arc::clone(&self.stats),
         };
         let monitor = self.monitor(Child::Zygotes, incarnation);

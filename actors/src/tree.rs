@@ -5,24 +5,26 @@
 //! Among those the one is best that saves most of the import time.
 //!
 //! ```text
-//!           next_build            built                dead, fork failed
-//!   planned ──────────▶ building ───────▶ growing ───────────────────────▶ planned, after a pause
-//!      ▲                   │ failed          │ unused, memory is tight (nodes that were not drawn by a person)
-//!      └── after a pause ──┘                 ▼
-//!                                         (nothing)          nothing worth it was imported: barren
+//!           next_build            built                 the last one is dead, or fails
+//!   planned ──────────▶ building ───────▶ growing ─────────────────────────▶ planned, after a pause
+//!      ▲                   │ failed        │  ▲ crowded: one more replica
+//!      └── after a pause ──┘               └──┘ quiet: one less
 //! ```
 //!
-//! Nodes come from a tree that somebody drew (`import_cache_tree`), or else from what functions have loaded: one
-//! for each set of packages that took long to import, directly below the root.
+//! Which nodes there are says a tree that somebody drew (`import_cache_tree`, `ol zygotes import`), or else
+//! [`fit`](crate::fit) of what functions need. A node that is no longer wanted is forgotten, and its zygotes end; what was
+//! forked from them goes on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::lambda_zygotes::LOAD_TIME_WORTH;
+use crate::costs::Costs;
+use crate::demand::Demand;
+use crate::fit::{Fitted, NODE_BYTES, Price, Standing};
 use crate::packages::{Package, PackageSet};
 use crate::world::{LaunchError, Planted};
 
@@ -58,7 +60,7 @@ impl<Z: Clone> SharedForest<Z> {
 }
 
 /// Which node. Never used again for another one; [`NodeId::ROOT`] has no packages and is always there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct NodeId(u64);
 
 impl NodeId {
@@ -66,16 +68,52 @@ impl NodeId {
     pub const ROOT: Self = Self(0);
 }
 
-/// Zygotes of packages that nobody drew at most: some hundred MB each, if the packages are large.
-pub const LEARNT_MAX: usize = 16;
-/// One that nobody drew and nobody was forked from for this long is given up.
-pub const UNUSED_MAX: Duration = Duration::from_secs(600);
+/// What a person may know of a node.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct NodeView {
+    /// Which.
+    pub node: NodeId,
+    /// 0: the root.
+    pub parent: NodeId,
+    /// What it adds to the node above.
+    pub packages: Vec<String>,
+    /// What its zygotes hold, with what they got from above. Empty while there is none.
+    pub holds: Vec<String>,
+    /// `planned`, `building`, `growing`, or `barren`: nothing could be imported.
+    pub state: &'static str,
+    /// Whether it is for functions on the machine's own network.
+    pub on_host: bool,
+    /// Zygotes with the same packages.
+    pub replicas: usize,
+    /// Memory charged to all of them when they had been made.
+    pub bytes: u64,
+    /// Sandboxes of functions that began as a fork of it.
+    pub hits: u64,
+    /// Standbys that were forked from it.
+    pub forks: u64,
+    /// Import time that these sandboxes did not wait for, in milliseconds.
+    pub saved_ms: f64,
+    /// What it was expected to save when the tree was fitted, in milliseconds in some ten minutes. 0: somebody drew it.
+    pub expected_ms: f64,
+    /// How long nobody has used it.
+    pub unused_s: u64,
+}
+
 /// Nodes of a tree that somebody drew at most: as many zygotes as uids are set aside for (`src/sandbox/uids.rs`).
 pub const DRAWN_MAX: usize = 1_000;
+/// Zygotes of one node at most. They help as long as there are cores that fork at once.
+pub const REPLICAS_MAX: usize = 4;
 /// The pause after a zygote could not be made, or has died; doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// See [`RETRY_PAUSE`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// A fork finds its zygote crowded when so many are under way already. The kernel does one after the other, so that the next
+/// waits for all of them.
+const CROWDED_AT: usize = 2;
+/// Forks in one look from which it counts that they were crowded: fewer are a burst that is over.
+const CROWDED_FORKS_MIN: u32 = 20;
+/// Looks in a row without a crowd after which one replica goes: with one look in 5 s, a minute.
+const QUIET_LOOKS: u32 = 12;
 
 /// See the module's text. `Z` is a zygote; a clone is the same one.
 #[derive(Debug)]
@@ -83,26 +121,35 @@ pub(crate) struct Forest<Z> {
     nodes: HashMap<NodeId, Node<Z>>,
     /// Which growing nodes hold a package: so that a look-up need not look at all nodes.
     holders: HashMap<Package, Vec<NodeId>>,
-    /// How long a package takes to import: the longest that was measured, since it takes no time where another one has
-    /// brought what it needs.
-    costs: HashMap<Package, Duration>,
+    /// What it is fitted to.
+    pub(crate) costs: Costs,
+    pub(crate) demand: Demand,
     next_id: u64,
-    drawn: bool,
+    next_zygote: u64,
+    is_drawn: bool,
 }
 
 #[derive(Debug)]
 struct Node<Z> {
     parent: NodeId,
+    /// Its own.
+    adds: Vec<String>,
     /// Its own and those of the nodes above, as somebody wrote them.
     requirements: Vec<String>,
+    /// What these are, of a node that was fitted.
+    packages: PackageSet,
     /// For sandboxes on the machine's network, whose zygotes are others.
     on_host: bool,
-    drawn: bool,
     stage: Stage<Z>,
     pause: Backoff,
     /// It died, or took too long, while it imported: next time each package is tried in a child first.
     careful: bool,
     last_used: Instant,
+    hits: u64,
+    forks: u64,
+    saved: Duration,
+    expected_ms: f64,
+    bytes_expected: u64,
 }
 
 #[derive(Debug)]
@@ -115,8 +162,28 @@ enum Stage<Z> {
 
 #[derive(Debug)]
 struct Grown<Z> {
-    zygote: Z,
+    /// At least one.
+    replicas: Vec<Replica<Z>>,
     holds: PackageSet,
+    n_wanted: usize,
+    is_building: bool,
+    crowd: Crowd,
+}
+
+#[derive(Debug)]
+struct Replica<Z> {
+    zygote: Z,
+    number: u64,
+    n_forking: usize,
+    bytes: u64,
+}
+
+/// How often forks had to wait for others.
+#[derive(Debug, Default)]
+struct Crowd {
+    n_forks: u32,
+    n_crowded: u32,
+    n_quiet_looks: u32,
 }
 
 /// A zygote that is to be made.
@@ -127,6 +194,8 @@ pub(crate) struct Build<Z> {
     /// Whose forks it may be, the nearest first; after them the root.
     pub(crate) parents: Vec<Z>,
     pub(crate) careful: bool,
+    /// What it will take, by estimate.
+    pub(crate) bytes: u64,
 }
 
 /// The zygote that suits a function best.
@@ -134,58 +203,172 @@ pub(crate) struct Build<Z> {
 pub(crate) struct Best<Z> {
     pub(crate) node: NodeId,
     pub(crate) zygote: Z,
+    /// Which of the node's.
+    pub(crate) number: u64,
+}
+
+/// A node that there should be, whoever says so.
+struct Wish {
+    parent: Option<usize>,
+    adds: Vec<String>,
+    requirements: Vec<String>,
+    packages: PackageSet,
+    expected_ms: f64,
+    bytes: u64,
 }
 
 impl<Z: Clone> Forest<Z> {
-    /// With a plan: its nodes, and no others ever. Without: those that turn out to be worth it.
+    /// With a plan: its nodes, and no others. Without: none yet.
     pub(crate) fn new(plan: Option<&Plan>, on_host: bool, now: Instant) -> Self {
         let mut forest = Self {
             nodes: HashMap::new(),
             holders: HashMap::new(),
-            costs: HashMap::new(),
+            costs: Costs::default(),
+            demand: Demand::default(),
             next_id: 1,
-            drawn: plan.is_some(),
+            next_zygote: 1,
+            is_drawn: false,
         };
-        if let Some(plan) = plan {
-            forest.draw(plan, NodeId::ROOT, &[], on_host, now);
-        }
+        forest.draw(plan, on_host, now);
         forest
     }
 
-    fn draw(&mut self, plan: &Plan, parent: NodeId, above: &[String], on_host: bool, now: Instant) {
-        for child in &plan.children {
-            let requirements = [above, &child.packages].concat();
-            let node = self.add(parent, requirements.clone(), on_host, true, now);
-            self.draw(child, node, &requirements, on_host, now);
+    /// Somebody has drawn the tree, which is it from now on; or (`None`) leaves it to fitting again. Says which nodes are gone.
+    pub(crate) fn draw(&mut self, plan: Option<&Plan>, on_host: bool, now: Instant) -> Vec<NodeId> {
+        fn wishes(plan: &Plan, parent: Option<usize>, above: &[String], out: &mut Vec<Wish>) {
+            for child in &plan.children {
+                let requirements = [above, &child.packages].concat();
+                out.push(Wish {
+                    parent,
+                    adds: child.packages.clone(),
+                    requirements: requirements.clone(),
+                    packages: PackageSet::default(),
+                    expected_ms: 0.0,
+                    bytes: NODE_BYTES,
+                });
+                wishes(child, Some(out.len() - 1), &requirements, out);
+            }
         }
+        self.is_drawn = plan.is_some();
+        let mut wanted = Vec::new();
+        if let Some(plan) = plan {
+            wishes(plan, None, &[], &mut wanted);
+        }
+        let gone = self.reconcile(!on_host, Vec::new(), now);
+        [gone, self.reconcile(on_host, wanted, now)].concat()
     }
 
-    fn add(
-        &mut self,
-        parent: NodeId,
-        requirements: Vec<String>,
-        on_host: bool,
-        drawn: bool,
-        now: Instant,
-    ) -> NodeId {
+    /// This tree is to be from now on, unless somebody drew one. Says which nodes are gone.
+    pub(crate) fn adopt(&mut self, fitted: &Fitted, on_host: bool, now: Instant) -> Vec<NodeId> {
+        if self.is_drawn {
+            return Vec::new();
+        }
+        let text = |package: &Package| package.to_string();
+        let wanted = fitted.nodes.iter().map(|node| Wish {
+            parent: node.parent,
+            adds: node.adds.iter().map(text).collect(),
+            requirements: node.packages.iter().map(text).collect(),
+            packages: node.packages.clone(),
+            expected_ms: node.ms_saved,
+            bytes: node.bytes,
+        });
+        self.reconcile(on_host, wanted.collect(), now)
+    }
+
+    /// Nodes with the same packages stay, wherever they are now.
+    fn reconcile(&mut self, on_host: bool, wanted: Vec<Wish>, now: Instant) -> Vec<NodeId> {
+        let key = |requirements: &[String]| requirements.iter().cloned().collect::<BTreeSet<String>>();
+        let mut there: HashMap<BTreeSet<String>, NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.on_host == on_host)
+            .map(|(id, node)| (key(&node.requirements), *id))
+            .collect();
+        let mut ids: Vec<NodeId> = Vec::with_capacity(wanted.len());
+        for wish in wanted {
+            let parent = wish.parent.map_or(NodeId::ROOT, |at| ids[at]);
+            let id = match there.remove(&key(&wish.requirements)) {
+                Some(id) => id,
+                None => self.add(on_host, now),
+            };
+            ids.push(id);
+            let node = self.nodes.get_mut(&id).expect("it is there, or was added just now");
+            let Wish { parent: _, adds, requirements, packages, expected_ms, bytes } = wish;
+            node.parent = parent;
+            node.adds = adds;
+            node.requirements = requirements;
+            node.packages = packages;
+            node.expected_ms = expected_ms;
+            node.bytes_expected = bytes;
+        }
+        let gone: Vec<NodeId> = there.into_values().collect();
+        for &id in &gone {
+            self.remove(id);
+        }
+        gone
+    }
+
+    fn add(&mut self, on_host: bool, now: Instant) -> NodeId {
         let id = NodeId(self.next_id);
         self.next_id += 1;
         let node = Node {
-            parent,
-            requirements,
+            parent: NodeId::ROOT,
+            adds: Vec::new(),
+            requirements: Vec::new(),
+            packages: PackageSet::default(),
             on_host,
-            drawn,
             stage: Stage::Planned,
             pause: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
             careful: false,
             last_used: now,
+            hits: 0,
+            forks: 0,
+            saved: Duration::ZERO,
+            expected_ms: 0.0,
+            bytes_expected: NODE_BYTES,
         };
         self.nodes.insert(id, node);
         id
     }
 
+    /// Whether somebody drew it.
+    pub(crate) fn is_drawn(&self) -> bool {
+        self.is_drawn
+    }
+
+    /// The nodes that were fitted, parents first.
+    pub(crate) fn standing(&self, on_host: bool) -> Vec<Standing> {
+        let mut ids: Vec<NodeId> = self.nodes_of(on_host).collect();
+        // Those above come first; whose parent is gone is below the root.
+        ids.sort_by_key(|id| (self.level(*id), *id));
+        let place: HashMap<NodeId, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        ids.iter()
+            .map(|id| {
+                let node = &self.nodes[id];
+                Standing { parent: place.get(&node.parent).copied(), packages: node.packages.clone() }
+            })
+            .collect()
+    }
+
+    fn nodes_of(&self, on_host: bool) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().filter(move |(_, node)| node.on_host == on_host).map(|(id, _)| *id)
+    }
+
+    fn level(&self, id: NodeId) -> usize {
+        std::iter::successors(self.nodes.get(&id), |node| self.nodes.get(&node.parent)).count()
+    }
+
     /// The zygote that holds most of what is required, by import time, and nothing that is not. `None`: the root's.
     pub(crate) fn best(&self, required: &PackageSet, on_host: bool) -> Option<Best<Z>> {
+        let (node, grown) = self.best_node(required, on_host)?;
+        let replica = grown.replicas.iter().min_by_key(|replica| replica.n_forking)?;
+        Some(Best { node, zygote: replica.zygote.clone(), number: replica.number })
+    }
+
+    fn best_node(&self, required: &PackageSet, on_host: bool) -> Option<(NodeId, &Grown<Z>)> {
+        if self.holders.is_empty() {
+            return None;
+        }
         let mut n_shared = HashMap::<NodeId, usize>::new();
         for id in required.iter().filter_map(|package| self.holders.get(package)).flatten() {
             *n_shared.entry(*id).or_default() += 1;
@@ -199,72 +382,95 @@ impl<Z: Clone> Forest<Z> {
         });
         // Of those that save the same, the one that holds most, and then the oldest.
         let rank = |(id, grown): &(NodeId, &Grown<Z>)| {
-            (self.import_time(&grown.holds), grown.holds.len(), std::cmp::Reverse(*id))
+            (self.costs.import_time(&grown.holds), grown.holds.len(), std::cmp::Reverse(*id))
         };
-        suiting.max_by_key(rank).map(|(node, grown)| Best { node, zygote: grown.zygote.clone() })
+        suiting.max_by_key(rank)
     }
 
-    fn import_time(&self, packages: &PackageSet) -> Duration {
-        packages.iter().filter_map(|package| self.costs.get(package)).sum()
-    }
-
-    /// The zygote of this node, if there is one. It was of use.
-    pub(crate) fn zygote(&mut self, id: NodeId, now: Instant) -> Option<Z> {
-        let node = self.nodes.get_mut(&id)?;
-        match &node.stage {
-            Stage::Growing(grown) => {
-                node.last_used = now;
-                Some(grown.zygote.clone())
-            }
-            _ => None,
+    /// A sandbox with these packages was begun as a fork of this node, or of the root.
+    pub(crate) fn used(&mut self, id: NodeId, required: &PackageSet, on_host: bool, now: Instant) {
+        self.demand.started(required, on_host, now);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.last_used = now;
+        node.hits += 1;
+        if let Stage::Growing(grown) = &node.stage {
+            node.saved += self.costs.import_time(&grown.holds);
         }
     }
 
-    /// A function that requires these was loaded in a sandbox, which took so long. It may be worth a node.
-    pub(crate) fn loaded(&mut self, required: &PackageSet, on_host: bool, took: Duration, now: Instant) {
-        if self.drawn || required.is_empty() || took < LOAD_TIME_WORTH {
-            return;
+    /// A zygote of this node to be forked: the one that has least to do. Say with [`forked`](Self::forked) that it is over.
+    pub(crate) fn fork(&mut self, id: NodeId) -> Option<Best<Z>> {
+        let Stage::Growing(grown) = &mut self.nodes.get_mut(&id)?.stage else { return None };
+        let replica = grown.replicas.iter_mut().min_by_key(|replica| replica.n_forking)?;
+        grown.crowd.n_forks += 1;
+        grown.crowd.n_crowded += u32::from(replica.n_forking >= CROWDED_AT);
+        replica.n_forking += 1;
+        Some(Best { node: id, zygote: replica.zygote.clone(), number: replica.number })
+    }
+
+    /// See [`fork`](Self::fork).
+    pub(crate) fn forked(&mut self, id: NodeId, number: u64, well: bool) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.forks += u64::from(well);
+        if let Stage::Growing(grown) = &mut node.stage
+            && let Some(replica) = grown.replicas.iter_mut().find(|replica| replica.number == number)
+        {
+            replica.n_forking = replica.n_forking.saturating_sub(1);
         }
-        let requirements: Vec<String> = required.iter().map(ToString::to_string).collect();
-        let known =
-            self.nodes.values_mut().find(|node| node.on_host == on_host && node.requirements == requirements);
-        if let Some(node) = known {
-            node.last_used = now;
-            return;
-        }
-        if self.nodes.len() >= LEARNT_MAX {
-            // Room is made for what is wanted now, but not by what is being made just now.
-            let idle = self.nodes.iter().filter(|(_, node)| !matches!(node.stage, Stage::Building));
-            let Some(id) = idle.min_by_key(|(_, node)| node.last_used).map(|(id, _)| *id) else { return };
-            self.remove(id);
-        }
-        self.add(NodeId::ROOT, requirements, on_host, false, now);
+    }
+
+    /// A function that requires these was loaded in a sandbox, which took so long. Says whether that was news.
+    pub(crate) fn loaded(&mut self, required: &PackageSet, on_host: bool, took: Duration) -> bool {
+        let held = self.best_node(required, on_host).map(|(_, grown)| grown.holds.clone());
+        self.costs.loaded(required, took, held.unwrap_or_default())
     }
 
     /// A zygote that should be made now: say what came of it with [`built`](Self::built). Those above come first, as
-    /// long as they can be had.
-    pub(crate) fn next_build(&mut self, now: Instant) -> Option<Build<Z>> {
+    /// long as they can be had, and replicas last, as long as all take no more than `bytes_max`.
+    pub(crate) fn next_build(&mut self, bytes_max: u64, now: Instant) -> Option<Build<Z>> {
         let due = self.nodes.iter().filter(|(_, node)| {
             matches!(node.stage, Stage::Planned) && node.pause.waits_until(now).is_none()
         });
-        let id = due.map(|(id, _)| *id).min()?;
+        let planned = due.map(|(id, _)| *id).min_by_key(|id| (self.level(*id), *id));
+        let id = planned.or_else(|| self.next_replica(bytes_max))?;
         let parents = self.ancestors(id);
         let node = self.nodes.get_mut(&id)?;
-        node.stage = Stage::Building;
+        match &mut node.stage {
+            Stage::Growing(grown) => grown.is_building = true,
+            stage => *stage = Stage::Building,
+        }
         Some(Build {
             node: id,
             requirements: node.requirements.clone(),
             on_host: node.on_host,
             parents,
             careful: node.careful,
+            bytes: node.bytes_expected,
         })
+    }
+
+    fn next_replica(&self, bytes_max: u64) -> Option<NodeId> {
+        let used = self.bytes();
+        let wants = self.nodes.iter().filter(|(_, node)| match &node.stage {
+            Stage::Growing(grown) => {
+                let one = grown.replicas.iter().map(|replica| replica.bytes).max().unwrap_or(0);
+                !grown.is_building && grown.replicas.len() < grown.n_wanted && used + one <= bytes_max
+            }
+            _ => false,
+        });
+        wants.map(|(id, _)| *id).min()
     }
 
     /// Nobody makes any: whoever did has ended.
     pub(crate) fn forget_builds(&mut self) {
         for node in self.nodes.values_mut() {
-            if matches!(node.stage, Stage::Building) {
-                node.stage = Stage::Planned;
+            match &mut node.stage {
+                Stage::Building => node.stage = Stage::Planned,
+                Stage::Growing(grown) => {
+                    grown.is_building = false;
+                    grown.replicas.iter_mut().for_each(|replica| replica.n_forking = 0);
+                }
+                Stage::Planned | Stage::Barren => {}
             }
         }
     }
@@ -281,7 +487,7 @@ impl<Z: Clone> Forest<Z> {
         while let Some(node) = at {
             at = self.nodes.get(&node.parent);
             if let Some(Stage::Growing(grown)) = at.map(|parent| &parent.stage) {
-                zygotes.push(grown.zygote.clone());
+                zygotes.extend(grown.replicas.iter().map(|replica| replica.zygote.clone()));
             }
         }
         zygotes
@@ -294,88 +500,132 @@ impl<Z: Clone> Forest<Z> {
         outcome: Result<Planted<Z>, LaunchError>,
         now: Instant,
     ) -> Option<Z> {
-        let building = self.nodes.get_mut(&id).filter(|node| matches!(node.stage, Stage::Building));
-        let Some(node) = building else { return outcome.ok().map(|planted| planted.zygote) };
-        match outcome {
-            Ok(Planted { zygote, holds, failed: _ }) => {
+        // What was measured is true whether it is wanted or not.
+        if let Ok(planted) = &outcome {
+            for held in &planted.holds {
+                self.costs.imported(&held.package, Price { import: held.took, bytes: held.bytes });
+            }
+            planted.failed.iter().for_each(|(package, _)| self.costs.failed(package));
+        }
+        let number = self.next_zygote;
+        self.next_zygote += 1;
+        let Some(node) = self.nodes.get_mut(&id) else { return outcome.ok().map(|planted| planted.zygote) };
+        match (&mut node.stage, outcome) {
+            (Stage::Building, Ok(Planted { zygote, holds, bytes, failed: _ })) => {
                 node.pause.succeeded();
                 node.last_used = now;
-                let took: Duration = holds.iter().map(|(_, took)| *took).sum();
-                if holds.is_empty() || (!node.drawn && took < LOAD_TIME_WORTH) {
-                    // It was something else that took long.
+                if holds.is_empty() {
                     node.stage = Stage::Barren;
                     return Some(zygote);
                 }
-                for (package, took) in &holds {
-                    let cost = self.costs.entry(package.clone()).or_default();
-                    *cost = (*took).max(*cost);
-                }
-                let holds = PackageSet::new(holds.into_iter().map(|(package, _)| package));
+                let holds = PackageSet::new(holds.into_iter().map(|held| held.package));
                 for package in &holds {
                     self.holders.entry(package.clone()).or_default().push(id);
                 }
-                node.stage = Stage::Growing(Grown { zygote, holds });
+                node.stage = Stage::Growing(Grown {
+                    replicas: vec![Replica { zygote, number, n_forking: 0, bytes }],
+                    holds,
+                    n_wanted: 1,
+                    is_building: false,
+                    crowd: Crowd::default(),
+                });
+                None
             }
-            Err(error) => {
+            (Stage::Growing(grown), Ok(Planted { zygote, holds, bytes, failed: _ })) if grown.is_building => {
+                grown.is_building = false;
+                // One that holds something else is none of the same.
+                let same = holds.len() == grown.holds.len()
+                    && holds.iter().all(|held| grown.holds.iter().any(|package| *package == held.package));
+                if !same || grown.replicas.len() >= grown.n_wanted {
+                    grown.n_wanted = grown.replicas.len();
+                    return Some(zygote);
+                }
+                grown.replicas.push(Replica { zygote, number, n_forking: 0, bytes });
+                None
+            }
+            (Stage::Building, Err(error)) => {
                 // One that says what is wrong need not be led by the hand.
                 node.careful |= !matches!(error, LaunchError::Resources(_));
                 node.pause.failed(now);
                 node.stage = Stage::Planned;
+                None
+            }
+            (Stage::Growing(grown), Err(_)) if grown.is_building => {
+                grown.is_building = false;
+                grown.n_wanted = grown.replicas.len();
+                None
+            }
+            (_, outcome) => outcome.ok().map(|planted| planted.zygote),
+        }
+    }
+
+    /// A fork of this zygote has failed, or it is dead. Says whether it was the last one of the node; then another one takes its
+    /// place, after a pause.
+    pub(crate) fn failed(&mut self, id: NodeId, number: u64, now: Instant) -> bool {
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let Stage::Growing(grown) = &mut node.stage else { return false };
+        let n_before = grown.replicas.len();
+        grown.replicas.retain(|replica| replica.number != number);
+        if n_before == grown.replicas.len() || !grown.replicas.is_empty() {
+            return false;
+        }
+        node.pause.failed(now);
+        node.stage = Stage::Planned;
+        self.forget_holder(id);
+        true
+    }
+
+    /// Gives up the dead, and replicas where there is no crowd any more; wants more where there is one. Says which nodes
+    /// have no zygote any more.
+    pub(crate) fn tidy(&mut self, is_alive: impl Fn(&Z) -> bool, now: Instant) -> Vec<NodeId> {
+        let growing = self.nodes.iter().filter_map(|(id, node)| match &node.stage {
+            Stage::Growing(grown) => Some((id, grown)),
+            _ => None,
+        });
+        let dead: Vec<(NodeId, u64)> = growing
+            .flat_map(|(id, grown)| grown.replicas.iter().map(|replica| (*id, replica)))
+            .filter(|(_, replica)| !is_alive(&replica.zygote))
+            .map(|(id, replica)| (id, replica.number))
+            .collect();
+        let gone = dead.into_iter().filter(|(id, number)| self.failed(*id, *number, now)).map(|(id, _)| id);
+        let gone = gone.collect();
+        for node in self.nodes.values_mut() {
+            if let Stage::Growing(grown) = &mut node.stage {
+                grown.look_at_crowd();
             }
         }
-        None
+        gone
     }
 
-    /// A fork has failed, or the zygote is dead: another one takes its place, after a pause. Gives back the old one.
-    pub(crate) fn failed(&mut self, id: NodeId, now: Instant) -> Option<Z> {
-        let node = self.nodes.get_mut(&id).filter(|node| matches!(node.stage, Stage::Growing(_)))?;
-        node.pause.failed(now);
-        let stage = std::mem::replace(&mut node.stage, Stage::Planned);
-        self.forget_holder(id);
-        match stage {
-            Stage::Growing(grown) => Some(grown.zygote),
+    /// Gives up one: memory is tight. A replica first, then the node that was used least recently; one that somebody drew
+    /// comes back later. Says which, and whether that was the node's last.
+    pub(crate) fn release_one(&mut self, now: Instant) -> Option<(NodeId, bool)> {
+        let growing = self.nodes.iter().filter_map(|(id, node)| match &node.stage {
+            Stage::Growing(grown) => Some((*id, node, grown)),
             _ => None,
-        }
-    }
-
-    /// Gives up the dead, and those that nobody drew and nobody uses. Says which nodes have no zygote any more.
-    pub(crate) fn tidy(&mut self, is_alive: impl Fn(&Z) -> bool, now: Instant) -> Vec<NodeId> {
-        let dead = |node: &Node<Z>| matches!(&node.stage, Stage::Growing(grown) if !is_alive(&grown.zygote));
-        let unused = |node: &Node<Z>| {
-            !node.drawn
-                && !matches!(node.stage, Stage::Building)
-                && now.saturating_duration_since(node.last_used) >= UNUSED_MAX
-        };
-        let of = |what: &dyn Fn(&Node<Z>) -> bool| -> Vec<NodeId> {
-            self.nodes.iter().filter(|(_, node)| what(node)).map(|(id, _)| *id).collect()
-        };
-        let (dead, unused) = (of(&dead), of(&unused));
-        for &id in &dead {
-            drop(self.failed(id, now));
-        }
-        for &id in &unused {
-            drop(self.remove(id));
-        }
-        [dead, unused].concat()
-    }
-
-    /// Gives up the one that was used least recently: memory is tight. One that somebody drew comes back later.
-    pub(crate) fn release_one(&mut self, now: Instant) -> Option<NodeId> {
-        let growing = self.nodes.iter().filter(|(_, node)| matches!(node.stage, Stage::Growing(_)));
+        });
         // Of those unused for as long, the one furthest from the root.
-        let (id, drawn) = growing
-            .min_by_key(|(id, node)| (node.last_used, std::cmp::Reverse(**id)))
-            .map(|(id, node)| (*id, node.drawn))?;
-        drop(if drawn { self.failed(id, now) } else { self.remove(id) });
-        Some(id)
+        let (id, number, is_last) = growing
+            .min_by_key(|(id, node, grown)| {
+                (grown.replicas.len() == 1, node.last_used, std::cmp::Reverse(*id))
+            })
+            .and_then(|(id, _, grown)| {
+                Some((id, grown.replicas.last()?.number, grown.replicas.len() == 1))
+            })?;
+        if is_last && !self.is_drawn {
+            self.remove(id);
+        } else {
+            if let Some(Stage::Growing(grown)) = self.nodes.get_mut(&id).map(|node| &mut node.stage) {
+                grown.n_wanted = 1;
+            }
+            self.failed(id, number, now);
+        }
+        Some((id, is_last))
     }
 
-    fn remove(&mut self, id: NodeId) -> Option<Z> {
+    fn remove(&mut self, id: NodeId) {
         self.forget_holder(id);
-        match self.nodes.remove(&id)?.stage {
-            Stage::Growing(grown) => Some(grown.zygote),
-            _ => None,
-        }
+        self.nodes.remove(&id);
     }
 
     fn forget_holder(&mut self, id: NodeId) {
@@ -383,198 +633,86 @@ impl<Z: Clone> Forest<Z> {
             holders.retain(|holder| *holder != id);
             !holders.is_empty()
         });
-        self.costs.retain(|package, _| self.holders.contains_key(package));
     }
 
     /// Gives up all.
     pub(crate) fn clear(&mut self) {
         self.nodes.clear();
         self.holders.clear();
-        self.costs.clear();
+    }
+
+    /// What all zygotes took when they had been made.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.nodes.values().map(Node::bytes).sum()
+    }
+
+    /// Of each node what a person may know, parents first.
+    pub(crate) fn views(&self, now: Instant) -> Vec<NodeView> {
+        let mut ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        ids.sort_by_key(|id| (self.level(*id), *id));
+        ids.into_iter().map(|id| self.nodes[&id].view(id, &self.nodes, now)).collect()
     }
 
     /// Zygotes that there are.
     #[cfg(test)]
     pub(crate) fn n_growing(&self) -> usize {
-        self.nodes.values().filter(|node| matches!(node.stage, Stage::Growing(_))).count()
+        self.nodes.values().map(|node| node.replicas().len()).sum()
+    }
+}
+
+impl<Z> Node<Z> {
+    fn replicas(&self) -> &[Replica<Z>] {
+        match &self.stage {
+            Stage::Growing(grown) => &grown.replicas,
+            _ => &[],
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.replicas().iter().map(|replica| replica.bytes).sum()
+    }
+
+    fn view(&self, id: NodeId, others: &HashMap<NodeId, Self>, now: Instant) -> NodeView {
+        let (state, holds) = match &self.stage {
+            Stage::Planned => ("planned", None),
+            Stage::Building => ("building", None),
+            Stage::Growing(grown) => ("growing", Some(&grown.holds)),
+            Stage::Barren => ("barren", None),
+        };
+        NodeView {
+            node: id,
+            parent: if others.contains_key(&self.parent) { self.parent } else { NodeId::ROOT },
+            packages: self.adds.clone(),
+            holds: holds.into_iter().flatten().map(ToString::to_string).collect(),
+            state,
+            on_host: self.on_host,
+            replicas: self.replicas().len(),
+            bytes: self.bytes(),
+            hits: self.hits,
+            forks: self.forks,
+            saved_ms: self.saved.as_secs_f64() * 1e3,
+            expected_ms: self.expected_ms,
+            unused_s: now.saturating_duration_since(self.last_used).as_secs(),
+        }
+    }
+}
+
+impl<Z> Grown<Z> {
+    /// More replicas while forks wait for each other, fewer when none has for a while.
+    fn look_at_crowd(&mut self) {
+        let Crowd { n_forks, n_crowded, n_quiet_looks } = std::mem::take(&mut self.crowd);
+        if n_forks >= CROWDED_FORKS_MIN && 2 * n_crowded > n_forks {
+            self.n_wanted = (self.replicas.len() + 1).min(REPLICAS_MAX);
+        } else if n_crowded == 0 && self.replicas.len() > 1 {
+            self.crowd.n_quiet_looks = n_quiet_looks + 1;
+            if self.crowd.n_quiet_looks >= QUIET_LOOKS {
+                self.crowd.n_quiet_looks = 0;
+                self.replicas.pop();
+                self.n_wanted = self.replicas.len();
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::fake::package;
-
-    fn set(names: &[&str]) -> PackageSet {
-        PackageSet::new(names.iter().map(|name| package(&format!("{name}==1"))))
-    }
-
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    /// Each package takes so long.
-    fn planted<Z>(zygote: Z, holds: &PackageSet, cost: impl Fn(&Package) -> Duration) -> Planted<Z> {
-        let holds = holds.iter().map(|package| (package.clone(), cost(package))).collect();
-        Planted { zygote, holds, failed: Vec::new() }
-    }
-
-    /// What each package of the tests takes.
-    fn cost(package: &Package) -> Duration {
-        match package.name.as_str() {
-            "a" => ms(50),
-            "b" => ms(10),
-            "c" => ms(200),
-            _ => ms(400),
-        }
-    }
-
-    fn grow(forest: &mut Forest<u32>, zygote: u32, holds: &PackageSet) -> NodeId {
-        let now = Instant::now();
-        let build = forest.next_build(now).expect("one is planned");
-        assert_eq!(forest.built(build.node, Ok(planted(zygote, holds, cost)), now), None);
-        build.node
-    }
-
-    fn best(forest: &Forest<u32>, names: &[&str]) -> Option<u32> {
-        forest.best(&set(names), false).map(|best| best.zygote)
-    }
-
-    fn plan(packages: &[&str], children: Vec<Plan>) -> Plan {
-        Plan { packages: packages.iter().map(|&name| name.to_owned()).collect(), children }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_one_that_saves_most_is_best_and_none_that_holds_too_much() {
-        let mut forest = Forest::new(None, false, Instant::now());
-        let sets: [&[&str]; 4] = [&["a"], &["a", "b"], &["c"], &["a", "b", "d"]];
-        for (zygote, names) in (0..).zip(sets) {
-            forest.loaded(&set(names), false, ms(300), Instant::now());
-            grow(&mut forest, zygote, &set(names));
-        }
-        assert_eq!(best(&forest, &["b"]), None);
-        assert_eq!(best(&forest, &["a"]), Some(0));
-        assert_eq!(best(&forest, &["b", "a"]), Some(1));
-        assert_eq!(best(&forest, &["a", "b", "c"]), Some(2), "one package may outweigh two");
-        assert_eq!(best(&forest, &["a", "b", "c", "d"]), Some(3));
-        assert_eq!(forest.best(&set(&["a"]), true), None, "another family's");
-        let other = PackageSet::new([package("a==2")]);
-        assert_eq!(forest.best(&other, false), None, "another version");
-    }
-
-    proptest! {
-        #[test]
-        fn the_look_up_finds_what_a_naive_search_finds(
-            nodes in prop::collection::vec(prop::collection::btree_set(0..8u8, 1..5), 0..LEARNT_MAX),
-            costs in prop::collection::vec(0..4u64, 8),
-            required in prop::collection::btree_set(0..8u8, 0..8),
-            fallen in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
-        ) {
-            let now = Instant::now();
-            let set = |names: &std::collections::BTreeSet<u8>| PackageSet::new(names.iter().map(|n| package(&format!("p{n}==1"))));
-            let cost = |package: &Package| ms(costs[usize::from(package.name.as_bytes()[1] - b'0')]);
-            let saves = |names: &std::collections::BTreeSet<u8>| names.iter().map(|n| costs[usize::from(*n)]).sum::<u64>();
-            let mut forest = Forest::new(None, false, now);
-            let mut alive = Vec::new();
-            for (at, names) in nodes.iter().enumerate() {
-                let id = forest.add(NodeId::ROOT, vec![at.to_string()], false, true, now);
-                forest.next_build(now);
-                forest.built(id, Ok(planted(at, &set(names), cost)), now);
-                alive.push((id, at));
-            }
-            for index in fallen {
-                if !alive.is_empty() {
-                    let (id, at) = alive.remove(index.index(alive.len()));
-                    prop_assert_eq!(forest.failed(id, now), Some(at));
-                }
-            }
-            let naive = alive
-                .iter()
-                .filter(|(_, at)| nodes[*at].is_subset(&required))
-                .max_by_key(|(_, at)| (saves(&nodes[*at]), nodes[*at].len(), std::cmp::Reverse(*at)))
-                .map(|(_, at)| *at);
-            prop_assert_eq!(forest.best(&set(&required), false).map(|best| best.zygote), naive);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_drawn_tree_is_built_from_the_top_and_each_node_has_what_is_above_it() {
-        let drawn = plan(&[], vec![plan(&["a"], vec![plan(&["b"], vec![])]), plan(&["c"], vec![])]);
-        let mut forest = Forest::<u32>::new(Some(&drawn), false, Instant::now());
-        let now = Instant::now();
-        let first = forest.next_build(now).unwrap();
-        assert_eq!((first.requirements.as_slice(), first.parents.len()), (&["a".to_owned()][..], 0));
-        forest.built(first.node, Ok(planted(7, &set(&["a"]), cost)), now);
-        let second = forest.next_build(now).unwrap();
-        assert_eq!((second.requirements.join(" "), second.parents), ("a b".to_owned(), vec![7]));
-        assert_eq!(forest.next_build(now).unwrap().requirements, ["c"]);
-        forest.loaded(&set(&["x"]), false, ms(500), now);
-        assert!(forest.next_build(now).is_none(), "who draws a tree gets that one");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_what_takes_long_gets_a_node_and_each_set_one() {
-        let now = Instant::now();
-        let mut forest = Forest::<u32>::new(None, false, now);
-        forest.loaded(&set(&["a"]), false, ms(2), now);
-        forest.loaded(&PackageSet::default(), false, ms(500), now);
-        assert!(forest.next_build(now).is_none());
-        forest.loaded(&set(&["a"]), false, ms(300), now);
-        let build = forest.next_build(now).unwrap();
-        forest.loaded(&set(&["a"]), false, ms(300), now);
-        assert!(forest.next_build(now).is_none());
-        let unwanted = forest.built(build.node, Ok(planted(1, &set(&["a"]), |_| ms(1))), now);
-        assert_eq!(unwanted, Some(1), "it was the function itself that took long");
-        forest.loaded(&set(&["a"]), false, ms(300), now);
-        assert!(forest.next_build(now).is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_are_retried_with_care_after_a_pause_that_grows() {
-        let mut now = Instant::now();
-        let mut forest = Forest::<u32>::new(None, false, now);
-        forest.loaded(&set(&["a"]), false, ms(300), now);
-        for (at, pause) in [1_000, 2_000, 4_000].into_iter().enumerate() {
-            let build = forest.next_build(now).unwrap();
-            assert_eq!(build.careful, at > 0);
-            forest.built(build.node, Err(LaunchError::Failed("crashed".into())), now);
-            assert_eq!(forest.next_due(now), Some(now + ms(pause)));
-            now += ms(pause) - ms(1);
-            assert!(forest.next_build(now).is_none());
-            now += ms(1);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_dead_come_back_the_unused_go_and_under_pressure_the_least_recently_used() {
-        let now = Instant::now();
-        let mut forest = Forest::new(None, false, now);
-        let mut ids = Vec::new();
-        for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
-            forest.loaded(&set(&[name]), false, ms(300), now);
-            ids.push(grow(&mut forest, at as u32, &set(&[name])));
-            forest.zygote(ids[at], now + ms(at as u64));
-        }
-        forest.zygote(ids[0], now + ms(10));
-        assert_eq!(forest.release_one(now), Some(ids[1]));
-        assert_eq!(forest.tidy(|zygote| *zygote != 2, now), [ids[2]]);
-        assert_eq!((best(&forest, &["c"]), best(&forest, &["a"])), (None, Some(0)));
-        assert_eq!(forest.next_build(now + ms(1_000)).map(|build| build.node), Some(ids[2]));
-        assert_eq!(forest.tidy(|_| true, now + ms(10) + UNUSED_MAX), [ids[0]]);
-        assert_eq!(forest.n_growing(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn there_are_never_more_than_may_be_and_the_least_recently_used_makes_room() {
-        let now = Instant::now();
-        let mut forest = Forest::<u32>::new(None, false, now);
-        for at in 0..2 * LEARNT_MAX {
-            let name = format!("p{at}");
-            forest.loaded(&set(&[&name]), false, ms(300), now + ms(at as u64));
-            grow(&mut forest, at as u32, &set(&[&name]));
-        }
-        assert_eq!(forest.n_growing(), LEARNT_MAX);
-    }
-}
+mod tests;

@@ -183,10 +183,23 @@ pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
 pub struct Planted<Z> {
     /// The zygote.
     pub zygote: Z,
-    /// What it has imported, and how long each took; next to nothing if the zygote that it is a fork of had it.
-    pub holds: Vec<(Package, Duration)>,
+    /// What it has imported.
+    pub holds: Vec<Held>,
     /// What could not be imported, and why.
     pub failed: Vec<(Package, String)>,
+    /// Memory charged to it.
+    pub bytes: u64,
+}
+
+/// A package that a zygote has imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub package: Package,
+    /// How long that took; next to nothing if it is a fork of one that had it.
+    pub took: Duration,
+    /// By how much the interpreter grew.
+    pub bytes: u64,
 }
 
 /// What a sandbox is made from.
@@ -230,6 +243,8 @@ pub trait PackageStore: Clone + Send + Unpin + 'static {
     /// Which packages are meant by each of these lists of requirements, and that all of a list are there. As many
     /// answers as lists.
     fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>>;
+    /// Of each of these the names of the packages that it needs directly, as far as it says.
+    fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>>;
     /// What a list comes to on this machine without anybody being asked.
     fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey>;
     /// Have the resolver settle a list: what it asks for and all that this needs, each pinned, one a line. What `last` has

@@ -150,6 +150,20 @@ fn read(worker: i32, cgroup_root: &str) -> Memory {
     memory
 }
 
+/// What the processes in the groups below `root` whose names begin so take together, and how many groups that are.
+pub(super) fn pss_of_groups(root: &str, prefix: &str) -> (f64, usize) {
+    let mut groups = BTreeSet::new();
+    let mut bytes = 0.0;
+    for process in processes() {
+        let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap_or_default();
+        if let Some(group) = sandbox_of(&cgroups, root).filter(|group| group.starts_with(prefix)) {
+            bytes += pss_bytes(process.pid).unwrap_or(0.0);
+            groups.insert(group.to_owned());
+        }
+    }
+    (bytes, groups.len())
+}
+
 /// `Pss:` of `smaps_rollup`, in bytes; `None` when the process has gone.
 pub(super) fn pss_bytes(pid: i32) -> Option<f64> {
     parse_pss(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)

@@ -193,6 +193,11 @@ impl Quantity {
         self
     }
 
+    pub(super) fn at_least(mut self, limit: f64) -> Self {
+        self.goal = Some(Goal::at_least(self.unit, limit, self.value));
+        self
+    }
+
     fn cells(&self) -> [String; QUANTITY_COLUMNS.len()] {
         let goal = self.goal.as_ref().map_or_else(String::new, Goal::text);
         let value =

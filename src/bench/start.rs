@@ -31,15 +31,15 @@ pub(super) fn measure(run: &mut Run) -> Result<(), BenchError> {
         run.tell(format!("start: {} of {N_TIMES}", i + 1));
         // A new directory each time: the second `init` of one finds its work done.
         let path = dir.path().join(i.to_string());
-        init_s.push(timed(&path, &["worker", "init"])?);
+        init_s.push(ol(&path, &["worker", "init"])?);
         let port = format!("worker_port={}", free_port());
         // Until it can be told to end again, nothing may return early.
-        let up = timed(&path, &["worker", "up", "-d", "-o", &port]);
+        let up = ol(&path, &["worker", "up", "-d", "-o", &port]);
         if up.is_ok() {
             std::thread::sleep(SETTLE);
             pss.extend(pid(&path).and_then(pss_bytes));
         }
-        let down = timed(&path, &["worker", "down"]);
+        let down = ol(&path, &["worker", "down"]);
         up_s.push(up?);
         down?;
     }
@@ -60,7 +60,7 @@ pub(super) fn measure(run: &mut Run) -> Result<(), BenchError> {
 }
 
 /// The seconds that a command of ours takes.
-fn timed(path: &Path, args: &[&str]) -> Result<f64, BenchError> {
+pub(super) fn ol(path: &Path, args: &[&str]) -> Result<f64, BenchError> {
     let failed = |said: String| BenchError::Command { command: args.join(" "), said };
     let begin = Instant::now();
     // Not a pipe for its output: a worker in the background would hold it open.
@@ -83,11 +83,11 @@ fn timed(path: &Path, args: &[&str]) -> Result<f64, BenchError> {
 }
 
 /// Free at this moment, and not given to others soon: the kernel goes through its ports in turn.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0));
     listener.and_then(|listener| listener.local_addr()).map_or(0, |address| address.port())
 }
 
-fn pid(path: &Path) -> Option<i32> {
+pub(super) fn pid(path: &Path) -> Option<i32> {
     fs::read_to_string(path.join("worker/worker.pid")).ok()?.trim().parse().ok()
 }

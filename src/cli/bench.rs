@@ -55,7 +55,7 @@ pub(super) struct Run {
     live: usize,
     #[structopt(flatten)]
     output: Output,
-    /// start, memory, growth, warm, cold, fresh, packages [default: all]
+    /// start, memory, growth, warm, cold, fresh, packages, reqbench, wheels [default: all but the last two]
     scenario: Vec<Scenario>,
 }
 
@@ -165,7 +165,7 @@ impl Init {
 impl Run {
     fn run(self) -> Result<(), CliError> {
         must_be_root("ol bench run")?;
-        let mut scenarios = if self.scenario.is_empty() { Scenario::ALL.to_vec() } else { self.scenario };
+        let mut scenarios = if self.scenario.is_empty() { Scenario::ordinary() } else { self.scenario };
         scenarios.sort_unstable();
         scenarios.dedup();
         let report = bench::run(Plan {

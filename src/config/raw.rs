@@ -47,6 +47,7 @@ pub struct RawConfig {
     pub sandbox: String,
     pub server_mode: String,
     pub import_cache_tree: Option<Value>,
+    pub import_cache_mb: Option<u64>,
     pub features: RawFeatures,
     pub trace: RawTrace,
     // Without a meaning here; typed so that a slip of the pen is still found.
@@ -94,6 +95,7 @@ impl Default for RawConfig {
             sandbox: "sock".to_owned(),
             server_mode: "lambda".to_owned(),
             import_cache_tree: None,
+            import_cache_mb: None,
             features: RawFeatures::default(),
             trace: RawTrace::default(),
             sock_base_path: String::new(),

@@ -103,6 +103,10 @@ fn what_is_not_done_here_is_refused() {
         (json!({ "registry": "https://example.org/r" }), "local directories only"),
         (json!({ "registry": "remote" }), "local directories only"),
         (json!({ "features": { "import_cache": "forest" } }), "features.import_cache"),
+        (
+            json!({ "mem_pool_mb": 1000, "import_cache_mb": 1001 }),
+            "import_cache_mb is 1001, and must be at most 1000",
+        ),
     ] {
         assert!(refused(json.clone()).contains(words), "{json}");
     }

@@ -53,8 +53,15 @@ pub(super) enum HttpError {
     Registry(String),
     #[error("{0}")]
     BadUpload(String),
+    /// What was sent is no tree of zygotes; the text names the node.
+    #[error("{0}")]
+    BadTree(String),
+    #[error(
+        "the configuration says which zygotes there are (import_cache_tree, or features.import_cache, in config.json): change it there"
+    )]
+    TreeIsFixed,
     /// A page in somebody's browser can send requests to `localhost`, and says so.
-    #[error("the registry is not changed by web pages: this request has an Origin header")]
+    #[error("nothing here is changed by web pages: this request has an Origin header")]
     FromPage,
     #[error("{0}")]
     Busy(String),
@@ -63,7 +70,10 @@ pub(super) enum HttpError {
 impl HttpError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::NoName(_) | Self::Name(_) | Self::Body(_) | Self::BadUpload(_) => StatusCode::BAD_REQUEST,
+            Self::NoName(_) | Self::Name(_) | Self::Body(_) | Self::BadUpload(_) | Self::BadTree(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::TreeIsFixed => StatusCode::CONFLICT,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::FromPage => StatusCode::FORBIDDEN,

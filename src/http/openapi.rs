@@ -56,6 +56,8 @@ const CALL_FAILURES: [(u16, &str); 11] = [
     (504, "The function took longer than its `runtime_sec`"),
 ];
 
+const FROM_A_PAGE: &str = "The request comes from a web page: it has an `Origin`";
+
 fn described() -> OpenApi {
     let mut info = Info::new("OpenLambda worker", env!("CARGO_PKG_VERSION"));
     info.description = Some(
@@ -160,6 +162,48 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 .response("200", json("In OpenLambda's form", function_config())),
             ),
         ),
+        (
+            "/zygotes",
+            PathItem::new(
+                Get,
+                zygotes("zygotes", "The zygotes of packages, as they are")
+                    .response("200", json("What `ol zygotes show` draws", shown())),
+            ),
+        ),
+        ("/zygotes/fit", {
+            let operation = zygotes("fit_zygotes", "What another tree would bring; nothing is made")
+                .request_body(Some(body(
+                    "`{\"calls\": {\"NAME\": 3}}`, starts of sandboxes by function; nothing: those of the last minutes",
+                    JSON,
+                    false,
+                )))
+                .response("200", json("What `ol zygotes train` shows", projection()))
+                .response("400", text("The body is not understood"));
+            PathItem::new(HttpMethod::Post, operation)
+        }),
+        ("/zygotes/tree", {
+            let mut item = PathItem::new(
+                Get,
+                zygotes("export_zygotes", "The tree of zygotes")
+                    .response("200", json("In OpenLambda's form", zygote_tree())),
+            );
+            let set = |operation: OperationBuilder| {
+                operation
+                    .response("200", text("A sentence"))
+                    .response("403", failure(403, FROM_A_PAGE))
+                    .response("409", text("The configuration says which zygotes there are"))
+                    .response("500", text("The tree cannot be kept on disk"))
+            };
+            item.put = Some(
+                set(zygotes("import_zygotes", "Use this tree of zygotes from now on"))
+                    .request_body(Some(body("The tree, in OpenLambda's form", JSON, true)))
+                    .response("400", text("What is wrong with it; the text names the node"))
+                    .build(),
+            );
+            item.delete =
+                Some(set(zygotes("forget_zygotes", "Let the tree of zygotes fit itself again")).build());
+            item
+        }),
         ("/registry/{name}/packages", {
             let mut item = PathItem::new(
                 Get,
@@ -186,6 +230,12 @@ fn items() -> Vec<(&'static str, PathItem)> {
 
 fn worker(id: &str, summary: &str) -> OperationBuilder {
     OperationBuilder::new().operation_id(Some(id)).tag("worker").summary(Some(summary))
+}
+
+/// Each may find the actor that is asked being restarted.
+fn zygotes(id: &str, summary: &str) -> OperationBuilder {
+    let operation = OperationBuilder::new().operation_id(Some(id)).tag("zygotes").summary(Some(summary));
+    operation.response("503", busy("The zygotes are being restarted"))
 }
 
 fn registry(id: &str, summary: &str) -> OperationBuilder {
@@ -301,7 +351,7 @@ fn with_failures(mut operation: OperationBuilder, statuses: &[u16]) -> Operation
     for &status in statuses {
         let description = match status {
             400 => "The name, or what was sent, is none",
-            403 => "The request comes from a web page: it has an `Origin`",
+            403 => FROM_A_PAGE,
             404 => "There is no such function",
             503 => "Part of the worker is being restarted",
             _ => "The registry cannot be read or written, or the function cannot be served",
@@ -395,6 +445,64 @@ fn lambdas() -> ObjectBuilder {
         .required("worker")
         .property("lambdas", ArrayBuilder::new().items(lambda))
         .required("lambdas")
+}
+
+fn object_of(fields: &[(&str, Type)]) -> ObjectBuilder {
+    fields.iter().fold(ObjectBuilder::new().schema_type(Type::Object), |object, (name, kind)| {
+        object.property(*name, of(kind.clone())).required(*name)
+    })
+}
+
+fn zygote_tree() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("packages", array_of(Type::String))
+        .property("children", array_of(Type::Object))
+}
+
+fn shown() -> ObjectBuilder {
+    let node = object_of(&[
+        ("node", Type::Integer),
+        ("parent", Type::Integer),
+        ("state", Type::String),
+        ("on_host", Type::Boolean),
+        ("replicas", Type::Integer),
+        ("bytes", Type::Integer),
+        ("hits", Type::Integer),
+        ("forks", Type::Integer),
+        ("saved_ms", Type::Number),
+        ("expected_ms", Type::Number),
+        ("unused_s", Type::Integer),
+    ]);
+    let node = node.property("packages", array_of(Type::String)).property("holds", array_of(Type::String));
+    object_of(&[("is_drawn", Type::Boolean), ("bytes", Type::Integer), ("bytes_max", Type::Integer)])
+        .property("nodes", ArrayBuilder::new().items(node))
+        .required("nodes")
+}
+
+fn projection() -> ObjectBuilder {
+    let node = object_of(&[
+        ("bytes", Type::Integer),
+        ("n_functions", Type::Integer),
+        ("starts", Type::Number),
+        ("saved_ms", Type::Number),
+    ]);
+    let node = node
+        .property("parent", ObjectBuilder::new().schema_type(or_null(Type::Integer)))
+        .property("packages", array_of(Type::String));
+    object_of(&[
+        ("n_functions", Type::Integer),
+        ("without_ms", Type::Number),
+        ("saved_ms", Type::Number),
+        ("saved_now_ms", Type::Number),
+        ("bytes", Type::Integer),
+        ("bytes_max", Type::Integer),
+        ("took_ms", Type::Number),
+    ])
+    .property("unknown", array_of(Type::String))
+    .property("unmeasured", array_of(Type::String))
+    .property("nodes", ArrayBuilder::new().items(node))
+    .property("tree", zygote_tree())
 }
 
 fn function_config() -> ObjectBuilder {

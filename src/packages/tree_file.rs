@@ -4,10 +4,12 @@
 //! {"packages": [], "children": [{"packages": ["numpy==2.2.1"], "children": [{"packages": ["pandas==2.2.3"]}]}]}
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
 
 use actors::tree::{DRAWN_MAX, Plan};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::requirement::{self, Line};
 
@@ -29,10 +31,52 @@ pub fn read(tree: &Value) -> Result<Plan, String> {
     }
 }
 
-fn parse(tree: &Value) -> Result<Plan, String> {
+/// Reads the object itself.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn parse(tree: &Value) -> Result<Plan, String> {
     let mut n_nodes = 0;
     let plan = node(tree, "the root", &mut n_nodes)?;
     if plan.packages.is_empty() { Ok(plan) } else { Err("the root must have no packages".into()) }
+}
+
+/// A tree of these nodes, each with the place of its parent in the list and what it adds.
+#[must_use]
+pub fn nested(nodes: &[(Option<usize>, Vec<String>)]) -> Value {
+    fn below(parent: Option<usize>, nodes: &[(Option<usize>, Vec<String>)]) -> Vec<Value> {
+        let children = nodes.iter().enumerate().filter(|(_, (above, _))| *above == parent);
+        children
+            .map(|(at, (_, packages))| json!({ "packages": packages, "children": below(Some(at), nodes) }))
+            .collect()
+    }
+    json!({ "packages": [], "children": below(None, nodes) })
+}
+
+/// Where a worker keeps a tree that somebody gave it while it ran.
+pub const KEPT: &str = "zygotes.json";
+
+/// Keeps a tree for the next start: all of it or nothing.
+///
+/// # Errors
+/// The system's.
+pub fn keep(path: &Path, tree: &Value) -> io::Result<()> {
+    let aside = path.with_extension("json.new");
+    let mut file = File::create(&aside)?;
+    file.write_all(format!("{tree:#}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+/// Forgets the tree that was kept; none is as good.
+///
+/// # Errors
+/// The system's.
+pub fn drop_kept(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn node(value: &Value, place: &str, n_nodes: &mut usize) -> Result<Plan, String> {
@@ -109,6 +153,22 @@ mod tests {
         fs::write(&file, tree.to_string()).unwrap();
         assert_eq!(read(&json!(file.path())).unwrap(), plan);
         assert_eq!(read(&json!({})).unwrap(), Plan::default());
+    }
+
+    #[test]
+    fn a_tree_that_is_written_is_read_again_and_kept_until_it_is_dropped() {
+        let of = |parent, name: &str| (parent, vec![name.to_owned()]);
+        let tree = nested(&[of(None, "a==1"), of(None, "b==1"), of(Some(0), "c==1"), of(Some(2), "d==1")]);
+        let plan = parse(&tree).unwrap();
+        assert_eq!(plan.children[0].children[0].children[0].packages, ["d==1"]);
+        assert_eq!((plan.children.len(), &plan.children[1].packages[..]), (2, &["b==1".to_owned()][..]));
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join(KEPT);
+        drop_kept(&path).unwrap();
+        keep(&path, &tree).unwrap();
+        assert_eq!(read(&json!(path)).unwrap(), plan);
+        drop_kept(&path).unwrap();
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     }
 
     #[test]

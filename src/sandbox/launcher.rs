@@ -156,6 +156,12 @@ impl GrownZygote {
     pub fn is_alive(&self) -> bool {
         self.0.zygote.is_alive()
     }
+
+    /// Memory charged to it now, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.zygote.memory_bytes()
+    }
 }
 
 impl Drop for Sprout {
@@ -256,6 +262,8 @@ pub struct Plantation {
     pub zygote: GrownZygote,
     /// What was imported, and how many milliseconds that took.
     pub held: BTreeMap<String, f64>,
+    /// By how many bytes the interpreter grew.
+    pub grown: BTreeMap<String, u64>,
     /// What was not, and why.
     pub failed: BTreeMap<String, String>,
 }
@@ -277,6 +285,8 @@ struct Ready {
     /// In answer to `ZYGOTE` for packages.
     #[serde(default)]
     held: BTreeMap<String, f64>,
+    #[serde(default)]
+    grown: BTreeMap<String, u64>,
     #[serde(default)]
     failed: BTreeMap<String, String>,
 }
@@ -483,14 +493,14 @@ impl Launcher {
                 return Err(LaunchError::Load(text));
             }
         };
-        let Ready { unforkable, held, failed, .. } = ready;
+        let Ready { unforkable, held, grown, failed, .. } = ready;
         if unforkable.is_some() {
             // What it says of the last package is why.
             let said: Vec<String> = failed.iter().map(|(path, why)| format!("{path}: {why}")).collect();
             return Err(LaunchError::Unsupported(said.join("; ")));
         }
         let zygote = inner.adopt_zygote(control, &parent, (process, uids, channel), depth, holds)?;
-        Ok(Plantation { zygote, held, failed })
+        Ok(Plantation { zygote, held, grown, failed })
     }
 
     /// A sandbox forked from a zygote that has its function loaded.

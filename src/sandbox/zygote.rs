@@ -187,6 +187,11 @@ impl Zygote {
         self.home.as_ref()?.nest()
     }
 
+    /// Memory charged to it; nothing for a root zygote, which is charged to its family.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.home.as_ref().map_or(0, Process::memory_bytes)
+    }
+
     /// It forks no more, and ends. Its sandboxes go on.
     pub(super) fn retire(&self) {
         // The listening thread holds a copy of the descriptor: closing ours would not reach the other end.

@@ -531,6 +531,7 @@ async fn lambdas_run_on_their_own_arbiters() {
         standbys_max: 2,
         import_cache: true,
         plan: None,
+        zygote_bytes_max: 256 << 20,
     };
     let parts = Parts {
         launcher: world.clone(),

@@ -19,16 +19,18 @@ from . import huge, sprout
 NOT_WANTED = {"tests", "test", "testing", "docs", "doc", "examples", "example", "samples", "benchmarks", "bin", "setup", "conftest"}
 # How long one package may take when it is tried, in seconds.
 TRIAL_PATIENCE = 10
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # How a trial ends when the import went well, but must not be forked.
 UNFORKABLE = 77
 
 
 def plant(order):
-    """Imports; gives what READY tells of it: {"held": {path: milliseconds}, "failed": {path: why}, "unforkable": why}."""
+    """Imports; gives what READY tells of it: {"held": {path: milliseconds}, "grown": {path: bytes}, "failed": {path: why},
+    "unforkable": why}."""
     paths = order["packages"]
     before = sys.path[:]
     sys.path[:0] = paths
-    held, failed, unforkable = {}, {}, None
+    held, grown, failed, unforkable = {}, {}, {}, None
     huge.begin()
     for path in paths:
         why = try_out(path) if order["careful"] else None
@@ -36,6 +38,7 @@ def plant(order):
             failed[path] = why
             continue
         known = set(sys.modules)
+        before_it = private_bytes()
         began = time.perf_counter()
         try:
             import_all(path)
@@ -45,13 +48,21 @@ def plant(order):
             failed[path] = "".join(traceback.format_exception_only(type(error), error)).strip()[:500]
             continue
         held[path] = (time.perf_counter() - began) * 1e3
+        grown[path] = max(0, private_bytes() - before_it)
         unforkable = sprout.unforkable()
         if unforkable:
             # There is no way back: the next zygote does without it.
             failed[path] = unforkable
             break
     sys.path[:] = before
-    return {"held": held, "failed": failed, "unforkable": unforkable}
+    return {"held": held, "grown": grown, "failed": failed, "unforkable": unforkable}
+
+
+def private_bytes():
+    """What this interpreter has for itself, and what it shares with the one that it was forked from."""
+    with open("/proc/self/statm", "rb") as file:
+        _, resident, of_files = file.read().split()[:3]
+    return (int(resident) - int(of_files)) * PAGE_BYTES
 
 
 def import_all(path):

@@ -1,0 +1,445 @@
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use super::*;
+use crate::fake::{CLASS, Fake, FakeCode, FakeStandby, FakeWorld, MB, code, log, ms, name, package};
+use crate::monitor::{Child, Down};
+use crate::packages::Known;
+use crate::world::Network;
+
+struct Ear;
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+impl Handler<Down> for Ear {
+    type Result = ();
+    fn handle(&mut self, _: Down, _: &mut Context<Self>) {}
+}
+
+type Zygotes = super::Zygotes<FakeWorld>;
+
+const PLAIN: StandbyKind = StandbyKind { class: CLASS, node: NodeId::ROOT };
+const CONFIG: ZygotesConfig = ZygotesConfig {
+    default_class: CLASS,
+    standbys: 4,
+    standbys_max: 16,
+    import_cache: true,
+    plan: None,
+    zygote_bytes_max: 256 * MB,
+};
+
+async fn start(world: &Fake, standbys: &Standbys<FakeWorld>) -> actix::Addr<Zygotes> {
+    start_with(world, standbys, CONFIG).await
+}
+
+async fn start_with(
+    world: &Fake,
+    standbys: &Standbys<FakeWorld>,
+    config: ZygotesConfig,
+) -> actix::Addr<Zygotes> {
+    let monitor = |child| Monitor::new(child, 1, Ear.start().recipient());
+    let packages = Packages::new(
+        world.clone(),
+        Known::default(),
+        Routes::default(),
+        Arc::default(),
+        log(),
+        monitor(Child::Packages),
+    )
+    .start();
+    let surroundings = Surroundings {
+        launcher: world.clone(),
+        standbys: standbys.clone(),
+        forest: SharedForest::new(config.plan.as_ref(), false),
+        packages: Link::new(packages),
+        store: world.clone(),
+        known: Known::default(),
+        routes: Routes::default(),
+        ledger: Ledger::default(),
+        stats: Arc::default(),
+    };
+    let zygotes = Zygotes::new(surroundings, config, log(), monitor(Child::Zygotes)).start();
+    sleep(ms(50)).await;
+    zygotes
+}
+
+async fn zygotes(world: &Fake) -> actix::Addr<Zygotes> {
+    start(world, &Standbys::<FakeWorld>::new(CONFIG.shelf_limits())).await
+}
+
+async fn acquire(zygotes: &actix::Addr<Zygotes>, class: Class) -> Result<FakeStandby, LaunchError> {
+    acquire_with(zygotes, class, &[]).await
+}
+
+async fn acquire_with(
+    zygotes: &actix::Addr<Zygotes>,
+    class: Class,
+    packages: &[&str],
+) -> Result<FakeStandby, LaunchError> {
+    let code = FakeCode { class, ..code("1") };
+    let packages = PackageSet::new(packages.iter().map(|text| package(text)));
+    match zygotes.send(Acquire { name: name("f"), generation: 1, code, packages }).await.unwrap()? {
+        Acquired::Standby(standby, _) => Ok(standby),
+        Acquired::Sandbox(_) => panic!("nothing was loaded, so there is no zygote of it"),
+    }
+}
+
+#[actix::test]
+async fn standbys_of_the_default_class_wait_and_cost_no_wait() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = zygotes(&world).await;
+    assert_eq!(world.state().standbys.len(), 4);
+    let began = Instant::now();
+    let _standby = acquire(&zygotes, CLASS).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    sleep(ms(50)).await;
+    assert_eq!(world.state().standbys.len(), 5, "four wait again");
+}
+
+#[actix::test]
+async fn what_is_taken_without_asking_is_made_again_one_at_a_time() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let _zygotes = start(&world, &standbys).await;
+    world.state().n_preparing_max = 0;
+    let _taken = standbys.take_ready(&PLAIN).unwrap();
+    sleep(ms(50)).await;
+    assert_eq!(world.state().n_preparing_max, 0, "the request has the cores for itself");
+    standbys.say_taken();
+    sleep(ms(50)).await;
+    assert_eq!(world.state().n_preparing_max, 1);
+    assert_eq!(world.state().standbys.len(), 5);
+}
+
+#[actix::test]
+async fn a_shelf_that_a_burst_has_emptied_is_filled_at_once_and_by_several() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let _zygotes = start(&world, &standbys).await;
+    world.state().n_preparing_max = 0;
+    while standbys.take_ready(&PLAIN).is_some() {}
+    standbys.say_taken();
+    sleep(ms(1)).await;
+    assert_eq!(world.state().n_preparing_max, URGENT_MAX);
+}
+
+#[actix::test]
+async fn what_is_made_first_is_for_whoever_has_waited_longest() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = zygotes(&world).await;
+    zygotes.send(ReleaseIdle).await.unwrap();
+    let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    join_all((0..20).map(|i| {
+        let (order, zygotes) = (std::rc::Rc::clone(&order), zygotes.clone());
+        async move {
+            acquire(&zygotes, CLASS).await.unwrap();
+            order.borrow_mut().push(i);
+        }
+    }))
+    .await;
+    assert!(order.borrow().is_sorted(), "{order:?}");
+}
+
+#[actix::test]
+async fn standbys_outlive_their_keeper_and_the_next_one_has_them() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let zygotes = start(&world, &standbys).await;
+    // Amid its work, so that what it had begun is not waited for ever after.
+    drop(standbys.take_ready(&PLAIN));
+    standbys.say_taken();
+    sleep(ms(1)).await;
+    assert_eq!(standbys.n_making(), 1);
+    assert!(zygotes.send(Crash).await.is_err());
+    let _successor = start(&world, &standbys).await;
+    assert_eq!((standbys.n_making(), standbys.waiting()), (0, vec![(PLAIN, 4)]));
+    assert!(world.state().n_prepared <= 6);
+}
+
+#[actix::test]
+async fn a_dead_standby_is_never_handed_out() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = zygotes(&world).await;
+    let dead: Vec<u64> = world.state().standbys.iter().copied().collect();
+    world.state().dead.extend(&dead);
+    let standby = acquire(&zygotes, CLASS).await.unwrap();
+    assert!(!dead.contains(&standby.id));
+}
+
+#[actix::test]
+async fn few_are_prepared_at_once_and_all_are_served() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = zygotes(&world).await;
+    let standbys = join_all((0..100).map(|_| acquire(&zygotes, CLASS))).await;
+    assert!(standbys.iter().all(Result::is_ok));
+    assert!(world.state().n_preparing_max <= ON_DEMAND_MAX + 1);
+}
+
+#[actix::test]
+async fn demand_raises_the_target_and_quiet_lowers_it() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = zygotes(&world).await;
+    let other = Class { network: Network::Host, ..CLASS };
+    assert_eq!(zygotes.send(Waiting).await.unwrap(), [(CLASS, 4)], "others only on demand");
+    drop(acquire(&zygotes, other).await.unwrap());
+    drop(join_all((0..20).map(|_| acquire(&zygotes, CLASS))).await);
+    sleep(ms(500)).await;
+    let waiting = zygotes.send(Waiting).await.unwrap();
+    assert!(waiting.contains(&(other, 1)) && waiting.contains(&(CLASS, 16)), "{waiting:?}");
+    sleep(ms(200_000)).await;
+    assert_eq!(zygotes.send(Waiting).await.unwrap(), [(CLASS, 4)]);
+}
+
+#[actix::test]
+async fn failures_are_told_to_those_who_ask_and_slow_the_refilling_down() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let error = LaunchError::Failed("no fork".into());
+    world.state().prepare_error = Some(error.clone());
+    let zygotes = zygotes(&world).await;
+    assert_eq!(acquire(&zygotes, CLASS).await.err(), Some(error));
+    world.state().prepare_time = Duration::ZERO;
+    sleep(ms(60_000)).await;
+    world.state().prepare_error = None;
+    sleep(REFILL_PAUSE_MAX + ms(100)).await;
+    assert!(world.state().standbys.len() >= 4, "it recovers by itself");
+}
+
+#[actix::test]
+async fn under_pressure_standbys_are_given_up_and_come_back_later() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = zygotes(&world).await;
+    assert_eq!(zygotes.send(ReleaseIdle).await.unwrap(), 4);
+    sleep(ms(1_000)).await;
+    assert!(world.state().standbys.is_empty());
+    sleep(PRESSURE_PAUSE).await;
+    assert_eq!(world.state().standbys.len(), 4);
+}
+
+#[actix::test]
+async fn a_standby_for_someone_who_has_gone_is_not_leaked() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = zygotes(&world).await;
+    zygotes.send(ReleaseIdle).await.unwrap();
+    let gone = tokio::time::timeout(ms(1), acquire(&zygotes, CLASS)).await;
+    assert!(gone.is_err());
+    sleep(ms(5)).await;
+    assert_eq!(world.state().n_prepared, 5);
+    assert!(world.state().standbys.is_empty());
+}
+
+const SET: [&str; 2] = ["a==1", "b==1"];
+
+/// A function that requires these was loaded, and it took long.
+async fn load(zygotes: &actix::Addr<Zygotes>, packages: &[&str]) {
+    drop(acquire_with(zygotes, CLASS, packages).await.unwrap());
+    let packages = PackageSet::new(packages.iter().map(|text| package(text)));
+    let loaded = Loaded { name: name("f"), generation: 1, code: code("1"), packages, took: ms(300) };
+    zygotes.send(loaded).await.unwrap();
+}
+
+/// Zygotes of packages made, and forks of them.
+fn planted(world: &Fake) -> (usize, usize) {
+    let state = world.state();
+    (state.n_plants, state.n_spawns)
+}
+
+fn install(world: &Fake, packages: &[&str]) {
+    world.state().installed.extend(packages.iter().map(|&text| text.to_owned()));
+}
+
+#[actix::test]
+async fn what_took_long_to_import_is_imported_once_more_and_then_forked() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(planted(&world), (0, 0), "nobody waits for a zygote");
+    sleep(ms(600)).await;
+    assert_eq!(world.state().n_plants, 1);
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(world.state().n_spawns, 1);
+    sleep(ms(100)).await;
+    assert_eq!(world.state().n_spawns, 2, "one waits for the next");
+    let began = Instant::now();
+    acquire_with(&zygotes, CLASS, &["b==1", "c==1", "a==1"]).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO, "it also suits who needs more");
+    let n = world.state().n_spawns;
+    acquire_with(&zygotes, CLASS, &SET[..1]).await.unwrap();
+    sleep(ms(1)).await;
+    assert!(world.state().n_spawns <= n + 1, "but not who needs less");
+}
+
+#[actix::test]
+async fn a_package_that_crashes_takes_no_other_down() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    world.state().crashing.insert("b==1".into());
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(planted(&world), (1, 0));
+    sleep(ms(2_000)).await;
+    assert_eq!(world.state().n_plants, 2, "after a pause, with care");
+    acquire_with(&zygotes, CLASS, &SET[..1]).await.unwrap();
+    assert_eq!(world.state().n_spawns, 1, "the other one is there");
+}
+
+#[actix::test]
+async fn a_dead_zygote_is_missed_by_nobody_and_comes_back() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    world.state().zygotes.clear();
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(world.state().n_spawns, 0);
+    sleep(ms(6_000)).await;
+    assert_eq!(world.state().n_plants, 2);
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert!(world.state().n_spawns > 0);
+}
+
+#[actix::test]
+async fn whoever_waits_for_a_fork_that_fails_imports_itself() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    world.state().spawn_error = Some(LaunchError::Failed("stuck".into()));
+    let all = join_all((0..10).map(|_| acquire_with(&zygotes, CLASS, &SET))).await;
+    assert!(all.iter().all(Result::is_ok));
+    world.state().spawn_error = Some(LaunchError::Resources("uids".into()));
+    sleep(ms(6_000)).await;
+    assert!(acquire_with(&zygotes, CLASS, &SET).await.is_ok());
+}
+
+#[actix::test]
+async fn under_pressure_zygotes_of_packages_go_after_standbys() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    assert_eq!(zygotes.send(ReleaseIdle).await.unwrap(), 4);
+    assert_eq!(world.state().zygotes.len(), 1);
+    assert_eq!(zygotes.send(ReleaseIdle).await.unwrap(), 1);
+    assert!(world.state().zygotes.is_empty());
+}
+
+#[actix::test]
+async fn a_drawn_tree_is_there_before_anybody_asks_and_does_without_what_is_missing() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET[..1]);
+    let child = Plan { packages: vec!["b==1".into()], children: Vec::new() };
+    let node = Plan { packages: vec!["a==1".into()], children: vec![child] };
+    let plan = Some(Plan { packages: Vec::new(), children: vec![node] });
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let zygotes = start_with(&world, &standbys, ZygotesConfig { plan, ..CONFIG }).await;
+    sleep(ms(700)).await;
+    assert_eq!(world.state().n_plants, 2);
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(world.state().n_spawns, 1);
+}
+
+#[actix::test]
+async fn switched_off_there_are_none() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let zygotes = start_with(&world, &standbys, ZygotesConfig { import_cache: false, ..CONFIG }).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(6_000)).await;
+    assert_eq!(world.state().n_plants, 0);
+}
+
+fn shown(view: &Shown) -> Vec<(String, &'static str, u64)> {
+    view.nodes.iter().map(|node| (node.packages.join(" "), node.state, node.hits)).collect()
+}
+
+#[actix::test]
+async fn what_is_shown_is_what_there_is_and_what_a_tree_would_bring_is_told_before() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    let projection = zygotes.send(Project { calls: None }).await.unwrap().unwrap();
+    assert_eq!((projection.fitted.nodes.len(), projection.n_functions), (1, 1));
+    assert!((projection.fitted.ms_saved - 300.0).abs() < 1.0, "{projection:?}");
+    assert!(shown(&zygotes.send(Show).await.unwrap()).is_empty(), "nothing was made for it");
+    sleep(ms(600)).await;
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    let view = zygotes.send(Show).await.unwrap();
+    assert_eq!(shown(&view), [("a==1 b==1".to_owned(), "growing", 1)]);
+    assert_eq!((view.bytes, view.is_drawn, view.nodes[0].saved_ms > 0.0), (3 * MB, false, true));
+    let of = std::collections::HashMap::from([("nobody".to_owned(), 3.0)]);
+    let projection = zygotes.send(Project { calls: Some(of) }).await.unwrap().unwrap();
+    assert_eq!((projection.fitted.nodes.len(), projection.unknown), (0, vec!["nobody".to_owned()]));
+}
+
+#[actix::test]
+async fn a_tree_can_be_set_while_the_worker_runs_and_left_to_fitting_again() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    let node = Plan { packages: vec!["b==1".into()], children: Vec::new() };
+    zygotes.send(Draw { plan: Some(Plan { packages: Vec::new(), children: vec![node] }) }).await.unwrap();
+    sleep(ms(600)).await;
+    let view = zygotes.send(Show).await.unwrap();
+    assert_eq!((shown(&view), view.is_drawn), (vec![("b==1".to_owned(), "growing", 0)], true));
+    assert_eq!(world.state().zygotes.len(), 1, "the old one has ended");
+    zygotes.send(Draw { plan: None }).await.unwrap();
+    sleep(ms(5_000)).await;
+    assert_eq!(shown(&zygotes.send(Show).await.unwrap())[0].0, "a==1 b==1");
+}
+
+#[actix::test]
+async fn what_is_not_asked_for_any_more_is_retired() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    assert_eq!(world.state().zygotes.len(), 1);
+    sleep(20 * crate::demand::HALF_LIFE).await;
+    assert!(world.state().zygotes.is_empty());
+}
+
+#[actix::test]
+async fn no_zygote_is_made_for_which_there_is_no_memory() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let config = ZygotesConfig { zygote_bytes_max: MB, ..CONFIG };
+    let zygotes = start_with(&world, &standbys, config).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(6_000)).await;
+    assert_eq!(world.state().n_plants, 0);
+}
