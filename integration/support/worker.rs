@@ -343,7 +343,7 @@ impl Worker {
         let footprint = self.footprint();
         let is_meant =
             |name: &str| ["sandbox-", "zygote-", "family-"].iter().any(|kind| name.starts_with(kind));
-        let groups = footprint.cgroups().flat_map(|root| footprint::groups_below(root));
+        let groups = footprint.cgroups().flat_map(footprint::groups_below);
         let groups =
             groups.filter(|group| group.file_name().and_then(|name| name.to_str()).is_some_and(is_meant));
         groups
