@@ -9,7 +9,6 @@ pub mod installer;
 mod metadata;
 mod proxy;
 mod requirement;
-mod requires;
 mod sources;
 mod storage;
 pub mod tree_file;
@@ -234,6 +233,24 @@ impl PackagesDir {
                 }
             })
         })
+    }
+
+    /// The names of what this package says that it needs here, without what is for extras: a function that has asked for those
+    /// names what they need itself.
+    fn names_needed(&self, package: &Package) -> Vec<String> {
+        let said = metadata::requires(&self.storage().files(package), &package.name);
+        let mut names: Vec<_> = said
+            .iter()
+            .filter_map(|text| match requirement::parse(text) {
+                Ok(Line::Requirement(needed)) => Some(needed),
+                Ok(_) | Err(_) => None,
+            })
+            .filter(|needed| self.inner.environment.applies(needed, &[]) != Some(false))
+            .map(|needed| needed.name)
+            .collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     fn advice(&self, requirement: &Requirement) -> String {
@@ -469,12 +486,7 @@ impl world::PackageStore for PackagesDir {
         Box::pin(async move {
             let n = packages.len();
             let read = tokio::task::spawn_blocking(move || {
-                packages
-                    .iter()
-                    .map(|package| {
-                        requires::read(&this.storage().path().join(&package.directory).join("files"))
-                    })
-                    .collect()
+                packages.iter().map(|package| this.names_needed(package)).collect()
             });
             read.await.unwrap_or_else(|_| vec![Vec::new(); n])
         })
@@ -575,6 +587,24 @@ mod tests {
             find(&packages, &["typing.extensions==4.12.2", "NumPy == 2.2.1"]).unwrap(),
             ["Typing_Extensions==4.12.2", "numpy==2.2.1"]
         );
+    }
+
+    #[test]
+    fn what_a_package_needs_is_named_without_versions_extras_and_what_is_for_others() {
+        let (place, packages) = directory(&["pandas==2", "quiet==1"], false);
+        let needed = [
+            "numpy>=1.26.0; python_version >= '3.8'",
+            "python_dateutil (>=2.8.2)",
+            "hypothesis>=6.46.1; extra == 'test'",
+            "pywin32; sys_platform == 'win32'",
+            "Jinja2[x]",
+            "numpy",
+            "nonsense of somebody's",
+        ];
+        metadata(&place, "pandas==2", &needed);
+        let names = |directory: &str| packages.names_needed(set(&[directory]).iter().next().unwrap());
+        assert_eq!(names("pandas==2"), ["jinja2", "numpy", "python-dateutil"]);
+        assert!(names("quiet==1").is_empty() && names("nonesuch==1").is_empty());
     }
 
     #[test]
