@@ -303,6 +303,8 @@ fn an_index_that_is_away_is_said_and_tried_again_and_what_is_installed_goes_on()
     let lambda = worker.lambda_until("is refused", "h", |lambda| lambda["state"] == "rejected");
     let message = lambda["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.contains("the package index cannot be reached"), "{message}");
+    let said = worker.call("h", "\"beta\"");
+    assert_eq!(said.status.as_u16(), 503, "{}", said.text());
     index.come();
     worker.lambda_until("comes by itself", "h", |lambda| lambda["state"] == "ready");
     assert_eq!(worker.call("h", "\"beta\"").ok(), json!("1.0"));

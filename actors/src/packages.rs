@@ -312,8 +312,14 @@ impl<W: World> Desk<W> {
                 if !is_settled {
                     self.stats.package_hits.add(set.len() as u64);
                 }
-                // What is said to the installer is no package.
-                let pins = list.into_iter().filter(|line| !line.starts_with('-')).collect();
+                // What is said to the installer is no package. Where a version was left open, nobody is there who could settle
+                // it, and it is the one that was found.
+                let is_open = |line: &String| !line.starts_with('-') && !line.contains("==");
+                let pins = if list.iter().any(is_open) {
+                    set.iter().map(ToString::to_string).collect()
+                } else {
+                    list.into_iter().filter(|line| !line.starts_with('-')).collect()
+                };
                 return Ok(self.learn(pins, set));
             }
             Survey::Missing(missing) => (list, missing),

@@ -105,6 +105,16 @@ pub enum Trouble {
     Busy,
 }
 
+impl Trouble {
+    /// Who asks for what comes by itself may ask again.
+    fn awaited(self, is_awaited: bool) -> Self {
+        match self {
+            Self::Rejected(reason) if is_awaited => Self::Unavailable(reason),
+            other => other,
+        }
+    }
+}
+
 /// How long files are left alone before they are read.
 pub const SETTLE: Duration = Duration::from_millis(50);
 /// How long files that are touched all the time, or half written, are waited for.
@@ -159,6 +169,8 @@ struct Known<W: World> {
     rejected: Option<String>,
     /// From when on somebody's asking is worth another look, if it was rejected for want of its packages.
     again_from: Option<Instant>,
+    /// It comes by itself, when what has to give it its packages is there again.
+    is_awaited: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -337,16 +349,18 @@ impl<W: World> RegistryWatcher<W> {
                     None => Verdict { noticed: None, known: Update::Keep, answer: None },
                 };
                 let Verdict { noticed, mut known, answer } = verdict;
-                match &mut known {
-                    Update::Set(known) => known.again_from = again_from.filter(|_| known.rejected.is_some()),
-                    // Rejected for the same reason as before.
-                    Update::Keep => {
-                        if let Some(known) = watcher.known.get_mut(&name) {
-                            known.again_from = again_from.filter(|_| known.rejected.is_some());
-                        }
-                    }
-                    Update::Forget => {}
+                let is_awaited = retry_after.is_some();
+                let rejected = match &mut known {
+                    Update::Set(known) => Some(known),
+                    // For the same reason as before.
+                    Update::Keep => watcher.known.get_mut(&name),
+                    Update::Forget => None,
+                };
+                if let Some(known) = rejected {
+                    known.again_from = again_from.filter(|_| known.rejected.is_some());
+                    known.is_awaited = is_awaited && known.rejected.is_some();
                 }
+                let answer = answer.map(|answer| answer.map_err(|trouble| trouble.awaited(is_awaited)));
                 tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| {
                     // From here on they are held by the function's being there.
                     drop(hold);
@@ -443,7 +457,12 @@ impl<W: World> RegistryWatcher<W> {
                 }
                 Verdict {
                     noticed: Some(Noticed::Changed { name: name.clone(), code: code.clone() }),
-                    known: Update::Set(Known { code: Some(code), rejected: None, again_from: None }),
+                    known: Update::Set(Known {
+                        code: Some(code),
+                        rejected: None,
+                        again_from: None,
+                        is_awaited: false,
+                    }),
                     answer: Some(Ok(Some(version))),
                 }
             }
@@ -485,7 +504,7 @@ impl<W: World> RegistryWatcher<W> {
         let code = known.and_then(|known| known.code.clone());
         Verdict {
             noticed: Some(Noticed::Rejected { name: name.clone(), reason: reason.clone() }),
-            known: Update::Set(Known { code, rejected: Some(reason), again_from: None }),
+            known: Update::Set(Known { code, rejected: Some(reason), again_from: None, is_awaited: false }),
             answer: Some(answer),
         }
     }
@@ -740,10 +759,10 @@ impl<W: World> Handler<Lookup> for RegistryWatcher<W> {
     fn handle(&mut self, Lookup { name }: Lookup, ctx: &mut Context<Self>) -> Self::Result {
         match self.known.get(&name) {
             Some(Known { code: Some(_), .. }) => return Box::pin(fut::ok(true)),
-            Some(Known { rejected: Some(reason), again_from, .. })
+            Some(Known { rejected: Some(reason), again_from, is_awaited, .. })
                 if again_from.is_none_or(|again_from| Instant::now() < again_from) =>
             {
-                return Box::pin(fut::err(Trouble::Rejected(reason.clone())));
+                return Box::pin(fut::err(Trouble::Rejected(reason.clone()).awaited(*is_awaited)));
             }
             _ => {}
         }
@@ -1025,7 +1044,10 @@ mod tests {
         bench.world.state().index_away = Some("the index is away".into());
         bench.world.put("right", with_packages("v1", &["a"]));
         let answer = bench.watcher.send(Refresh { name: name("right") }).await.unwrap();
-        assert!(answer.unwrap_err().to_string().contains("the index is away"));
+        let is_awaited = |trouble: &Trouble| matches!(trouble, Trouble::Unavailable(text) if text.contains("the index is away"));
+        assert!(is_awaited(&answer.unwrap_err()));
+        let again = bench.watcher.send(Lookup { name: name("right") }).await.unwrap();
+        assert!(is_awaited(&again.unwrap_err()));
         bench.world.state().index_away = None;
         bench.world.state().index.insert("a==1".into());
         sleep(ms(20_000)).await;

@@ -32,7 +32,7 @@ pub(super) fn remove(path: &Path) -> Result<(), CliError> {
 }
 
 fn write_aside(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let directory = directory_of(path).ok_or(io::ErrorKind::InvalidInput)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let aside = directory.join(format!(".{name}.{}.tmp", std::process::id()));
     // Left by a process of the same pid that was killed in between.
@@ -47,10 +47,24 @@ fn write_aside(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Where a file lies; that of a bare name is the working directory.
+fn directory_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_bare_name_is_one_of_the_working_directory() {
+        for (path, directory) in
+            [("tree.json", Some(".")), ("a/b", Some("a")), ("/b", Some("/")), ("/", None)]
+        {
+            assert_eq!(directory_of(Path::new(path)), directory.map(Path::new));
+        }
+    }
 
     #[test]
     fn a_replaced_file_has_content_and_mode_and_nothing_lies_beside_it() {

@@ -350,10 +350,10 @@ fn body(description: &str, kind: &str, is_required: bool) -> RequestBody {
 fn with_failures(mut operation: OperationBuilder, statuses: &[u16]) -> OperationBuilder {
     for &status in statuses {
         let description = match status {
-            400 => "The name, or what was sent, is none",
+            400 => "The name, or what was sent, is none, or its packages cannot be had",
             403 => FROM_A_PAGE,
             404 => "There is no such function",
-            503 => "Part of the worker is being restarted",
+            503 => "Part of the worker is being restarted, or the package index is away",
             _ => "The registry cannot be read or written, or the function cannot be served",
         };
         operation = operation.response(status.to_string(), failure(status, description));

@@ -74,13 +74,13 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
             },
         }
     }
+    if text.contains("://") {
+        return Err("an address is not supported; write a package of the index, as name==version".into());
+    }
     let is_path = text.starts_with(['.', '/'])
         || text.split(['[', ';', ' ']).next().is_some_and(|word| word.contains('/'));
     if is_path && !text.contains('@') {
         return Err("a file or a folder is no package of the index; write name==version".into());
-    }
-    if text.contains("://") {
-        return Err("an address is not supported; write a package of the index, as name==version".into());
     }
     check_names(&text)?;
     let parsed = pep508_rs::Requirement::from_str(&text).map_err(|error| first_line(&error.to_string()))?;

@@ -88,7 +88,11 @@ impl Show {
         rows.extend(packages.packages.into_iter().map(|one| ("package", one)));
         rows.extend(packages.settled.map(|since| ("settled", since)));
         rows.push(("log", settings.function_log(&name).display().to_string()));
-        rows.extend(lambda.and_then(|lambda| Some(("message", lambda.message.clone()?))));
+        rows.extend(
+            lambda.and_then(|lambda| {
+                Some(("message", lambda.message.clone().filter(|text| !text.is_empty())?))
+            }),
+        );
         say(rows.into_iter().map(|(what, value)| format!("{what:<12} {value}\n")).collect::<String>());
         Ok(())
     }

@@ -60,7 +60,9 @@ impl Update {
         let now: Packages = reply.json().map_err(not_understood)?;
         let new: Vec<&String> = now.packages.iter().filter(|one| !before.packages.contains(one)).collect();
         let gone: Vec<&String> = before.packages.iter().filter(|one| !now.packages.contains(one)).collect();
-        if new.is_empty() && gone.is_empty() {
+        if now.packages.is_empty() && gone.is_empty() {
+            say(format!("{name} asks for no packages\n"));
+        } else if new.is_empty() && gone.is_empty() {
             say(format!("{name} has the newest packages already\n"));
         }
         say(gone

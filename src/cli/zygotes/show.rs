@@ -85,7 +85,8 @@ fn drawn(shown: &Shown) -> String {
         })
         .collect();
     let origin = if *is_drawn { "somebody drew this tree" } else { "this tree fits itself" };
-    let saved: f64 = nodes.iter().map(|node| node.saved_ms).sum();
+    // The sum of nothing is -0.
+    let saved: f64 = nodes.iter().map(|node| node.saved_ms).sum::<f64>() + 0.0;
     let tree = draw("root", &["state", "memory", "hits", "forks", "imports saved"], &branches);
     format!(
         "{tree}\n{origin}; {} zygotes, {} of {}, {} of imports saved\n",
