@@ -146,7 +146,7 @@ fn read(worker: i32, cgroup_root: &str) -> Memory {
         }
     }
     memory.n_sandboxes = groups.len();
-    memory.charged = CgroupRoot::open(cgroup_root, 0).map_or(0.0, |root| root.memory_bytes() as f64);
+    memory.charged = CgroupRoot::open(cgroup_root, None).map_or(0.0, |root| root.memory_bytes() as f64);
     memory
 }
 

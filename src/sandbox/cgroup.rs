@@ -140,12 +140,12 @@ enum LayoutGroup {
 }
 
 impl CgroupRoot {
-    /// Finds out what the machine has, and makes the worker's group. On version 2 this user, who is root in the shims'
-    /// user namespace, may let processes be born into its groups.
+    /// Finds out what the machine has, and makes the worker's group. On version 2 the user `shim`, who is root in the
+    /// shims' user namespace, may let processes be born into its groups; `None` changes nothing about that, for who only looks.
     ///
     /// # Errors
     /// [`CgroupError::Unusable`] says which controller is missing and what to do.
-    pub fn open(name: &str, shim: u32) -> Result<Self> {
+    pub fn open(name: &str, shim: Option<u32>) -> Result<Self> {
         let mounts = Mounts::read()?;
         let layout = match mounts.unified_with_controllers() {
             Some(root) => Layout::V2(v2::Root::open(&root, name, shim)?),

@@ -342,7 +342,7 @@ impl Launcher {
         if let Err(error) = network::sweep(&slot) {
             debug!(log, "could not look for remains of the outbound network"; "error" => error.to_string());
         }
-        let cgroups = CgroupRoot::open(&spec.cgroup_name, slot.uid_base()).map_err(io::Error::other)?;
+        let cgroups = CgroupRoot::open(&spec.cgroup_name, Some(slot.uid_base())).map_err(io::Error::other)?;
         fs::create_dir_all(&spec.scratch)?;
         let filter = |who| if spec.seccomp { seccomp::compile(who) } else { seccomp::allow_all() };
         let filters =

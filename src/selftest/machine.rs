@@ -138,8 +138,7 @@ fn seccomp(actions: &str) -> Finding {
 /// Makes a group with limits, as a worker does for a sandbox.
 fn cgroups(name: &str) -> Finding {
     let limits = Limits { memory_bytes: 50 << 20, swap_bytes: 0, cpu_percent: 100, n_processes: 10 };
-    // Owned by root: nothing is born into it.
-    let made = CgroupRoot::open(name, 0).and_then(|root| {
+    let made = CgroupRoot::open(name, None).and_then(|root| {
         let layout = root.describe();
         root.create("selftest", limits, None).map(|_| layout)
     });

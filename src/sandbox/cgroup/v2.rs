@@ -18,7 +18,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     path: PathBuf,
-    shim: u32,
+    shim: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Group {
 }
 
 impl Root {
-    pub(super) fn open(hierarchy: &Path, name: &str, shim: u32) -> Result<Self> {
+    pub(super) fn open(hierarchy: &Path, name: &str, shim: Option<u32>) -> Result<Self> {
         // From the top down: a controller can be used in a group only when its parent hands it on.
         let path = hierarchy.join(name);
         hand_on(hierarchy)?;
@@ -56,7 +56,8 @@ impl Root {
 }
 
 /// Whoever owns the file may let processes be born into the group. (Nobody in a sandbox has that uid, or sees the file.)
-fn give_procs(path: &Path, owner: u32) -> Result<()> {
+fn give_procs(path: &Path, owner: Option<u32>) -> Result<()> {
+    let Some(owner) = owner else { return Ok(()) };
     let path = path.join("cgroup.procs");
     chown(&path, Some(owner), None).map_err(|source| CgroupError::Write {
         path,
