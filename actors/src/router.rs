@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{
@@ -83,7 +84,12 @@ pub struct Route<W: World> {
 }
 
 /// The table. Cheap to clone; a clone is the same table.
-pub struct Routes<W: World>(Arc<DashMap<FunctionName, Arc<Route<W>>>>);
+pub struct Routes<W: World>(Arc<Table<W>>);
+
+struct Table<W: World> {
+    routes: DashMap<FunctionName, Arc<Route<W>>>,
+    n_changes: AtomicU64,
+}
 
 impl<W: World> Clone for Routes<W> {
     fn clone(&self) -> Self {
@@ -93,7 +99,7 @@ impl<W: World> Clone for Routes<W> {
 
 impl<W: World> Default for Routes<W> {
     fn default() -> Self {
-        Self(Arc::new(DashMap::new()))
+        Self(Arc::new(Table { routes: DashMap::new(), n_changes: AtomicU64::new(0) }))
     }
 }
 
@@ -102,37 +108,44 @@ impl<W: World> Routes<W> {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Route<W>>> {
         // Cloned out at once: the shard is locked as long as the entry is held.
-        self.0.get(name).map(|route| Arc::clone(&route))
+        self.0.routes.get(name).map(|route| Arc::clone(&route))
     }
 
     /// All routes, in no order.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Route<W>>> {
-        self.0.iter().map(|route| Arc::clone(&route)).collect()
+        self.0.routes.iter().map(|route| Arc::clone(&route)).collect()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.routes.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.routes.is_empty()
+    }
+
+    /// How often a route was set so far.
+    #[must_use]
+    pub fn n_changes(&self) -> u64 {
+        self.0.n_changes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn insert(&self, route: Route<W>) {
-        self.0.insert(route.name.clone(), Arc::new(route));
+        self.0.routes.insert(route.name.clone(), Arc::new(route));
+        self.0.n_changes.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn remove(&self, name: &FunctionName) {
-        self.0.remove(name);
+        self.0.routes.remove(name);
     }
 
     pub(crate) fn clear(&self) {
-        self.0.clear();
+        self.0.routes.clear();
     }
 }
 

@@ -170,7 +170,7 @@ pub struct Projection {
     pub n_functions: u32,
     /// Functions that were asked about and that the worker does not have, or that need no packages.
     pub unknown: Vec<String>,
-    /// Packages of which nobody knows how long they take: they count for nothing.
+    /// Packages of which nobody knows how long they take: they are taken for average ones.
     pub unmeasured: Vec<String>,
     /// What the zygotes may take.
     pub bytes_max: u64,

@@ -1,7 +1,7 @@
 //! When the tree is fitted anew, from what, and what becomes of it.
 //!
-//! A fit is worth its time when something is known that was not before: a function was loaded, a zygote has been measured;
-//! and now and then, since starts count less with time. It runs on a thread of its own.
+//! A fit is worth its time when something is known that was not before: a function was deployed or loaded, a zygote has been
+//! measured; and now and then, since starts count less with time. It runs on a thread of its own.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub(super) struct Fits {
     next: Option<actix::SpawnHandle>,
     not_before: Option<Instant>,
     last: Option<Instant>,
+    /// Of the functions that there are.
+    n_changes_seen: u64,
 }
 
 impl Fits {
@@ -89,10 +91,12 @@ impl<W: World> Zygotes<W> {
         }));
     }
 
-    /// Now and then, whatever is known.
+    /// When functions have come or changed, and now and then in any case.
     pub(super) fn fit_sometimes(&mut self, ctx: &mut Context<Self>) {
         let is_old = self.fits.last.is_some_and(|last| last.elapsed() >= FIT_AT_LEAST_EVERY);
-        if is_old {
+        let n_changes = self.routes.n_changes();
+        if is_old || n_changes != self.fits.n_changes_seen {
+            self.fits.n_changes_seen = n_changes;
             self.fit_soon(ctx);
         }
     }
@@ -114,7 +118,7 @@ impl<W: World> Zygotes<W> {
                     let mut forest = forest.lock();
                     let weights = forest.demand.weights(Instant::now());
                     let needs = needs(&registered, &weights, on_host);
-                    let prices = forest.costs.prices();
+                    let prices = forest.costs.prices(packages_of(&needs));
                     (forest.standing(on_host), Question { needs, prices, requires: requires.clone() })
                 };
                 if !standing.is_empty() || !question.needs.is_empty() {
@@ -184,10 +188,7 @@ impl<W: World> Zygotes<W> {
             (self.forest.clone(), self.material(), self.config.zygote_bytes_max);
         Box::pin(async move {
             let (registered, requires) = gather(material).await;
-            let (weights, prices, standing) = {
-                let mut forest = forest.lock();
-                (forest.demand.weights(Instant::now()), forest.costs.prices(), forest.standing(false))
-            };
+            let weights = forest.lock().demand.weights(Instant::now());
             let mut unknown = Vec::new();
             let needs = match &calls {
                 None => needs(&registered, &weights, false),
@@ -204,12 +205,12 @@ impl<W: World> Zygotes<W> {
                 }
             };
             let n_functions = needs.iter().map(|need| need.n_functions).sum();
-            let unmeasured: BTreeSet<&Package> = needs
-                .iter()
-                .flat_map(|need| &need.packages)
-                .filter(|package| !prices.contains_key(*package))
-                .collect();
-            let unmeasured = unmeasured.into_iter().map(ToString::to_string).collect();
+            let (prices, unmeasured, standing) = {
+                let forest = forest.lock();
+                let unmeasured = forest.costs.unmeasured(packages_of(&needs));
+                let unmeasured = unmeasured.into_iter().map(ToString::to_string).collect();
+                (forest.costs.prices(packages_of(&needs)), unmeasured, forest.standing(false))
+            };
             let question = Question { needs, prices, requires };
             let began = std::time::Instant::now();
             let task = tokio::task::spawn_blocking(move || {
@@ -287,6 +288,10 @@ fn needs(registered: &[Registered], starts: &[(PackageSet, bool, f64)], on_host:
     let there = there.map(|one| (one.packages.clone(), 1, FUNCTION_WEIGHT));
     let starts = starts.iter().filter(|(_, host, _)| *host == on_host);
     merged(there.chain(starts.map(|(packages, _, weight)| (packages.clone(), 0, *weight))))
+}
+
+fn packages_of(needs: &[Need]) -> impl Iterator<Item = &Package> {
+    needs.iter().flat_map(|need| &need.packages)
 }
 
 /// One need for each set of packages.

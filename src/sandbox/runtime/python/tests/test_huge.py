@@ -1,5 +1,7 @@
 """Large pages: which memory of a zygote is asked for, and that it is asked for once."""
 
+import ctypes
+import mmap
 import unittest
 from unittest import mock
 
@@ -40,10 +42,13 @@ class Huge(unittest.TestCase):
             patch.start()
             self.addCleanup(patch.stop)
 
-    def settle(self, native):
+    def settle(self, native, present=huge.FULL):
         huge.native = native
         huge.begin()
-        with mock.patch("builtins.open", mock.mock_open(read_data=MAPS)):
+        with (
+            mock.patch("builtins.open", mock.mock_open(read_data=MAPS)),
+            mock.patch.object(huge, "_present", return_value=present),
+        ):
             huge.settle()
         return native.said
 
@@ -54,6 +59,17 @@ class Huge(unittest.TestCase):
         refused = WHOLE_BLOCKS[1]
         self.settle(Native(refused=[refused]))
         self.assertEqual(self.settle(Native()), [True, False, refused])
+
+    def test_what_is_hardly_used_stays_as_it_is(self):
+        self.assertEqual(self.settle(Native(), present=huge.FULL - 1), [True, False])
+
+    def test_the_pages_that_are_there_are_counted(self):
+        memory = mmap.mmap(-1, 2 * huge.HUGE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        start = -(-address // huge.HUGE) * huge.HUGE
+        for at in range(0, 100 * huge.PAGE, huge.PAGE):
+            memory[start - address + at] = 1
+        self.assertEqual(huge._present(start), 100)
 
     def test_nothing_happens_without_the_native_module_or_without_proc(self):
         huge.begin()
