@@ -12,6 +12,8 @@ pub const MORE: u8 = 1;
 pub const FAILED: u8 = 2;
 /// The sandbox is one of many that work at the same time, and pushes nobody aside when it is woken (requests only).
 pub const BATCH: u8 = 4;
+/// Be ready, and leave the rest to the first request, which is there already (`WARM` only).
+pub const BRIEF: u8 = 8;
 /// A frame to the sandbox goes as packets of at most this, and the next frame begins a new one. What a sandbox reads
 /// at once, so that a request in one packet is read whole or not at all.
 pub const PACKET_BYTES_MAX: usize = 65_536;
@@ -65,7 +67,7 @@ pub struct Header {
     pub n_payload: u32,
     /// What it is for.
     pub kind: Kind,
-    /// [`MORE`], [`FAILED`], [`BATCH`].
+    /// [`MORE`], [`FAILED`], [`BATCH`], [`BRIEF`].
     pub flags: u8,
     /// Bytes of the payload that are the head.
     pub n_head: u16,

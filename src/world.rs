@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use actors::haste::Haste;
 use actors::name::FunctionName;
 use actors::packages::{Package, PackageSet};
 use actors::world::{
@@ -84,11 +85,12 @@ impl world::Launcher<OlWorld> for OlLauncher {
         &self,
         class: Class,
         zygote: Option<GrownZygote>,
+        haste: Haste,
     ) -> LocalFuture<Result<Standby, LaunchError>> {
         let (launcher, stats) = (self.launcher.clone(), self.stats);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let standby = launcher.prepare(class, zygote.as_ref()).await?;
+            let standby = launcher.prepare(class, zygote.as_ref(), &haste).await?;
             stats.fork.add(began.elapsed());
             Ok(standby)
         })

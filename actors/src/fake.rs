@@ -8,6 +8,7 @@ use std::time::Duration;
 use slog::{Discard, Logger, o};
 use tokio::time::sleep;
 
+use crate::haste::Haste;
 use crate::name::FunctionName;
 use crate::packages::{Package, PackageSet};
 use crate::pool::{Lease, Refusal};
@@ -106,6 +107,8 @@ pub(crate) struct State {
     pub(crate) n_preparing_max: usize,
     pub(crate) n_installs: usize,
     pub(crate) prepare_time: Duration,
+    /// What nobody waits for makes no progress.
+    pub(crate) is_saturated: bool,
     pub(crate) install_time: Duration,
     /// Functions that have a zygote.
     pub(crate) zygotes: BTreeSet<String>,
@@ -160,6 +163,7 @@ impl Fake {
             n_preparing_max: 0,
             n_installs: 0,
             prepare_time: ms(2),
+            is_saturated: false,
             install_time: ms(1),
             zygotes: BTreeSet::new(),
             n_sprouts: 0,
@@ -347,16 +351,21 @@ impl Launcher<FakeWorld> for Fake {
         &self,
         _class: Class,
         zygote: Option<FakeZygote>,
+        haste: Haste,
     ) -> LocalFuture<Result<FakeStandby, LaunchError>> {
         let world = self.clone();
         Box::pin(async move {
-            let time = {
+            let (time, starved) = {
                 let mut state = world.state();
                 state.n_preparing += 1;
                 state.n_preparing_max = state.n_preparing_max.max(state.n_preparing);
-                state.prepare_time
+                (state.prepare_time, state.is_saturated)
             };
             let _working = Working(world.clone(), |state| state.n_preparing -= 1);
+            if starved {
+                // What nobody waits for gets no processor.
+                haste.hurried().await;
+            }
             sleep(time).await;
             let id = {
                 let mut state = world.state();

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::haste::Haste;
 use crate::name::FunctionName;
 use crate::packages::{Package, PackageSet};
 
@@ -134,11 +135,12 @@ pub trait Zygote: Clone + Send + Unpin + 'static {
 /// its own, on the arbiter where it runs.
 pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
     /// A confined interpreter of this class, forked from a zygote of packages, or (`None`) from the root zygote. Takes
-    /// about 2 ms.
+    /// about 2 ms. While nobody waits for it, it makes way for others.
     fn prepare(
         &self,
         class: Class,
         zygote: Option<W::Zygote>,
+        haste: Haste,
     ) -> LocalFuture<Result<W::Standby, LaunchError>>;
     /// Give a standby its function's code, and let it import these packages and no others. `making` is what was done
     /// for it before.

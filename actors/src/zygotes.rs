@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::evictor::Ledger;
 use crate::fit::Fitted;
+use crate::haste::Haste;
 use crate::lambda_zygotes::LambdaZygotes;
 use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
@@ -255,6 +256,8 @@ pub struct Zygotes<W: World> {
     queues: HashMap<StandbyKind, VecDeque<Customer<W::Standby>>>,
     n_waiting: usize,
     n_customers: u64,
+    /// Standbys that are being made, the oldest first.
+    making: Vec<(StandbyKind, Haste)>,
     refill_pause: Backoff,
     not_before: Option<Instant>,
     next_refill: Option<SpawnHandle>,
@@ -322,6 +325,7 @@ impl<W: World> Zygotes<W> {
             queues: HashMap::new(),
             n_waiting: 0,
             n_customers: 0,
+            making: Vec::new(),
             refill_pause: Backoff::new(REFILL_PAUSE, REFILL_PAUSE_MAX),
             not_before: None,
             next_refill: None,

@@ -285,6 +285,19 @@ impl Cgroup {
         }
     }
 
+    /// Whether its processes get the processors only when nobody else wants them. Kernels before 5.15 do not know that: there
+    /// this does nothing.
+    pub fn set_idle(&self, idle: bool) {
+        let directory = match &self.layout {
+            LayoutGroup::V2(group) => Some(group.path()),
+            LayoutGroup::V1(group) => group.cpu(),
+        };
+        if let Some(directory) = directory {
+            // As with freezing; and what cannot be set aside is in the way, and no worse.
+            let _ = fs::write(directory.join("cpu.idle"), if idle { "1" } else { "0" });
+        }
+    }
+
     /// Memory charged to it now, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {

@@ -24,7 +24,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::sys;
-use crate::frame::{BATCH, BrokenFrame, HEADER_BYTES, Header, Kind, MORE, PACKET_BYTES_MAX};
+use crate::frame::{BATCH, BRIEF, BrokenFrame, HEADER_BYTES, Header, Kind, MORE, PACKET_BYTES_MAX};
 
 /// Payloads up to this are read whole into the channel's buffer; the body of a longer one is handed on in
 /// pieces of at most this.
@@ -200,6 +200,14 @@ impl Channel {
     /// When the sandbox is gone.
     pub async fn send(&mut self, kind: Kind, body: &[u8]) -> Result<(), ChannelError> {
         self.send_frame(kind, 0, 0, &[], body).await
+    }
+
+    /// Asks a new interpreter to get ready. `brief`: see [`BRIEF`].
+    ///
+    /// # Errors
+    /// When the sandbox is gone.
+    pub async fn send_warm(&mut self, brief: bool) -> Result<(), ChannelError> {
+        self.send_frame(Kind::Warm, if brief { BRIEF } else { 0 }, 0, &[], &[]).await
     }
 
     /// Begins an invocation, and gives its number. `more`: the body goes on with [`send_body`](Self::send_body).

@@ -9,16 +9,18 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use actors::haste::Haste;
 use actors::name::FunctionName;
 use actors::world::{Class, LaunchError, Making, Network, Start};
 use serde::Serialize;
 use slog::{Logger, debug, o};
 
-use super::cgroup::{CgroupRoot, Limits, Ways};
+use super::cgroup::{Cgroup, CgroupRoot, Limits, Ways};
 use super::channel::{Channel, ChannelError};
 use super::family::{Family, Filters, Outer, Shell, ShellOrder};
 use super::forker::Forker;
@@ -37,6 +39,9 @@ pub use installer::{InstallerOrder, InstallerSandbox, WORK};
 
 /// How long a fresh interpreter may take until it answers; ordinary are 3 ms.
 const WARM_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a standby that nobody waits for makes way for others. On a machine that has no time to spare for longer, those to
+/// come will want one.
+const ASIDE_MAX: Duration = Duration::from_millis(500);
 /// How long the packages of a zygote may take to be imported, all together.
 const PLANT_PATIENCE: Duration = Duration::from_secs(60);
 /// What a zygote of packages may use: the largest packages take some hundred MB. Processes are for trying imports out.
@@ -381,18 +386,25 @@ impl Launcher {
         self.inner.cgroups.memory_bytes()
     }
 
-    /// A confined interpreter of this class, forked from a zygote of packages, or from the root zygote.
+    /// A confined interpreter of this class, forked from a zygote of packages, or from the root zygote. As long as nobody
+    /// waits for it, others have the processors first; and one that is waited for from the start is not warmed by more than
+    /// it needs: its first request is there already, and does that itself.
     ///
     /// # Errors
     /// [`LaunchError::Resources`] when the machine is out of something, else [`LaunchError::Failed`] with the step.
-    pub async fn prepare(&self, class: Class, zygote: Option<&GrownZygote>) -> Result<Standby, LaunchError> {
+    pub async fn prepare(
+        &self,
+        class: Class,
+        zygote: Option<&GrownZygote>,
+        haste: &Haste,
+    ) -> Result<Standby, LaunchError> {
         let zygote = self.inner.zygote_or_root(class, zygote).await?;
         let limits = self.inner.spec.limits;
         let Newborn { channel, process, naming, shell, .. } =
             self.inner.bear(&zygote, class, limits, Room::Root, None).await?;
         let began = Instant::now();
         let mut standby = Standby { channel, process, naming, made: (shell, Duration::ZERO) };
-        match tokio::time::timeout(WARM_PATIENCE, standby.warm()).await {
+        match tokio::time::timeout(WARM_PATIENCE, standby.warm(haste)).await {
             Ok(Ok(())) => {
                 standby.made.1 = began.elapsed();
                 Ok(standby)
@@ -860,14 +872,57 @@ impl Standby {
         self.channel.is_open()
     }
 
-    async fn warm(&mut self) -> Result<(), ChannelError> {
-        self.channel.send(Kind::Warm, &[]).await?;
-        match receive_ready(&mut self.channel).await? {
-            Answer::Ready(_) => Ok(()),
-            Answer::LoadFailed(_) => {
-                Err(crate::frame::BrokenFrame("it cannot load what it was not given").into())
-            }
+    /// What is needed in any case, and then, if nobody waits, what a first request would have to do.
+    async fn warm(&mut self, haste: &Haste) -> Result<(), ChannelError> {
+        let Self { channel, process, .. } = self;
+        channel.send_warm(true).await?;
+        warmed(receive_ready(channel).await?)?;
+        if haste.is_waited_for() {
+            return Ok(());
         }
+        // Not before: who is confining itself holds locks that all of the machine waits for.
+        let aside = process.remains_mut().cgroup.as_ref().map(Aside::step);
+        channel.send_warm(false).await?;
+        let answer = {
+            let mut answer = pin!(receive_ready(channel));
+            tokio::select! {
+                answer = &mut answer => answer?,
+                () = haste.hurried() => {
+                    drop(aside);
+                    answer.await?
+                }
+                () = tokio::time::sleep(ASIDE_MAX) => {
+                    drop(aside);
+                    answer.await?
+                }
+            }
+        };
+        warmed(answer)
+    }
+}
+
+fn warmed(answer: Answer) -> Result<(), ChannelError> {
+    match answer {
+        Answer::Ready(_) => Ok(()),
+        Answer::LoadFailed(_) => {
+            Err(crate::frame::BrokenFrame("it cannot load what it was not given").into())
+        }
+    }
+}
+
+/// A sandbox that lets others have the processors. Until this is dropped.
+struct Aside<'a>(&'a Cgroup);
+
+impl<'a> Aside<'a> {
+    fn step(group: &'a Cgroup) -> Self {
+        group.set_idle(true);
+        Self(group)
+    }
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.0.set_idle(false);
     }
 }
 

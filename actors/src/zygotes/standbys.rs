@@ -13,6 +13,7 @@ use super::{
     Customer, ON_DEMAND_MAX, PREPARE_TIME_MAX, QUEUE_LENGTH_MAX, QUEUE_WAIT_MAX, StandbyKind, URGENT_MAX,
     Zygotes,
 };
+use crate::haste::Haste;
 use crate::shelves::Wanted;
 use crate::tree::{Best, NodeId};
 use crate::world::{Class, LaunchError, Launcher, LocalFuture, Start, World, Zygote};
@@ -20,11 +21,20 @@ use crate::world::{Class, LaunchError, Launcher, LocalFuture, Start, World, Zygo
 impl<W: World> Zygotes<W> {
     /// Prepare for those who wait, then for the shelves, as many at once as may be.
     pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
-        while self.standbys.n_making() < ON_DEMAND_MAX {
+        while self.making.len() < ON_DEMAND_MAX {
             let Some(kind) = self.unattended() else { break };
-            self.make(kind, ctx);
+            self.make(kind, Haste::waited_for(), ctx);
         }
+        self.hurry();
         self.refill(ctx);
+    }
+
+    /// What was begun ahead of time, and is waited for by now.
+    fn hurry(&self) {
+        for (kind, queue) in &self.queues {
+            let of_kind = self.making.iter().filter(|(made, _)| made == kind);
+            of_kind.take(queue.len()).for_each(|(_, haste)| haste.hurry());
+        }
     }
 
     /// What the one who has waited longest waits for, of those for whom none is being made.
@@ -55,13 +65,15 @@ impl<W: World> Zygotes<W> {
             .map(|(_, kind)| kind)
     }
 
-    fn make(&mut self, kind: StandbyKind, ctx: &mut Context<Self>) {
+    fn make(&mut self, kind: StandbyKind, haste: Haste, ctx: &mut Context<Self>) {
         let Some(parent) = self.parent_of(kind) else { return };
         let number = parent.as_ref().map(|parent| parent.number);
         self.standbys.begin(&kind);
-        let made = self.prepare(kind.class, parent.map(|parent| parent.zygote));
+        self.making.push((kind, haste.clone()));
+        let made = self.prepare(kind.class, parent.map(|parent| parent.zygote), haste.clone());
         ctx.spawn(made.into_actor(self).map(move |made, zygotes, ctx| {
             zygotes.standbys.end(&kind);
+            zygotes.making.retain(|(_, other)| !other.is(&haste));
             if let Some(number) = number {
                 zygotes.forest.lock().forked(kind.node, number, made.is_ok());
             }
@@ -156,8 +168,9 @@ impl<W: World> Zygotes<W> {
         &self,
         class: Class,
         zygote: Option<W::Zygote>,
+        haste: Haste,
     ) -> impl Future<Output = Result<W::Standby, LaunchError>> + use<W> {
-        let made = self.launcher.prepare(class, zygote);
+        let made = self.launcher.prepare(class, zygote, haste);
         let stats = Arc::clone(&self.stats);
         let log = self.log.clone();
         async move {
@@ -193,7 +206,7 @@ impl<W: World> Zygotes<W> {
             if self.standbys.n_making() >= if urgent { URGENT_MAX } else { 1 } {
                 return;
             }
-            self.make(key, ctx);
+            self.make(key, Haste::none(), ctx);
         }
     }
 

@@ -127,6 +127,18 @@ async fn a_shelf_that_a_burst_has_emptied_is_filled_at_once_and_by_several() {
 }
 
 #[actix::test]
+async fn what_is_made_ahead_makes_way_until_somebody_waits_for_it() {
+    tokio::time::pause();
+    let world = Fake::new();
+    world.state().is_saturated = true;
+    let zygotes = zygotes(&world).await;
+    sleep(ms(5_000)).await;
+    assert!(world.state().standbys.is_empty(), "there is more urgent work");
+    let _standby = acquire(&zygotes, CLASS).await.unwrap();
+    assert_eq!(world.state().n_prepared, 1, "the one that was begun, and no other");
+}
+
+#[actix::test]
 async fn what_is_made_first_is_for_whoever_has_waited_longest() {
     tokio::time::pause();
     let world = Fake::new();

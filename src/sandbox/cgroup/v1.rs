@@ -123,6 +123,10 @@ impl Group {
             .collect()
     }
 
+    pub(super) fn cpu(&self) -> Option<&Path> {
+        self.cpu.as_deref()
+    }
+
     pub(super) fn unified(&self) -> Option<&Path> {
         self.unified.as_deref()
     }

@@ -24,6 +24,7 @@ use crate::sandbox::cgroup::Limits;
 use crate::sandbox::channel::ChannelError;
 use crate::sandbox::mounter::Access;
 use crate::sandbox::pidfd;
+use actors::haste::Haste;
 
 /// Where it finds the directory that it may write to.
 pub const WORK: &str = "/mnt";
@@ -65,7 +66,7 @@ impl Launcher {
     /// As [`prepare`](Self::prepare).
     pub async fn open_installer(&self, order: &InstallerOrder<'_>) -> Result<InstallerSandbox, LaunchError> {
         let class = Class { network: Network::None, tmp_mb: order.tmp_mb };
-        let mut standby = self.prepare(class, None).await?;
+        let mut standby = self.prepare(class, None, &Haste::waited_for()).await?;
         let uid = standby.process.remains_mut().uid.as_ref().map(super::super::uids::UidLease::uid);
         let uid = self.inner.slot.uid_base() + uid.expect("a standby has a uid until it is buried");
         chown(order.work, Some(uid), Some(uid)).map_err(failed("give the installer its directory"))?;

@@ -11,6 +11,7 @@ from . import huge, identity, invocation, log, plant, sprout, warm
 from .entries import TEXT_400
 from .frames import (
     BATCH,
+    BRIEF,
     CANCEL,
     FAILED,
     LOAD,
@@ -72,10 +73,11 @@ CONTROL_FD = 5
 def wait_for_load(channel):
     """The entry, if a function was loaded; and whether this is a zygote from now on."""
     while True:
-        kind, _, _, _, body = channel.read()
+        kind, flags, _, _, body = channel.read()
         if kind == WARM:
             identity.ensure()
-            warm.warm()
+            if not flags & BRIEF:
+                warm.warm()
             ready(channel, False, "none")
         elif kind == ZYGOTE and "entry" not in (order := json.loads(body)):
             planted = plant.plant(order)
