@@ -258,6 +258,7 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
         dns: sandbox::resolvers(&config.dns),
         packages: config.packages_dir.clone(),
         limits: sandbox_limits(&config.limits),
+        tmp_mb: config.limits.tmp_mb,
         seccomp: config.features.enable_seccomp,
     }
 }
@@ -310,9 +311,10 @@ fn actor_settings(config: &Config, plan: Option<Plan>) -> supervisor::Config {
         // The decisions of thousands of lambdas take a small part of one core; the HTTP threads have the rest.
         n_arbiters: 1,
         zygotes: ZygotesConfig {
-            default_class: Class { network: config.network, tmp_mb: config.limits.tmp_mb },
+            default_class: Class { network: config.network },
             standbys: config.n_standbys,
-            standbys_max: config.n_standbys.max(STANDBYS_MAX),
+            // Who wants none ready wants to see what it is like without.
+            standbys_max: if config.n_standbys == 0 { 0 } else { config.n_standbys.max(STANDBYS_MAX) },
             import_cache: config.features.import_cache,
             plan,
             zygote_bytes_max: config.import_cache_mb << 20,

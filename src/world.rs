@@ -73,6 +73,7 @@ impl OlLauncher {
             environment: code.config().environment.clone(),
             packages: paths(packages),
             limits: sandbox_limits(limits),
+            tmp_mb: limits.tmp_mb,
             n_sandboxes_max: world::Code::limits(code).max_instances,
             load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
             holds: self.packages.hold(packages),

@@ -22,7 +22,7 @@ use crate::world::{
 };
 use crate::zygotes::ZygotesConfig;
 
-pub(crate) const CLASS: Class = Class { network: Network::None, tmp_mb: 16 };
+pub(crate) const CLASS: Class = Class { network: Network::None };
 pub(crate) const MB: u64 = 1 << 20;
 
 pub(crate) fn limits() -> PoolLimits {

@@ -78,8 +78,6 @@ pub struct PoolLimits {
 pub struct Class {
     /// The network that a sandbox sees.
     pub network: Network,
-    /// Size of the private `/tmp`, in MiB.
-    pub tmp_mb: u32,
 }
 
 /// The network that a sandbox sees.

@@ -231,7 +231,7 @@ pub(super) fn generation(
         directory,
         name,
         hash,
-        class: Class { network, tmp_mb: limits.tmp_mb },
+        class: Class { network },
         pool: worker.pool_limits(&limits),
         limits,
         facts,

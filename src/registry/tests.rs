@@ -320,8 +320,8 @@ fn a_function_has_its_own_limits_and_network() {
         ("own/ol.yaml", "limits: {mem_mb: 100, max_instances: 2, tmp_mb: 7}\nnetwork: none"),
     ]);
     let (plain, own) = (scene.loaded("plain"), scene.loaded("own"));
-    assert_eq!((plain.class().network, plain.class().tmp_mb), (Network::Outbound, 64));
-    assert_eq!((own.class().network, own.class().tmp_mb), (Network::None, 7));
+    assert_eq!((plain.class().network, plain.sandbox_limits().tmp_mb), (Network::Outbound, 64));
+    assert_eq!((own.class().network, own.sandbox_limits().tmp_mb), (Network::None, 7));
     assert_eq!((own.limits().max_instances, own.limits().min_warm), (2, 2));
     assert_eq!((own.sandbox_limits().mem_mb, own.sandbox_limits().procs), (100, 10));
 }

@@ -14,6 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, read, sethostname, setresgid, setresuid, write};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::mounter::tmp_limits;
 use super::sys;
 use super::wire::IdRange;
 
@@ -86,9 +87,9 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
     mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
         .map_err(io::Error::from)
         .map_err(step("mount /proc"))?;
-    // Programs may be run from here (compilers, wheels with helpers); inodes are bounded as well as bytes, because
-    // a million empty files are memory of the kernel's.
-    let options = format!("size={}m,nr_inodes={},mode=1777", spec.tmp_mb, inodes(spec.tmp_mb));
+    // Programs may be run from here (compilers, wheels with helpers).
+    let [(size, bytes), (inodes, n)] = tmp_limits(spec.tmp_mb);
+    let options = format!("{size}={bytes},{inodes}={n},mode=1777");
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), quiet, Some(options.as_str()))
         .map_err(io::Error::from)
         .map_err(step("mount /tmp"))?;
@@ -146,11 +147,6 @@ fn become_root_inside(mapped: &OwnedFd) -> Result<(), String> {
     setresuid(uid, uid, uid).map_err(step("become user 0 of the user namespace"))?;
     // The change of user has made us undumpable, and so nobody could enter what we hold.
     nix::sys::prctl::set_dumpable(true).map_err(step("become dumpable"))
-}
-
-/// One inode for every 4 KiB, and enough for a small `/tmp` to be of use.
-fn inodes(tmp_mb: u32) -> u64 {
-    (u64::from(tmp_mb) * 256).max(1024)
 }
 
 /// Waits for ever. SIGCHLD is blocked (the shim has it so), which makes the wait free of races.

@@ -70,6 +70,8 @@ pub struct LauncherSpec {
     pub packages: PathBuf,
     /// Limits of a sandbox before its function is known.
     pub limits: Limits,
+    /// Size of its `/tmp` then, in MiB.
+    pub tmp_mb: u32,
     /// First uid of slot 0.
     pub uid_base: u32,
     /// Whether system calls are filtered. Off only where somebody studies without.
@@ -91,6 +93,8 @@ pub struct Program {
     pub packages: Vec<String>,
     /// What it may use. Processes are the function's own; the sandbox's init comes on top.
     pub limits: Limits,
+    /// Size of its `/tmp`, in MiB.
+    pub tmp_mb: u32,
     /// How many sandboxes it may have at the same time.
     pub n_sandboxes_max: usize,
     /// How long loading it may take.
@@ -307,6 +311,11 @@ enum Room {
 }
 
 impl Program {
+    /// What its shell is made for.
+    fn uses(&self) -> (Limits, u32) {
+        (self.limits, self.tmp_mb)
+    }
+
     /// What goes with a frame that has it loaded.
     fn order(&self, kind: Kind) -> Result<Vec<u8>, LaunchError> {
         if kind == Kind::Renew {
@@ -399,9 +408,9 @@ impl Launcher {
         haste: &Haste,
     ) -> Result<Standby, LaunchError> {
         let zygote = self.inner.zygote_or_root(class, zygote).await?;
-        let limits = self.inner.spec.limits;
+        let uses = (self.inner.spec.limits, self.inner.spec.tmp_mb);
         let Newborn { channel, process, naming, shell, .. } =
-            self.inner.bear(&zygote, class, limits, Room::Root, None).await?;
+            self.inner.bear(&zygote, class, uses, Room::Root, None).await?;
         let began = Instant::now();
         let mut standby = Standby { channel, process, naming, made: (shell, Duration::ZERO) };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm(haste)).await {
@@ -440,12 +449,12 @@ impl Launcher {
         }
         let range = range.ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?;
         let room = Room::Nest { n_forks_max: program.n_sandboxes_max };
-        let newborn = inner.bear(&parent_zygote, class, program.limits, room, Some(range)).await?;
+        let newborn = inner.bear(&parent_zygote, class, program.uses(), room, Some(range)).await?;
         let Newborn { mut channel, process, naming, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
         naming.assign(program.name.clone());
-        inner.attach_code(&process, program)?;
+        inner.furnish(&process, program, None)?;
         let order = program.order(Kind::Zygote)?;
         let exchange = async {
             channel.send(Kind::Zygote, &order).await?;
@@ -486,7 +495,8 @@ impl Launcher {
                 (root, range.ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?, 1)
             }
         };
-        let newborn = inner.bear(&parent, class, PACKAGE_ZYGOTE_LIMITS, Room::Root, Some(range)).await?;
+        let uses = (PACKAGE_ZYGOTE_LIMITS, inner.spec.tmp_mb);
+        let newborn = inner.bear(&parent, class, uses, Room::Root, Some(range)).await?;
         let Newborn { mut channel, process, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
@@ -527,9 +537,9 @@ impl Launcher {
     ) -> Result<Sandbox, LaunchError> {
         let began = Instant::now();
         let newborn =
-            self.inner.bear(&zygote.0.zygote, class, program.limits, Room::BesideZygote, None).await?;
+            self.inner.bear(&zygote.0.zygote, class, program.uses(), Room::BesideZygote, None).await?;
         let Newborn { channel, process, naming, shell, .. } = newborn;
-        self.inner.attach_code(&process, &program)?;
+        self.inner.furnish(&process, &program, None)?;
         let fork = began.elapsed().saturating_sub(shell);
         let origin =
             Origin { start: Start::Forked, install: Duration::ZERO, shell, fork, import: Duration::ZERO };
@@ -565,7 +575,8 @@ impl Launcher {
                 .set_limits(with_init(program.limits))
                 .map_err(|error| LaunchError::Resources(error.to_string()))?;
         }
-        self.inner.attach_code(&process, &program)?;
+        let tmp_mb = Some(program.tmp_mb).filter(|tmp_mb| *tmp_mb != self.inner.spec.tmp_mb);
+        self.inner.furnish(&process, &program, tmp_mb)?;
         let (shell, fork) = match making.start {
             Start::Standby => (Duration::ZERO, Duration::ZERO),
             Start::Forked => made,
@@ -647,7 +658,7 @@ impl Inner {
         self: &Arc<Self>,
         zygote: &Arc<Zygote>,
         class: Class,
-        limits: Limits,
+        (limits, tmp_mb): (Limits, u32),
         room: Room,
         range: Option<RangeLease>,
     ) -> Result<Newborn, LaunchError> {
@@ -706,7 +717,7 @@ impl Inner {
         let is_plain = class.network == Network::None && ids.is_none();
         let spare = if is_plain { zygote.networks.take() } else { None };
         let network = spare.as_ref().map(AsFd::as_fd);
-        let order = ShellOrder { id, tmp_mb: class.tmp_mb, ways: &ways, outer, users: ids, network };
+        let order = ShellOrder { id, tmp_mb, ways: &ways, outer, users: ids, network };
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
         let shell = began.elapsed();
@@ -766,9 +777,10 @@ impl Inner {
             })
     }
 
-    fn attach_code(&self, process: &Process, program: &Program) -> Result<(), LaunchError> {
+    /// The function's code, and a `/tmp` of its size if that is not what the shell has.
+    fn furnish(&self, process: &Process, program: &Program, tmp_mb: Option<u32>) -> Result<(), LaunchError> {
         let init = process.init().ok_or_else(|| LaunchError::Failed("the standby has no init".into()))?;
-        self.mounter.attach_code(init, &program.directory).map_err(failed("mount the function's code"))
+        self.mounter.furnish(init, &program.directory, tmp_mb).map_err(failed("mount the function's code"))
     }
 
     /// A zygote to be told from now on what to fork.

@@ -245,7 +245,7 @@ async fn gather<W: World>(material: Material<W>) -> (Vec<Registered>, Requires) 
     let mut unknown = Vec::new();
     for route in routes.all() {
         let listed = route.code.packages();
-        let Class { network, .. } = route.code.class();
+        let Class { network } = route.code.class();
         let on_host = network == Network::Host;
         match known.get(listed) {
             _ if listed.is_empty() => {}

@@ -109,7 +109,7 @@ impl<W: World> Zygotes<W> {
         let (packages, launcher, log) = (self.packages.clone(), self.launcher.clone(), self.log.clone());
         let (store, requires) = (self.store.clone(), self.requires.clone());
         let network = if on_host { Network::Host } else { Network::None };
-        let class = Class { network, ..self.config.default_class };
+        let class = Class { network };
         Box::pin(async move {
             let mut there: Vec<Package> = Vec::new();
             for requirement in requirements {

@@ -199,7 +199,7 @@ async fn demand_raises_the_target_and_quiet_lowers_it() {
     tokio::time::pause();
     let world = Fake::new();
     let zygotes = zygotes(&world).await;
-    let other = Class { network: Network::Host, ..CLASS };
+    let other = Class { network: Network::Host };
     assert_eq!(zygotes.send(Waiting).await.unwrap(), [(CLASS, 4)], "others only on demand");
     drop(acquire(&zygotes, other).await.unwrap());
     drop(join_all((0..20).map(|_| acquire(&zygotes, CLASS))).await);

@@ -65,7 +65,7 @@ impl Launcher {
     /// # Errors
     /// As [`prepare`](Self::prepare).
     pub async fn open_installer(&self, order: &InstallerOrder<'_>) -> Result<InstallerSandbox, LaunchError> {
-        let class = Class { network: Network::None, tmp_mb: order.tmp_mb };
+        let class = Class { network: Network::None };
         let mut standby = self.prepare(class, None, &Haste::waited_for()).await?;
         let uid = standby.process.remains_mut().uid.as_ref().map(super::super::uids::UidLease::uid);
         let uid = self.inner.slot.uid_base() + uid.expect("a standby has a uid until it is buried");
@@ -92,6 +92,7 @@ impl Launcher {
             environment: [].into(),
             packages: Vec::new(),
             limits: order.limits,
+            tmp_mb: order.tmp_mb,
             n_sandboxes_max: 1,
             load_patience: LOAD_PATIENCE,
             holds: Arc::new(()) as Arc<dyn Any + Send + Sync>,
