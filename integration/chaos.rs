@@ -390,8 +390,9 @@ fn is_calm_again(worker: &Worker, targets: &[Target], before: (usize, usize)) {
         worker.request("DELETE", &format!("/registry/{}", target.name), &[], "").expect(200);
     }
     until("standbys are what is left", || {
-        let standbys = worker.status_json()["worker"]["standbys"].as_u64().unwrap_or(0);
-        standbys > 0 && groups(worker, "sandbox-") as u64 == standbys
+        let status = worker.status_json();
+        let standbys = status["worker"]["standbys"].as_u64().unwrap_or(0);
+        standbys > 0 && groups(worker, "sandbox-") as u64 == standbys + shells(&status)
     });
     // What is prepared stays prepared for a while: standbys for the next burst, zygotes of functions that may come back.
     // Each has its descriptors; a leak in a storm would be one of hundreds that nobody has.
@@ -411,7 +412,11 @@ fn sandboxes_told_of(worker: &Worker) -> usize {
         ["busy", "warm", "frozen"].iter().filter_map(|field| lambda[*field].as_u64()).sum::<u64>()
     };
     let standbys = status["worker"]["standbys"].as_u64().unwrap_or(0);
-    (lambdas.iter().map(of).sum::<u64>() + standbys) as usize
+    (lambdas.iter().map(of).sum::<u64>() + standbys + shells(&status)) as usize
+}
+
+fn shells(status: &Value) -> u64 {
+    status["worker"]["shells"].as_u64().expect("it is told")
 }
 
 /// Groups of this kind in one hierarchy: all have the same.

@@ -34,6 +34,7 @@ mod process;
 mod reaper;
 pub(crate) mod runtime_files;
 pub mod seccomp;
+mod shells;
 pub mod shim;
 mod sys;
 mod uids;

@@ -41,6 +41,12 @@ pub struct OlLauncher {
 }
 
 impl OlLauncher {
+    /// How many shells wait for an interpreter.
+    #[must_use]
+    pub fn n_spare_shells(&self) -> usize {
+        self.launcher.n_spare_shells()
+    }
+
     /// Times go to `stats`.
     #[must_use]
     pub fn new(launcher: Launcher, packages: PackagesDir, stats: &'static Stats) -> Self {

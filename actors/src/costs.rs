@@ -186,6 +186,23 @@ mod tests {
     }
 
     #[test]
+    fn of_what_nobody_knows_the_average_is_taken_until_it_is_known() {
+        let mut costs = Costs::default();
+        let (a, b) = (package("a==1"), package("b==1"));
+        let ms_of = |costs: &Costs| {
+            let prices = costs.prices([&a, &b].into_iter());
+            [&a, &b].map(|package| prices.get(package).map(|price| price.import.as_secs_f64() * 1e3))
+        };
+        assert_eq!(ms_of(&costs), [Some(MEAN_MS); 2]);
+        assert_eq!(costs.unmeasured([&a, &b].into_iter()), BTreeSet::from([&a, &b]));
+        costs.imported(&a, Price { import: ms(100), bytes: MB });
+        assert_eq!(ms_of(&costs), [Some(100.0), Some((100.0 + MEAN_MS) / 2.0)]);
+        costs.failed(&b);
+        assert_eq!(ms_of(&costs), [Some(100.0), None]);
+        assert!(costs.unmeasured([&a, &b].into_iter()).is_empty());
+    }
+
+    #[test]
     fn what_was_measured_is_no_longer_guessed_and_what_failed_is_worth_nothing() {
         let mut costs = Costs::default();
         load(&mut costs, &["a", "b"], 100, &[]);

@@ -13,8 +13,9 @@ use crate::packages::PackageSet;
 
 /// After this long a start counts half.
 pub const HALF_LIFE: Duration = Duration::from_secs(600);
-/// What a function counts for being there: it may start one day, and may never.
-pub const FUNCTION_WEIGHT: f64 = 0.05;
+/// What a function counts for being there: it may start one day, and may never. Enough for one with as many packages as pandas
+/// takes to have them imported before its first call, when nothing is known of them yet.
+pub const FUNCTION_WEIGHT: f64 = 0.1;
 /// Sets that are remembered: some 100 bytes each. As many as are [`Known`](crate::packages::Known).
 pub const SETS_MAX: usize = 4_096;
 /// A set that counts less is forgotten: it has not been asked for in hours.

@@ -50,9 +50,13 @@ fn settled(worker: &Worker) -> Value {
         let sum = |field: &str| lambdas.iter().map(|lambda| lambda[field].as_u64().unwrap()).sum::<u64>();
         let n_counted = sum("warm") + sum("frozen") + status["worker"]["standbys"].as_u64().unwrap();
         let groups = worker.sandbox_groups();
+        // In a shell there is its init alone.
+        let (shells, full): (Vec<usize>, Vec<usize>) =
+            groups.values().copied().partition(|n_processes| *n_processes == 1);
         sum("busy") + sum("queue") + sum("starting") == 0
-            && groups.len() as u64 == n_counted
-            && groups.values().all(|n_processes| *n_processes == 2)
+            && full.len() as u64 == n_counted
+            && shells.len() as u64 == status["worker"]["shells"].as_u64().unwrap()
+            && full.into_iter().all(|n_processes| n_processes == 2)
     });
     status
 }

@@ -68,6 +68,7 @@ pub(super) async fn lambdas(app: Shared) -> HttpResponse {
             "health": health.ok(),
             "memory": memory.ok(),
             "standbys": standbys.ok().map(|classes| classes.into_iter().map(|(_, n)| n).sum::<usize>()),
+            "shells": app.launcher.n_spare_shells(),
             "packages": installs.ok(),
             "counters": tree.stats.read(),
         },

@@ -20,7 +20,7 @@ use actors::world::{Class, LaunchError, Making, Network, Start};
 use serde::Serialize;
 use slog::{Logger, debug, o};
 
-use super::cgroup::{Cgroup, CgroupRoot, Limits, Ways};
+use super::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits, Nest, Ways};
 use super::channel::{Channel, ChannelError};
 use super::family::{Family, Filters, Outer, Shell, ShellOrder};
 use super::forker::Forker;
@@ -30,6 +30,7 @@ use super::network::{self, NetworkError, Outbound};
 use super::process::Process;
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
+use super::shells::{Count, Made, SPARE_TIME, Uses};
 use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Entrance, Zygote, control_pair};
@@ -42,6 +43,8 @@ const WARM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a standby that nobody waits for makes way for others. On a machine that has no time to spare for longer, those to
 /// come will want one.
 const ASIDE_MAX: Duration = Duration::from_millis(500);
+/// From a fork that is waited for to the making of the next one's shell: the time of such a fork.
+const KEEP_SHELLS_PAUSE: Duration = Duration::from_millis(5);
 /// How long the packages of a zygote may take to be imported, all together.
 const PLANT_PATIENCE: Duration = Duration::from_secs(60);
 /// What a zygote of packages may use: the largest packages take some hundred MB. Processes are for trying imports out.
@@ -121,6 +124,8 @@ struct Inner {
     filters: Filters,
     next_id: AtomicU64,
     next_family: AtomicU64,
+    /// Shells that wait.
+    n_spare: Count,
     isolated: RootPlace,
     on_host: RootPlace,
     outbound: Mutex<Option<Arc<Outbound>>>,
@@ -175,6 +180,7 @@ impl GrownZygote {
 
 impl Drop for Sprout {
     fn drop(&mut self) {
+        self.zygote.shells.close();
         self.zygote.retire();
     }
 }
@@ -300,6 +306,44 @@ struct Ready {
     failed: BTreeMap<String, String>,
 }
 
+/// The cgroup of a shell that is to be made.
+struct GroupOrder {
+    name: String,
+    /// Of the nest, if it gets a new one.
+    nest: String,
+    beside: Option<Arc<Nest>>,
+    limits: Limits,
+    room: Room,
+    may_be_born_inside: bool,
+}
+
+impl GroupOrder {
+    /// Blocks.
+    fn make(self, cgroups: &CgroupRoot) -> Result<(Cgroup, Ways), CgroupError> {
+        let Limits { memory_bytes, swap_bytes, .. } = self.limits;
+        let nest = match self.room {
+            Room::Root => None,
+            Room::BesideZygote => self.beside,
+            Room::Nest { n_forks_max } => {
+                // As much as zygote and sandboxes may use each by itself.
+                let n = n_forks_max as u64 + 1;
+                Some(cgroups.nest(
+                    &self.nest,
+                    memory_bytes.saturating_mul(n),
+                    swap_bytes.saturating_mul(n),
+                )?)
+            }
+        };
+        let group = cgroups.create(&self.name, self.limits, nest)?;
+        let birthplace = if self.may_be_born_inside { group.birthplace()? } else { None };
+        let ways = match birthplace {
+            Some(birthplace) => Ways::Birth(birthplace),
+            None => Ways::Procs(group.procs()?),
+        };
+        Ok((group, ways))
+    }
+}
+
 /// Where the cgroup of a new interpreter lies.
 enum Room {
     /// Below the worker's.
@@ -312,7 +356,7 @@ enum Room {
 
 impl Program {
     /// What its shell is made for.
-    fn uses(&self) -> (Limits, u32) {
+    fn uses(&self) -> Uses {
         (self.limits, self.tmp_mb)
     }
 
@@ -372,6 +416,7 @@ impl Launcher {
                 filters,
                 next_id: AtomicU64::new(1),
                 next_family: AtomicU64::new(1),
+                n_spare: Count::default(),
                 isolated: RootPlace::default(),
                 on_host: RootPlace::default(),
                 outbound: Mutex::new(None),
@@ -410,7 +455,7 @@ impl Launcher {
         let zygote = self.inner.zygote_or_root(class, zygote).await?;
         let uses = (self.inner.spec.limits, self.inner.spec.tmp_mb);
         let Newborn { channel, process, naming, shell, .. } =
-            self.inner.bear(&zygote, class, uses, Room::Root, None).await?;
+            self.inner.bear(&zygote, class, uses, Room::Root, None, haste.is_waited_for()).await?;
         let began = Instant::now();
         let mut standby = Standby { channel, process, naming, made: (shell, Duration::ZERO) };
         match tokio::time::timeout(WARM_PATIENCE, standby.warm(haste)).await {
@@ -449,7 +494,7 @@ impl Launcher {
         }
         let range = range.ok_or_else(|| LaunchError::Resources("no range of uids is free".into()))?;
         let room = Room::Nest { n_forks_max: program.n_sandboxes_max };
-        let newborn = inner.bear(&parent_zygote, class, program.uses(), room, Some(range)).await?;
+        let newborn = inner.bear(&parent_zygote, class, program.uses(), room, Some(range), false).await?;
         let Newborn { mut channel, process, naming, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
@@ -496,7 +541,7 @@ impl Launcher {
             }
         };
         let uses = (PACKAGE_ZYGOTE_LIMITS, inner.spec.tmp_mb);
-        let newborn = inner.bear(&parent, class, uses, Room::Root, Some(range)).await?;
+        let newborn = inner.bear(&parent, class, uses, Room::Root, Some(range), false).await?;
         let Newborn { mut channel, process, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
@@ -537,7 +582,7 @@ impl Launcher {
     ) -> Result<Sandbox, LaunchError> {
         let began = Instant::now();
         let newborn =
-            self.inner.bear(&zygote.0.zygote, class, program.uses(), Room::BesideZygote, None).await?;
+            self.inner.bear(&zygote.0.zygote, class, program.uses(), Room::BesideZygote, None, true).await?;
         let Newborn { channel, process, naming, shell, .. } = newborn;
         self.inner.furnish(&process, &program, None)?;
         let fork = began.elapsed().saturating_sub(shell);
@@ -586,8 +631,19 @@ impl Launcher {
         Ok(Loading { channel, process, naming, program, origin, kind: Kind::Load })
     }
 
-    /// Waits until every sandbox that was dropped is gone. Blocks: for shutdown.
+    /// How many shells wait for an interpreter.
+    #[must_use]
+    pub fn n_spare_shells(&self) -> usize {
+        self.inner.n_spare.get()
+    }
+
+    /// Waits until every sandbox that was dropped is gone, and every shell that waited. Blocks: for shutdown.
     pub fn flush(&self) {
+        for place in [&self.inner.isolated, &self.inner.on_host] {
+            if let Some(zygote) = place.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                zygote.shells.close();
+            }
+        }
         self.inner.reaper.flush();
         // The last one takes the rules along.
         drop(self.inner.outbound.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -653,15 +709,71 @@ async fn loaded(
 
 impl Inner {
     /// A confined interpreter in a shell of its own, forked from this zygote: for a sandbox, or, with uids for a user
-    /// namespace, for a zygote.
+    /// namespace, for a zygote. In one of the zygote's spare shells if somebody waits.
     async fn bear(
         self: &Arc<Self>,
         zygote: &Arc<Zygote>,
         class: Class,
-        (limits, tmp_mb): (Limits, u32),
+        uses: Uses,
         room: Room,
         range: Option<RangeLease>,
+        is_waited_for: bool,
     ) -> Result<Newborn, LaunchError> {
+        let is_spare = is_waited_for && range.is_none() && class.network != Network::Outbound;
+        let began = Instant::now();
+        let spare = if is_spare { zygote.shells.take(uses) } else { None };
+        if is_spare {
+            self.keep_shells(zygote, class, uses);
+        }
+        let (shell, waited) = match spare {
+            Some(shell) => (shell, began.elapsed()),
+            None => {
+                let shell = self.shell(zygote, class, uses, room, range).await?;
+                let took = shell.took;
+                (shell, took)
+            }
+        };
+        let Made { mut process, namespaces, ways, door, uid, users, .. } = shell;
+        let (channel, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
+        let (reader, writer) = log_pipe().map_err(failed("make a pipe"))?;
+        let (sprout, control) = match users {
+            Some(users) => {
+                let (ours, theirs) = control_pair().map_err(failed("make a socket pair"))?;
+                (Some((ours, users)), Some(theirs))
+            }
+            None => (None, None),
+        };
+        let birth = Birth {
+            id: process.id,
+            uid,
+            nofile: SANDBOX_FILES_MAX,
+            namespaces: &namespaces,
+            answers: theirs.answers.as_fd(),
+            log: writer.as_fd(),
+            requests: theirs.requests.as_fd(),
+            control: control.as_ref().map(AsFd::as_fd),
+            entrance: match &ways {
+                Ways::Birth(group) => Entrance::Birthplace(group.as_fd()),
+                Ways::Procs(_) if zygote.outer().is_some() => Entrance::Door(door.as_fd()),
+                Ways::Procs(procs) => Entrance::Procs(procs),
+            },
+        };
+        process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
+        // While we held its end of the answers the death of the sandbox would not close it.
+        drop((theirs, writer, control));
+        let naming = self.logs.follow(reader, process.id);
+        Ok(Newborn { channel, process, naming, shell: waited, sprout })
+    }
+
+    /// A shell for a fork of this zygote.
+    async fn shell(
+        self: &Arc<Self>,
+        zygote: &Arc<Zygote>,
+        class: Class,
+        uses: Uses,
+        room: Room,
+        range: Option<RangeLease>,
+    ) -> Result<Made, LaunchError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let ids = range.as_ref().map(RangeLease::range);
         let users = ids.map(|ids| Uids::new(ids.len, uids::n_single(ids.len)));
@@ -680,47 +792,32 @@ impl Inner {
             zygote: Arc::downgrade(zygote),
         };
         let mut process = Process::new(remains, self.reaper.clone(), Arc::clone(zygote));
-        let cgroups = self.cgroups.clone();
-        let limits = with_init(limits);
-        let kind = if users.is_some() { "zygote" } else { "sandbox" };
         let may_be_born_inside = zygote.outer().is_none() && users.is_none();
-        let beside = zygote.nest();
-        let group = tokio::task::spawn_blocking(move || {
-            let nest = match room {
-                Room::Root => None,
-                Room::BesideZygote => beside,
-                Room::Nest { n_forks_max } => {
-                    // As much as zygote and sandboxes may use each by itself.
-                    let n = n_forks_max as u64 + 1;
-                    let (memory, swap) =
-                        (limits.memory_bytes.saturating_mul(n), limits.swap_bytes.saturating_mul(n));
-                    Some(cgroups.nest(&format!("lambda-{id}"), memory, swap)?)
-                }
-            };
-            let group = cgroups.create(&format!("{kind}-{id}"), limits, nest)?;
-            let birthplace = if may_be_born_inside { group.birthplace()? } else { None };
-            let ways = match birthplace {
-                Some(birthplace) => Ways::Birth(birthplace),
-                None => Ways::Procs(group.procs()?),
-            };
-            Ok::<_, super::cgroup::CgroupError>((group, ways))
-        });
-        let (group, ways) = group
+        let group = GroupOrder {
+            name: format!("{}-{id}", if users.is_some() { "zygote" } else { "sandbox" }),
+            nest: format!("lambda-{id}"),
+            beside: zygote.nest(),
+            limits: with_init(uses.0),
+            room,
+            may_be_born_inside,
+        };
+        let cgroups = self.cgroups.clone();
+        let (group, ways) = tokio::task::spawn_blocking(move || group.make(&cgroups))
             .await
             .map_err(|error| LaunchError::Failed(error.to_string()))?
             .map_err(|error| LaunchError::Resources(error.to_string()))?;
         process.remains_mut().cgroup = Some(group);
         let began = Instant::now();
-        let (inside, outside) = UnixStream::pair().map_err(failed("make a socket pair"))?;
+        let (inside, door) = UnixStream::pair().map_err(failed("make a socket pair"))?;
         let outer = zygote.outer().map(|init| Outer { init, door: inside.as_fd() });
         // Not one that is connected to the outside, nor that of a zygote, which may do in it what it likes.
         let is_plain = class.network == Network::None && ids.is_none();
         let spare = if is_plain { zygote.networks.take() } else { None };
         let network = spare.as_ref().map(AsFd::as_fd);
-        let order = ShellOrder { id, tmp_mb, ways: &ways, outer, users: ids, network };
+        let order = ShellOrder { id, tmp_mb: uses.1, ways: &ways, outer, users: ids, network };
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
-        let shell = began.elapsed();
+        let took = began.elapsed();
         if is_plain {
             process.remains_mut().network = namespaces.network().map_err(failed("copy a descriptor"))?;
         }
@@ -733,35 +830,39 @@ impl Inner {
         } else {
             process.remains_mut().init = Some(init);
         }
-        let (channel, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
-        let (reader, writer) = log_pipe().map_err(failed("make a pipe"))?;
-        let (sprout, control) = match users {
-            Some(users) => {
-                let (ours, theirs) = control_pair().map_err(failed("make a socket pair"))?;
-                (Some((ours, users)), Some(theirs))
+        Ok(Made { process, namespaces, ways, door, uid: uid_number, users, uses, took })
+    }
+
+    /// Has shells made for the forks of this zygote that will be waited for, for as long as such forks come.
+    fn keep_shells(self: &Arc<Self>, zygote: &Arc<Zygote>, class: Class, uses: Uses) {
+        if !zygote.shells.want_keeper() {
+            return;
+        }
+        let (inner, asked) = (Arc::clone(self), zygote.shells.asked());
+        let zygote = Arc::downgrade(zygote);
+        tokio::spawn(async move {
+            loop {
+                // The fork that is waited for now comes first.
+                tokio::time::sleep(KEEP_SHELLS_PAUSE).await;
+                match zygote.upgrade() {
+                    Some(zygote) if zygote.is_alive() => inner.stock_shells(&zygote, class, uses).await,
+                    _ => return,
+                }
+                if tokio::time::timeout(SPARE_TIME, asked.notified()).await.is_err() {
+                    return zygote.upgrade().map_or((), |zygote| zygote.shells.forsake());
+                }
             }
-            None => (None, None),
-        };
-        let birth = Birth {
-            id,
-            uid: uid_number,
-            nofile: SANDBOX_FILES_MAX,
-            namespaces: &namespaces,
-            answers: theirs.answers.as_fd(),
-            log: writer.as_fd(),
-            requests: theirs.requests.as_fd(),
-            control: control.as_ref().map(AsFd::as_fd),
-            entrance: match &ways {
-                Ways::Birth(group) => Entrance::Birthplace(group.as_fd()),
-                Ways::Procs(_) if zygote.outer().is_some() => Entrance::Door(outside.as_fd()),
-                Ways::Procs(procs) => Entrance::Procs(procs),
-            },
-        };
-        process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
-        // While we held its end of the answers the death of the sandbox would not close it.
-        drop((theirs, writer, control));
-        let naming = self.logs.follow(reader, id);
-        Ok(Newborn { channel, process, naming, shell, sprout })
+        });
+    }
+
+    async fn stock_shells(self: &Arc<Self>, zygote: &Arc<Zygote>, class: Class, uses: Uses) {
+        while zygote.shells.has_room(&self.n_spare) {
+            match self.shell(zygote, class, uses, Room::BesideZygote, None).await {
+                Ok(shell) => zygote.shells.put(shell, &self.n_spare),
+                // Who waits for a fork makes one, and hears why not.
+                Err(error) => return debug!(self.log, "no shell could be made ahead"; "error" => %error),
+            }
+        }
     }
 
     async fn connect(self: &Arc<Self>, init: OwnedFd) -> Result<network::Link, LaunchError> {
@@ -831,6 +932,9 @@ impl Inner {
             && zygote.is_alive()
         {
             return Ok(Arc::clone(zygote));
+        }
+        if let Some(dead) = guard.take() {
+            dead.shells.close();
         }
         let number = self.next_family.fetch_add(1, Ordering::Relaxed);
         let cgroup = self

@@ -23,6 +23,7 @@ use super::networks::Networks;
 use super::packets::{receive_bytes, send_bytes};
 use super::pidfd;
 use super::process::Process;
+use super::shells::Shells;
 use super::uids::Uids;
 use super::wire::{self, ForkKind, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
 
@@ -137,6 +138,8 @@ pub(super) struct Zygote {
     pub(super) uids: Uids,
     /// For its shells.
     pub(super) networks: Networks,
+    /// That wait for its forks.
+    pub(super) shells: Shells,
     /// The shell that it lives in; `None`: a root zygote. It is there for as long as anything that was forked from it:
     /// the kernel ends what is inside a pid namespace with its init.
     home: Option<Process>,
@@ -174,7 +177,15 @@ impl Zygote {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         listen(control.try_clone()?, Arc::clone(&shared), log.clone())?;
-        Ok(Self { control, shared, family, uids, networks: Networks::default(), home })
+        Ok(Self {
+            control,
+            shared,
+            family,
+            uids,
+            networks: Networks::default(),
+            shells: Shells::default(),
+            home,
+        })
     }
 
     /// The init in whose user and pid namespaces its shells are made; `None`: in the family's.

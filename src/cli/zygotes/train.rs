@@ -135,7 +135,7 @@ fn drawn(brings: &Brings) -> String {
         text += &format!("not known, or without packages: {}\n", label(&brings.unknown));
     }
     if !brings.unmeasured.is_empty() {
-        text += &format!("never imported here, and counted as nothing: {}\n", label(&brings.unmeasured));
+        text += &format!("never imported here, and taken for average ones: {}\n", label(&brings.unmeasured));
     }
     text
 }
