@@ -27,6 +27,7 @@ mod plot;
 mod report;
 mod reqbench;
 mod sample;
+mod site;
 mod start;
 pub mod trace;
 mod warm;

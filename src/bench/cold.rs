@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::fork::Forkers;
 use super::load::{drive, each_once};
-use super::report::{Goal, Row};
+use super::report::{Goal, Quantity, Row};
 use super::sample::Sample;
+use super::site::{self, Site};
 use super::{BenchError, Run, workload};
 
-/// Goals: p50 in microseconds, with standbys and without.
-const P50_US_MAX: f64 = 5_000.0;
-const ON_DEMAND_P50_US_MAX: f64 = 2_500.0;
+/// Goals: p50 in milliseconds, with standbys and without, and of a warm call that comes as seldom.
+const P50_MS_MAX: f64 = 0.5;
+const ON_DEMAND_P50_MS_MAX: f64 = 2.5;
+const OF_WARM_MAX: f64 = 3.0;
 /// Goal: functions per second.
 const PER_S_MIN: f64 = 800.0;
 /// Between two first calls of the variant that leaves the worker time to prepare.
@@ -19,18 +21,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_millis(700);
 /// Calls at once of the variants with many.
 const N_AT_ONCE: usize = 8;
-/// Functions of the variant without standbys at most: each leaves one of a class of its own waiting for half a minute.
-const N_ON_DEMAND_MAX: usize = 40;
-/// Size of `/tmp` from which those count up, in MiB: nobody else asks for such.
-const ODD_TMP_MB: usize = 1_001;
 
 /// How the functions of a line are called.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     /// One at a time, with this pause in between.
     Paced(Duration),
-    /// The same, each of a class that nobody has asked for, so that no standby is there.
-    OnDemand,
     /// Some at once.
     AtOnce,
     /// Some at once, again and again; none keeps its sandbox.
@@ -44,16 +40,15 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     let variants = [
         ("paced", "lambdas, one at a time, 20 ms apart", n, Way::Paced(PAUSE)),
         ("row", "lambdas, one at a time, back to back", n, Way::Paced(Duration::ZERO)),
-        ("demand", "lambdas without a standby, 20 ms apart", n.min(N_ON_DEMAND_MAX), Way::OnDemand),
         ("many", "lambdas, 8 at once", n, Way::AtOnce),
         ("endless", "lambdas in turn without end, 8 at once", n.max(N_AT_ONCE), Way::Endless),
     ];
     let mut rows = Vec::new();
+    let mut paced = f64::NAN;
     for (key, what, n, way) in variants {
         run.tell(format!("cold: {n} {what}"));
         let names = workload::new_names(key, n);
-        let config = |i: usize| match way {
-            Way::OnDemand => Some(format!("limits: {{tmp_mb: {}}}\n", ODD_TMP_MB + i)),
+        let config = |_: usize| match way {
             Way::Endless => Some(workload::FRESH_CONFIG.to_owned()),
             Way::Paced(_) | Way::AtOnce => None,
         };
@@ -66,32 +61,74 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
             match way {
                 Way::Paced(pause) => {
                     row.per_s = row.per_s.filter(|_| pause.is_zero());
-                    row.goals.push(Goal::at_most("p50 ms", P50_US_MAX / 1e3, p50_ms));
-                }
-                Way::OnDemand => {
-                    row.per_s = None;
-                    row.goals.push(Goal::at_most("p50 ms", ON_DEMAND_P50_US_MAX / 1e3, p50_ms));
+                    if !pause.is_zero() {
+                        row.goals.push(Goal::at_most("p50 ms", P50_MS_MAX, p50_ms));
+                        paced = sample.percentile_us(50.0);
+                    }
                 }
                 Way::AtOnce | Way::Endless => {
                     row.goals.push(Goal::at_least("calls/s", PER_S_MIN, sample.per_s()));
                 }
             }
-            let is_alone = matches!(way, Way::Paced(_) | Way::OnDemand);
+            let is_alone = matches!(way, Way::Paced(_));
             rows.push((row, if is_alone { 1 } else { N_AT_ONCE }));
         }
         run.remove(&names).await;
         uploaded?;
         floor.go_on();
     }
+    let (row, warm) = seldom(run, n).await;
+    rows.push((row, 1));
+    rows.push((on_demand(run, n).await?, 1));
+    floor.go_on();
+    run.tell("cold: bare standbys");
+    let standbys = forkers.measure_standbys(n, PAUSE);
+    run.report.add(Row::of("cold", "floor: bare standby, 20 ms apart, no HTTP", &standbys).without_rate());
+    let of = |what: &str, floor: &Sample| {
+        Quantity::new(
+            "cold",
+            format!("first call with a standby there, p50 of {what}"),
+            paced / floor.percentile_us(50.0),
+            "x",
+        )
+    };
+    run.report.add_quantity(of("a warm call that comes as seldom", &warm).at_most(OF_WARM_MAX));
+    run.report.add_quantity(of("a bare standby's", &standbys));
     tell(run, rows, &floor, "cold");
     Ok(())
+}
+
+/// Calls that find a warm sandbox, but come as seldom as first calls do: processor, caches and all have gone to sleep in between.
+async fn seldom(run: &Run, n: usize) -> (Row, Sample) {
+    run.tell("cold: warm calls that come as seldom");
+    let calls = vec![workload::call(&workload::hello()); n];
+    let sample = each_once(run.address, &calls, 1, PAUSE).await;
+    (Row::of("cold", &format!("{n} warm calls of hello, 20 ms apart"), &sample).without_rate(), sample)
+}
+
+/// On a worker of the benchmark's own, which keeps no standbys.
+async fn on_demand(run: &Run, n: usize) -> Result<Row, BenchError> {
+    run.tell("cold: without standbys");
+    let place = site::place()?;
+    let names = workload::new_names("demand", n);
+    let function =
+        |name: &String| (name.clone(), vec![(workload::HELLO_FILE, workload::HELLO_CODE.to_owned())]);
+    let functions: Vec<_> = names.iter().map(function).collect();
+    let options = ["standbys=0".to_owned()];
+    let site = Site::start(&place.path().join("ol"), &place.path().join("packages"), &options, &functions)?;
+    let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
+    let sample = each_once(site.address, &calls, 1, PAUSE).await;
+    site.stop()?;
+    let mut row =
+        Row::of("cold", &format!("{n} lambdas without a standby, 20 ms apart"), &sample).without_rate();
+    row.goals.push(Goal::at_most("p50 ms", ON_DEMAND_P50_MS_MAX, sample.percentile_us(50.0) / 1e3));
+    Ok(row)
 }
 
 async fn call(run: &Run, names: &[String], way: Way) -> Sample {
     let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
     match way {
         Way::Paced(pause) => each_once(run.address, &calls, 1, pause).await,
-        Way::OnDemand => each_once(run.address, &calls, 1, PAUSE).await,
         Way::AtOnce => each_once(run.address, &calls, N_AT_ONCE, Duration::ZERO).await,
         Way::Endless => drive(run.address, &calls, N_AT_ONCE, run.plan.length).await,
     }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bare::{Files, Interpreter, floor, frame, install, read_frame};
 use super::sample::{Sample, merged};
@@ -27,6 +27,11 @@ impl Forkers {
     /// One after the other, as [`Forker::measure`].
     pub(super) fn measure(&self, n: usize) -> Sample {
         self.0[0].measure(n)
+    }
+
+    /// One after the other, as [`Forker::measure_standbys`].
+    pub(super) fn measure_standbys(&self, n: usize, pause: Duration) -> Sample {
+        self.0[0].measure_standbys(n, pause)
     }
 
     /// `n` times each, all at once.
@@ -81,6 +86,41 @@ impl Forker {
         sample
     }
 
+    /// Forks that are there and have been warmed before anything is asked of them, `n` times, each after a pause: what is timed
+    /// is a first call alone.
+    pub(super) fn measure_standbys(&self, n: usize, pause: Duration) -> Sample {
+        let load = frame(Kind::Load, 0, &self.files.load());
+        let request = frame(Kind::Request, 1, workload::body().as_bytes());
+        let mut sample = Sample::new();
+        let begin = Instant::now();
+        for _ in 0..n {
+            let called = self.warmed().and_then(|socket| {
+                std::thread::sleep(pause);
+                let sent = Instant::now();
+                // In one piece, as the worker does it.
+                (&socket).write_all(&[&load[..], &request].concat())?;
+                read_frame(&socket)?;
+                answered(&socket)?;
+                Ok(sent.elapsed())
+            });
+            match called {
+                Ok(took) => sample.add(took),
+                Err(error) => sample.add_error(error.to_string()),
+            }
+        }
+        sample.elapsed = begin.elapsed();
+        sample
+    }
+
+    fn warmed(&self) -> io::Result<UnixStream> {
+        let socket = self.fork()?;
+        (&socket).write_all(&frame(Kind::Warm, 0, b""))?;
+        match read_frame(&socket)? {
+            (Kind::Ready, _) => Ok(socket),
+            (_, body) => Err(io::Error::other(format!("not ready: {}", String::from_utf8_lossy(&body)))),
+        }
+    }
+
     /// The interpreter, whose children the forks are.
     pub(super) fn pid(&self) -> i32 {
         self.interpreter.pid()
@@ -93,14 +133,28 @@ impl Forker {
     }
 
     fn one(&self, load: &[u8]) -> io::Result<UnixStream> {
+        let socket = self.fork()?;
+        ask(&socket, load)?;
+        Ok(socket)
+    }
+
+    fn fork(&self) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         packets::send_bytes(self.interpreter.socket().as_fd(), b"!", &[theirs.as_fd()])?;
-        drop(theirs);
-        install(&ours, load)?;
-        (&ours).write_all(&frame(Kind::Request, 1, workload::body().as_bytes()))?;
-        match read_frame(&ours)? {
-            (Kind::Response, body) if body == workload::answer().as_bytes() => Ok(ours),
-            (_, body) => Err(io::Error::other(format!("a wrong answer: {}", String::from_utf8_lossy(&body)))),
-        }
+        Ok(ours)
+    }
+}
+
+/// Has it load the function, and calls that.
+fn ask(socket: &UnixStream, load: &[u8]) -> io::Result<()> {
+    install(socket, load)?;
+    (&*socket).write_all(&frame(Kind::Request, 1, workload::body().as_bytes()))?;
+    answered(socket)
+}
+
+fn answered(socket: &UnixStream) -> io::Result<()> {
+    match read_frame(socket)? {
+        (Kind::Response, body) if body == workload::answer().as_bytes() => Ok(()),
+        (_, body) => Err(io::Error::other(format!("a wrong answer: {}", String::from_utf8_lossy(&body)))),
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::load::each_once;
 use super::report::{Goal, Quantity, Row};
-use super::sample::median;
+use super::sample::{Sample, median};
+use super::site::{self, Site};
 use super::workload::{self, Entry};
 use super::{BenchError, Run};
 
@@ -39,49 +40,46 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     }
     let imports = plain_imports(&run.plan.target.python, &found)?;
     let n = run.plan.n_cold;
-    let names = workload::new_names("pkg", 1 + 2 * n);
+    let names = workload::new_names("pkg", 1 + n);
     let requirements: String = found
         .iter()
         .filter_map(|(_, path)| path.file_name()?.to_str())
         .map(|line| format!("{line}\n"))
         .collect();
-    let (first, others) = names.split_at(1);
-    let (with_standby, without) = others.split_at(n);
+    let calls = |names: &[String]| names.iter().map(|name| workload::call(name)).collect::<Vec<_>>();
+    let row = |what: &str, limit, sample: &Sample| {
+        let what = format!("{n} never-called lambdas with numpy + pandas, {what}");
+        let mut row = Row::of("packages", &what, sample).without_rate();
+        row.goals.push(Goal::at_most("p50 ms", limit, sample.percentile_us(50.0) / 1e3));
+        row
+    };
+    let (first, with_standby) = names.split_at(1);
     let measured = async {
         run.tell("packages: the first function");
-        run.upload_as(&names[..=n], |_| entry(&requirements, None)).await?;
-        // Nobody has a standby of a /tmp of this size.
-        run.upload_as(without, |at| entry(&requirements, Some(65 + at as u32 % 1_000))).await?;
-        let calls = |names: &[String]| names.iter().map(|name| workload::call(name)).collect::<Vec<_>>();
-        let mut rows = vec![Row::of(
-            "packages",
-            "the first lambda with numpy + pandas",
-            &each_once(run.address, &calls(first), 1, Duration::ZERO).await,
-        )];
+        run.upload_as(&names, |_| entry(&requirements)).await?;
+        let at_first = each_once(run.address, &calls(first), 1, Duration::ZERO).await;
         tokio::time::sleep(SETTLE).await;
-        for (what, names, limit) in [
-            // In this order: a class of its own keeps a standby waiting for half a minute, and there is room for so many only.
-            ("a standby from their zygote", with_standby, WITH_STANDBY_MS_MAX),
-            ("forked from their zygote on demand", without, WITHOUT_STANDBY_MS_MAX),
-        ] {
-            run.tell(format!("packages: {what}"));
-            let sample = each_once(run.address, &calls(names), 1, PAUSE).await;
-            let mut row = Row::of(
-                "packages",
-                &format!("{n} never-called lambdas with numpy + pandas, {what}"),
-                &sample,
-            );
-            row.per_s = None;
-            row.goals.push(Goal::at_most("p50 ms", limit, sample.percentile_us(50.0) / 1e3));
-            rows.push(row);
-        }
-        Ok(rows)
+        run.tell("packages: a standby from their zygote");
+        Ok((at_first, each_once(run.address, &calls(with_standby), 1, PAUSE).await))
     };
-    let rows: Result<Vec<Row>, BenchError> = measured.await;
+    let measured: Result<_, BenchError> = measured.await;
     run.remove(&names).await;
-    for row in rows? {
-        run.report.add(row);
-    }
+    let (at_first, sample) = measured?;
+    run.report.add(Row::of("packages", "the first lambda with numpy + pandas", &at_first));
+    run.report.add(row("a standby from their zygote", WITH_STANDBY_MS_MAX, &sample));
+
+    run.tell("packages: forked from their zygote on demand");
+    let place = site::place()?;
+    let names = workload::new_names("demand", n + 1);
+    let functions: Vec<_> = names.iter().map(|name| (name.clone(), files(&requirements))).collect();
+    let options = ["standbys=0".to_owned()];
+    let packages = &run.plan.target.packages_dir;
+    let site = Site::start(&place.path().join("ol"), packages, &options, &functions)?;
+    drop(each_once(site.address, &calls(&names[..1]), 1, Duration::ZERO).await);
+    site.settled().await?;
+    let sample = each_once(site.address, &calls(&names[1..]), 1, PAUSE).await;
+    site.stop()?;
+    run.report.add(row("forked from their zygote on demand", WITHOUT_STANDBY_MS_MAX, &sample));
     if let Some(ms) = median(imports) {
         let what = format!("'import numpy, pandas' in a plain python3, median of {N_PLAIN_IMPORTS}");
         run.report.add_quantity(Quantity::new("packages", what, ms, "ms"));
@@ -89,13 +87,17 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn entry(requirements: &str, tmp_mb: Option<u32>) -> Entry {
-    let tmp = tmp_mb.map_or_else(String::new, |mb| format!("  tmp_mb: {mb}\n"));
-    Entry::of(&[
-        ("f.py", CODE),
-        ("requirements.txt", requirements),
-        ("ol.yaml", &format!("limits:\n  mem_mb: {MEMORY_MB}\n{tmp}")),
-    ])
+fn files(requirements: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("f.py", CODE.to_owned()),
+        ("requirements.txt", requirements.to_owned()),
+        ("ol.yaml", format!("limits:\n  mem_mb: {MEMORY_MB}\n")),
+    ]
+}
+
+fn entry(requirements: &str) -> Entry {
+    let files = files(requirements);
+    Entry::of(&files.iter().map(|(name, text)| (*name, text.as_str())).collect::<Vec<_>>())
 }
 
 /// Of what is needed, what is there: one version of each, with its directory.

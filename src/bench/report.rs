@@ -131,6 +131,12 @@ impl Row {
         }
     }
 
+    /// Of calls that come as often as somebody sends them, how many there are in a second says nothing.
+    pub(super) fn without_rate(mut self) -> Self {
+        self.per_s = None;
+        self
+    }
+
     fn cells(&self) -> [String; COLUMNS.len()] {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let ratio = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.2}")));

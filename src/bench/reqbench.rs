@@ -2,13 +2,13 @@
 //! other functions.
 //!
 //! Half of the functions are called to train the tree, which the worker does by itself; the tree is then written out, and the other half is
-//! called on workers that have never seen them: one without zygotes of packages, one with that tree. Five clients, each call the first of
-//! its function. The workers are the benchmark's own, and differ in their configuration only (`features.import_cache`,
+//! called on workers that have never seen them: one without zygotes of packages, one with that tree. And on a third, where all functions are
+//! deployed, the first half is called, and the tree fits itself to what was called and, less, to what was deployed. Five clients, each call
+//! the first of its function. The workers are the benchmark's own, and differ in their configuration only (`features.import_cache`,
 //! `import_cache_tree`).
 
 pub(super) mod graph;
 pub(super) mod model;
-mod site;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -29,10 +29,10 @@ use super::load::each_once;
 use super::memory::{pss_bytes, pss_of_groups};
 use super::report::{Goal, Quantity, Row};
 use super::sample::Sample;
+use super::site::{Function, Site, place};
 use super::{BenchError, Run};
 use crate::packages::PackagesDir;
 use graph::{Graph, N_PACKAGES};
-use site::Site;
 
 /// Clients, as in Forklift's runs.
 const N_CLIENTS: usize = 5;
@@ -61,7 +61,7 @@ const FIT_PACKAGES: usize = 500;
 struct Workload {
     name: &'static str,
     packages: PathBuf,
-    functions: Vec<(String, Vec<(&'static str, String)>)>,
+    functions: Vec<Function>,
 }
 
 /// What was measured of it.
@@ -176,14 +176,6 @@ pub(super) async fn measure_wheels(run: &mut Run) -> Result<(), BenchError> {
     compare(run, place()?.path(), &workload).await.map(drop)
 }
 
-fn place() -> Result<tempfile::TempDir, BenchError> {
-    tempfile::Builder::new().prefix("ol-bench-").tempdir().map_err(|source| BenchError::File {
-        what: "make a directory in",
-        path: std::env::temp_dir(),
-        source,
-    })
-}
-
 /// Packages to be looked at; nothing is installed.
 fn looked_at(directory: &Path) -> io::Result<PackagesDir> {
     const MINOR: u32 = 11;
@@ -228,10 +220,10 @@ fn files<'a>(
 async fn compare(run: &mut Run, place: &Path, workload: &Workload) -> Result<Measured, BenchError> {
     let Workload { name, packages, functions } = workload;
     let (train, test) = functions.split_at(functions.len() / 2);
-    let calls = |functions: &[(String, Vec<_>)]| -> Vec<Call> {
+    let calls = |functions: &[Function]| -> Vec<Call> {
         functions.iter().map(|(name, _)| Call::post(&format!("/run/{name}"), "{}", "\"done\"")).collect()
     };
-    let start = |what: &str, options: &[String], functions: &[(String, Vec<(&str, String)>)]| {
+    let start = |what: &str, options: &[String], functions: &[Function]| {
         // So that none is given up while it is measured.
         let more = [format!("import_cache_mb={ZYGOTES_MB}"), "release_after_s=0".to_owned()];
         Site::start(&place.join(what), packages, &[&more, options].concat(), functions)
@@ -272,6 +264,17 @@ async fn compare(run: &mut Run, place: &Path, workload: &Workload) -> Result<Mea
     let ratio = fitted.per_s() / root.per_s();
     let mut row = Row::of(name, &format!("{} functions, tree of {n_zygotes} zygotes", test.len()), &fitted);
     row.goals.push(Goal::at_least("calls/s of root only", OF_ROOT_MIN, ratio));
+    run.report.add(row);
+
+    run.tell(format!("{name}: with a tree that knows what was deployed"));
+    let site = start("deployed", &[], functions)?;
+    drop(each_once(site.address, &calls(train), N_CLIENTS, Duration::ZERO).await);
+    site.settled().await?;
+    let deployed = each_once(site.address, &calls(test), N_CLIENTS, Duration::ZERO).await;
+    site.stop()?;
+    let mut row =
+        Row::of(name, &format!("{} functions, deployed while the tree fitted itself", test.len()), &deployed);
+    row.goals.push(Goal::at_least("calls/s of root only", OF_ROOT_MIN, deployed.per_s() / root.per_s()));
     run.report.add(row);
 
     run.tell(format!("{name}: as many interpreters"));

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::super::BenchError;
-use super::super::call::reach;
-use super::super::start::{free_port, ol, pid};
+use super::BenchError;
+use super::call::reach;
+use super::start::{free_port, ol, pid};
 use crate::client::Client;
 
 /// How long a tree may take to stand still.
@@ -18,6 +18,18 @@ const SETTLE_MAX: Duration = Duration::from_secs(240);
 const STILL: Duration = Duration::from_secs(5);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A function's name and its files.
+pub(super) type Function = (String, Vec<(&'static str, String)>);
+
+/// A directory for it, that goes when this is dropped.
+pub(super) fn place() -> Result<tempfile::TempDir, BenchError> {
+    tempfile::Builder::new().prefix("ol-bench-").tempdir().map_err(|source| BenchError::File {
+        what: "make a directory in",
+        path: std::env::temp_dir(),
+        source,
+    })
+}
 
 /// A worker that runs. Dropping it takes it down.
 pub(super) struct Site {
@@ -33,7 +45,7 @@ impl Site {
         place: &Path,
         packages: &Path,
         options: &[String],
-        functions: &[(String, Vec<(&str, String)>)],
+        functions: &[Function],
     ) -> Result<Self, BenchError> {
         let ol_dir = place.to_owned();
         ol(&ol_dir, &["worker", "init"])?;
