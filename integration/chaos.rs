@@ -400,7 +400,10 @@ fn is_calm_again(worker: &Worker, targets: &[Target], before: (usize, usize)) {
     until(&format!("descriptors and threads are those of what there is; before: {before:?}"), || {
         now = worker.n_descriptors_and_threads();
         let (n_sandboxes, n_zygotes) = (groups(worker, "sandbox-"), groups(worker, "zygote-"));
-        now.0 <= before.0 + 6 * (n_sandboxes + n_zygotes) + 20 && now.1 <= before.1 + n_zygotes + 8
+        // Of a shell that waits there are the namespaces and the ways into the cgroups as well.
+        let n_shells = shells(&worker.status_json()) as usize;
+        now.0 <= before.0 + 6 * (n_sandboxes + n_zygotes) + 10 * n_shells + 20
+            && now.1 <= before.1 + n_zygotes + 8
     });
     eprintln!("descriptors and threads of the worker: {before:?} before, {now:?} afterwards");
 }

@@ -13,6 +13,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
 use crate::demand::SETS_MAX;
 use crate::fit::Price;
 use crate::packages::{Package, PackageSet};
@@ -22,6 +25,11 @@ const BYTES_PER_MS: f64 = 65_536.0;
 /// An import by itself, where nothing is known: the mean of what Forklift measured of 427 packages. Most take less, and a few
 /// most of the time; it is those that a zygote is for, and they cannot be told before.
 const MEAN_MS: f64 = 9.2;
+/// How long a package that a zygote could not import is left alone; it doubles up to [`FAILED_PAUSE_MAX`]. Each attempt takes down
+/// a zygote at the worst.
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
+/// See [`FAILED_PAUSE`].
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 /// After so many the guesses move by less than loads differ from one time to the next.
 const TURNS: usize = 50;
 
@@ -32,6 +40,8 @@ pub(crate) struct Costs {
     loads: HashMap<PackageSet, Load>,
     /// What a zygote could not import. It costs nothing there, and saves nothing.
     failed: HashSet<Package>,
+    /// When each of these may be tried again.
+    pauses: HashMap<Package, Backoff>,
 }
 
 /// How long functions with the same packages took to load.
@@ -46,14 +56,25 @@ impl Costs {
     /// A zygote has imported it. It takes no time where another one has brought what it needs, so the most counts.
     pub(crate) fn imported(&mut self, package: &Package, price: Price) {
         self.failed.remove(package);
+        self.pauses.remove(package);
         let known = self.measured.entry(package.clone()).or_default();
         known.import = known.import.max(price.import);
         known.bytes = known.bytes.max(price.bytes);
     }
 
     /// A zygote could not.
-    pub(crate) fn failed(&mut self, package: &Package) {
+    pub(crate) fn failed(&mut self, package: &Package, now: Instant) {
         self.failed.insert(package.clone());
+        let pause = self.pauses.entry(package.clone());
+        pause.or_insert_with(|| Backoff::new(FAILED_PAUSE, FAILED_PAUSE_MAX)).failed(now);
+    }
+
+    /// What failed long enough ago may be tried again: it may have been for want of memory or of time.
+    pub(crate) fn tidy(&mut self, now: Instant) {
+        let pauses = &self.pauses;
+        let waits =
+            |package: &Package| pauses.get(package).is_some_and(|pause| pause.waits_until(now).is_some());
+        self.failed.retain(waits);
     }
 
     fn is_unknown(&self, package: &Package) -> bool {
@@ -197,9 +218,17 @@ mod tests {
         assert_eq!(costs.unmeasured([&a, &b].into_iter()), BTreeSet::from([&a, &b]));
         costs.imported(&a, Price { import: ms(100), bytes: MB });
         assert_eq!(ms_of(&costs), [Some(100.0), Some((100.0 + MEAN_MS) / 2.0)]);
-        costs.failed(&b);
+        let now = Instant::now();
+        costs.failed(&b, now);
         assert_eq!(ms_of(&costs), [Some(100.0), None]);
         assert!(costs.unmeasured([&a, &b].into_iter()).is_empty());
+        costs.tidy(now + FAILED_PAUSE - ms(1));
+        assert_eq!(ms_of(&costs)[1], None);
+        costs.tidy(now + FAILED_PAUSE);
+        assert!(ms_of(&costs)[1].is_some(), "it may be tried again");
+        costs.failed(&b, now);
+        costs.tidy(now + FAILED_PAUSE);
+        assert_eq!(ms_of(&costs)[1], None, "later than the first time");
     }
 
     #[test]
@@ -212,7 +241,7 @@ mod tests {
         assert_eq!(price(&costs, "b"), Some(30));
         assert!(load(&mut costs, &["b", "c"], 80, &[]));
         assert_eq!((price(&costs, "b"), price(&costs, "c")), (Some(30), Some(50)));
-        costs.failed(&package("b==1"));
+        costs.failed(&package("b==1"), Instant::now());
         assert_eq!((price(&costs, "a"), price(&costs, "b")), (Some(70), None));
         assert!(!load(&mut costs, &["a"], 500, &[]), "nothing is left to guess");
         assert!(!load(&mut costs, &["d", "e"], 500, &["d", "e"]), "they were there");

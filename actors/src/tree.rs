@@ -505,7 +505,7 @@ impl<Z: Clone> Forest<Z> {
             for held in &planted.holds {
                 self.costs.imported(&held.package, Price { import: held.took, bytes: held.bytes });
             }
-            planted.failed.iter().for_each(|(package, _)| self.costs.failed(package));
+            planted.failed.iter().for_each(|(package, _)| self.costs.failed(package, now));
         }
         let number = self.next_zygote;
         self.next_zygote += 1;
@@ -589,6 +589,7 @@ impl<Z: Clone> Forest<Z> {
             .collect();
         let gone = dead.into_iter().filter(|(id, number)| self.failed(*id, *number, now)).map(|(id, _)| id);
         let gone = gone.collect();
+        self.costs.tidy(now);
         for node in self.nodes.values_mut() {
             if let Stage::Growing(grown) = &mut node.stage {
                 grown.look_at_crowd();

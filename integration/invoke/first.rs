@@ -1,5 +1,6 @@
 //! First calls: of functions that have no sandbox yet.
 
+use std::collections::BTreeSet;
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -82,6 +83,53 @@ fn without_a_standby_one_is_forked() {
     }
     assert_eq!(first.ok(), json!(1));
     assert_eq!(worker.get("/stats").ok()["start-forked.cnt"], 1);
+}
+
+#[test]
+fn forks_that_are_waited_for_find_shells_ready_and_dead_ones_harm_nobody() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"standbys": 0})).start();
+    for name in ["a", "b", "c"] {
+        worker.install_f(name, ECHO);
+    }
+    // In a shell there is its init alone.
+    let shells = || -> BTreeSet<String> {
+        worker.sandbox_groups().into_iter().filter(|(_, n)| *n == 1).map(|(name, _)| name).collect()
+    };
+    let wait_for_shells = || {
+        until("two shells wait", || worker.status_json()["worker"]["shells"] == 2 && shells().len() == 2);
+    };
+    worker.call("a", "1").ok();
+    wait_for_shells();
+    let before = shells();
+    worker.call("b", "1").ok();
+    let full = worker.sandbox_groups().into_iter().filter(|(_, n)| *n == 2).map(|(name, _)| name);
+    assert_eq!(before.intersection(&full.collect()).count(), 1, "one of them is b's sandbox now");
+    wait_for_shells();
+    let dead = shells();
+    for (group, process) in worker.processes_by_group() {
+        if group.file_name().is_some_and(|name| dead.contains(&*name.to_string_lossy())) {
+            process.signal(Signal::SIGKILL);
+        }
+    }
+    assert_eq!(worker.call("c", "2").ok(), json!(2));
+    until("the dead ones are gone", || shells().intersection(&dead).count() == 0);
+    worker.finish();
+}
+
+#[test]
+fn tmp_has_the_size_that_its_function_asks_for_whatever_the_standby_had() {
+    requires!(Root);
+    let worker = Worker::start();
+    let code = "import os\ndef f(event):\n    of = os.statvfs('/tmp')\n    return [of.f_blocks * of.f_frsize >> 20, of.f_files]";
+    for (name, mb) in [("small", 3), ("large", 300)] {
+        worker.install(name, &[("f.py", code), ("ol.yaml", &format!("limits: {{tmp_mb: {mb}}}"))]);
+        wait_for_standbys(&worker);
+        let first = worker.call(name, "{}");
+        assert_eq!(timing(&first).0, "standby");
+        assert_eq!(first.ok(), json!([mb, (mb * 256).max(1024)]));
+    }
+    worker.finish();
 }
 
 #[test]

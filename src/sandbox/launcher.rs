@@ -719,20 +719,31 @@ impl Inner {
         range: Option<RangeLease>,
         is_waited_for: bool,
     ) -> Result<Newborn, LaunchError> {
-        let is_spare = is_waited_for && range.is_none() && class.network != Network::Outbound;
-        let began = Instant::now();
-        let spare = if is_spare { zygote.shells.take(uses) } else { None };
-        if is_spare {
+        if is_waited_for && range.is_none() && class.network != Network::Outbound {
+            let began = Instant::now();
+            let spare = zygote.shells.take(uses);
             self.keep_shells(zygote, class, uses);
-        }
-        let (shell, waited) = match spare {
-            Some(shell) => (shell, began.elapsed()),
-            None => {
-                let shell = self.shell(zygote, class, uses, room, range).await?;
-                let took = shell.took;
-                (shell, took)
+            if let Some(shell) = spare {
+                let waited = began.elapsed();
+                match self.bear_in(shell, zygote, waited).await {
+                    Ok(newborn) => return Ok(newborn),
+                    // It may have been ended a moment ago; a new one will tell.
+                    Err(error) => debug!(self.log, "a spare shell was of no use"; "error" => %error),
+                }
             }
-        };
+        }
+        let shell = self.shell(zygote, class, uses, room, range).await?;
+        let took = shell.took;
+        self.bear_in(shell, zygote, took).await
+    }
+
+    /// An interpreter in this shell, for which one has waited so long.
+    async fn bear_in(
+        &self,
+        shell: Made,
+        zygote: &Arc<Zygote>,
+        waited: Duration,
+    ) -> Result<Newborn, LaunchError> {
         let Made { mut process, namespaces, ways, door, uid, users, .. } = shell;
         let (channel, theirs) = Channel::pair().map_err(failed("make a socket pair"))?;
         let (reader, writer) = log_pipe().map_err(failed("make a pipe"))?;

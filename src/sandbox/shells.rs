@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::cgroup::{Limits, Ways};
 use super::family::lock;
+use super::pidfd;
 use super::process::Process;
 use super::uids::Uids;
 use super::zygote::Namespaces;
@@ -77,6 +78,14 @@ struct Counted {
     count: Count,
 }
 
+impl Counted {
+    /// Its init may have been killed: by the kernel for want of memory, or by root.
+    fn is_alive(&self) -> bool {
+        let init = self.shell.as_ref().and_then(|shell| shell.process.init());
+        init.is_some_and(|init| !pidfd::has_ended(init).unwrap_or(true))
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.count.0.fetch_sub(1, Ordering::Relaxed);
@@ -84,14 +93,18 @@ impl Drop for Counted {
 }
 
 impl Shells {
-    /// One that was made for the same.
+    /// One that was made for the same, and is still there.
     pub(super) fn take(&self, uses: Uses) -> Option<Made> {
-        let taken = {
+        let (taken, dead) = {
             let mut spare = lock(&self.spare);
+            let (alive, dead): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut spare.shells).into_iter().partition(Counted::is_alive);
+            spare.shells = alive;
             let fits = |counted: &Counted| counted.shell.as_ref().is_some_and(|shell| shell.uses == uses);
             let at = spare.shells.iter().position(fits);
-            at.and_then(|at| spare.shells.swap_remove(at).shell.take())
+            (at.and_then(|at| spare.shells.swap_remove(at).shell.take()), dead)
         };
+        drop(dead);
         self.asked.notify_one();
         taken
     }
