@@ -46,8 +46,8 @@ def main():
     # `-S` leaves out the module that defines them; scripts expect them.
     builtins.exit = builtins.quit = sys.exit
 
-    # wsgi.py is here for those who will want it: the sandbox need not see this directory.
-    from _ol_runtime import runtime, warm, wsgi  # noqa: F401
+    # asgi.py is here for those who will want it: the sandbox need not see this directory.
+    from _ol_runtime import asgi, runtime, warm  # noqa: F401
 
     warm.warm()
     prepare_zygote()
