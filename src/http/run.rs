@@ -522,7 +522,9 @@ impl Call<'_> {
         if !answer.header.more() {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);
         }
-        response.streaming(Streaming::new(lease, began, self.runtime, answer).pieces())
+        let request = self.request.clone();
+        let gone = async move { client::gone(&request).await };
+        response.streaming(Streaming::new(lease, began, self.runtime, answer).pieces(gone))
     }
 
     /// Sends the request and waits for the answer to begin.

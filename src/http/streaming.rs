@@ -42,11 +42,20 @@ impl Streaming {
         }
     }
 
-    /// What the client gets.
-    pub(super) fn pieces(self) -> impl futures_util::Stream<Item = Result<Bytes, ChannelError>> {
-        futures_util::stream::unfold(self, |mut stream| async move {
-            let piece = stream.next().await?;
-            Some((piece, stream))
+    /// What the client gets. The server sees that it has `gone` only when there is something to be sent, and a stream may
+    /// be silent for long.
+    pub(super) fn pieces(
+        self,
+        gone: impl Future<Output = ()> + 'static,
+    ) -> impl futures_util::Stream<Item = Result<Bytes, ChannelError>> {
+        let gone = Box::pin(gone);
+        futures_util::stream::unfold((self, gone), |(mut stream, mut gone)| async move {
+            tokio::select! {
+                biased;
+                piece = stream.next() => Some((piece?, (stream, gone))),
+                // Dropped, the stream takes leave of the sandbox.
+                () = &mut gone => None,
+            }
         })
     }
 
