@@ -235,7 +235,8 @@ mod tests {
             [2, 1, 0, 0, 2, 0, 4, 0, 7, 0, 0, 0]
         );
         assert_eq!(
-            Header { n_payload: 3, kind: Kind::Message, flags: MORE | TEXT, n_head: 0, invocation: 7 }.encode(),
+            Header { n_payload: 3, kind: Kind::Message, flags: MORE | TEXT, n_head: 0, invocation: 7 }
+                .encode(),
             [3, 0, 0, 0, 8, 17, 0, 0, 7, 0, 0, 0]
         );
         let bytes = [3, 0, 0, 0, 20, 16, 0, 0, 7, 0, 0, 0];

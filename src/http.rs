@@ -96,6 +96,12 @@ pub(crate) fn fuzz_path(path: &str) -> Option<(actors::name::FunctionName, &str)
     run::split_path(path, "/run/").or_else(|_| run::split_path(path, "/runLambda/")).ok()
 }
 
+/// For the fuzz targets: what a client says over a WebSocket.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_socket(bytes: &[u8]) {
+    socket::fuzz(bytes);
+}
+
 async fn no_name() -> HttpResponse {
     error::HttpError::NoName("/run/").response()
 }

@@ -87,7 +87,10 @@ fn an_asgi_app_is_served_with_what_the_specification_says() {
 fn an_async_function_is_a_function_like_others() {
     requires!(Root);
     let worker = Worker::start();
-    worker.install_f("f", "import asyncio\nasync def f(event):\n    await asyncio.sleep(0)\n    return [event]");
+    worker.install_f(
+        "f",
+        "import asyncio\nasync def f(event):\n    await asyncio.sleep(0)\n    return [event]",
+    );
     worker.install_f("g", "async def f(event, context): return [event, context.path]");
     for n in 0..50 {
         assert_eq!(worker.call("f", json!(n)).ok(), json!([n]));

@@ -1,7 +1,7 @@
 //! The frameworks that people use, as they come from the real index, unmodified.
 
-use crate::support::{Expect, Worker, requires, until, write_folder};
 use super::with_clients;
+use crate::support::{Expect, Worker, requires, until, write_folder};
 
 /// Deploys it, and waits until its packages are there.
 fn deploy(worker: &Worker, name: &str, files: &[(&str, &str)]) {
@@ -72,7 +72,10 @@ fn django_answers(worker: &Worker, name: &str) {
     let form = &[("content-type", "application/x-www-form-urlencoded")];
     let item = worker.request("POST", &format!("/run/{name}/items/7"), form, "a=1").ok();
     let url = format!("/run/{name}/items/7");
-    assert_eq!((&item["n"], &item["url"], &item["path"]), (&7.into(), &url.as_str().into(), &url.as_str().into()));
+    assert_eq!(
+        (&item["n"], &item["url"], &item["path"]),
+        (&7.into(), &url.as_str().into(), &url.as_str().into())
+    );
     assert_eq!(item["post"], serde_json::json!({"a": "1"}));
     assert!(item["from"] == "127.0.0.1" || item["from"] == "::1", "{item}");
     assert_eq!(worker.get(&format!("/run/{name}/stream")).expect(200), "0\n1\n2\n");
@@ -91,11 +94,22 @@ fn django_runs_unmodified_as_wsgi_and_as_asgi() {
     let asgi = DJANGO.replace("PIECES", "pieces()")
         + "\nasync def pieces():\n    for n in range(3): yield f'{n}\\n'\nfrom django.core.asgi import get_asgi_application\napplication = get_asgi_application()\n";
     let yaml = |kind: &str| {
-        format!("environment:\n  OL_ENTRY_FILE: site.py\n  OL_{kind}_ENTRY: application\n  DATA_UPLOAD_MAX_MEMORY_SIZE: x\nlimits:\n  mem_mb: 100\n")
+        format!(
+            "environment:\n  OL_ENTRY_FILE: site.py\n  OL_{kind}_ENTRY: application\nlimits:\n  mem_mb: 100\n"
+        )
     };
-    let settings = |code: String| code.replace("DEBUG=False", "DEBUG=False, DATA_UPLOAD_MAX_MEMORY_SIZE=None");
-    deploy(&worker, "wsgi", &[("site.py", &settings(wsgi)), ("ol.yaml", &yaml("WSGI")), ("requirements.txt", "django\n")]);
-    deploy(&worker, "asgi", &[("site.py", &settings(asgi)), ("ol.yaml", &yaml("ASGI")), ("requirements.txt", "django\n")]);
+    let settings =
+        |code: String| code.replace("DEBUG=False", "DEBUG=False, DATA_UPLOAD_MAX_MEMORY_SIZE=None");
+    deploy(
+        &worker,
+        "wsgi",
+        &[("site.py", &settings(wsgi)), ("ol.yaml", &yaml("WSGI")), ("requirements.txt", "django\n")],
+    );
+    deploy(
+        &worker,
+        "asgi",
+        &[("site.py", &settings(asgi)), ("ol.yaml", &yaml("ASGI")), ("requirements.txt", "django\n")],
+    );
     django_answers(&worker, "wsgi");
     django_answers(&worker, "asgi");
     worker.finish();

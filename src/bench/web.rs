@@ -164,8 +164,7 @@ async fn beside(run: &mut Run, kind: &Kind, name: &str) -> Result<(), BenchError
 /// How long each piece was under way, in milliseconds.
 async fn pieces(address: SocketAddr, name: &str) -> io::Result<Vec<f64>> {
     let mut stream = TcpStream::connect(address).await?;
-    let request =
-        format!("GET /run/{name}/stream HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let request = format!("GET /run/{name}/stream HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut under_way = Vec::new();
     let mut bytes = vec![0; 16 << 10];
@@ -205,7 +204,14 @@ impl Server {
                 // Its plain workers close each connection; these keep them.
                 command.args(["--worker-class", "gthread", "--keep-alive", "75", "--workers"]);
                 command.arg(n_processes.to_string()).arg("--threads").arg(n_connections.max(2).to_string());
-                command.args(["--log-level", "critical", "--no-control-socket", "--bind", &address.to_string(), &app]);
+                command.args([
+                    "--log-level",
+                    "critical",
+                    "--no-control-socket",
+                    "--bind",
+                    &address.to_string(),
+                    &app,
+                ]);
             }
             _ => {
                 command.args(["--log-level", "critical", "--no-access-log", "--host", "127.0.0.1"]);

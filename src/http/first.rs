@@ -59,7 +59,11 @@ pub(super) async fn open(
     let First { standby, packages, opening } = first;
     // A request whose head cannot be written has to wait until it is known whether the function wants heads.
     let request = match call.head(&format!("{}-1", standby.id())) {
-        Ok(head) if !call.is_socket && body.rest.is_none() && head.len() + body.first.len() <= TOGETHER_BYTES_MAX => {
+        Ok(head)
+            if !call.is_socket
+                && body.rest.is_none()
+                && head.len() + body.first.len() <= TOGETHER_BYTES_MAX =>
+        {
             Some(Request { head, body: body.first.clone() })
         }
         _ => None,

@@ -162,10 +162,7 @@ fn accepted(request: &HttpRequest, head: ResponseHead<'_>) -> Option<actix_web::
     let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
     let mut response = HttpResponse::SwitchingProtocols();
     response.upgrade("websocket");
-    response.insert_header((
-        SEC_WEBSOCKET_ACCEPT,
-        HeaderValue::from_bytes(&hash_key(key.as_bytes())).ok()?,
-    ));
+    response.insert_header((SEC_WEBSOCKET_ACCEPT, HeaderValue::from_bytes(&hash_key(key.as_bytes())).ok()?));
     for (name, value) in head.headers() {
         let name = HeaderName::from_bytes(name).ok()?;
         if HOP_BY_HOP.contains(&name.as_str()) || name == CONTENT_LENGTH || name == SEC_WEBSOCKET_ACCEPT {
@@ -179,4 +176,17 @@ fn accepted(request: &HttpRequest, head: ResponseHead<'_>) -> Option<actix_web::
 /// What goes with [`Kind::Closed`].
 fn closed(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_le_bytes()[..], reason.as_bytes()].concat()
+}
+
+/// For the fuzz targets: no message is longer than it may be, and a text is UTF-8.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let mut ear = client::Ear::new();
+    ear.push(bytes);
+    while let Ok(Some(heard)) = ear.next() {
+        if let client::Heard::Message { is_text, body } = heard {
+            assert!(body.len() <= client::MESSAGE_BYTES_MAX);
+            assert!(!is_text || std::str::from_utf8(&body).is_ok());
+        }
+    }
 }

@@ -25,12 +25,7 @@ pub(super) struct Streaming {
 }
 
 impl Streaming {
-    pub(super) fn new(
-        lease: Lease<Sandbox>,
-        began: Instant,
-        runtime: Duration,
-        answer: Incoming,
-    ) -> Self {
+    pub(super) fn new(lease: Lease<Sandbox>, began: Instant, runtime: Duration, answer: Incoming) -> Self {
         Self {
             lease: Some(lease),
             began,

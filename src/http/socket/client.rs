@@ -15,7 +15,10 @@ const REASON_BYTES_MAX: usize = 123;
 /// A message of the client's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    Message { is_text: bool, body: Bytes },
+    Message {
+        is_text: bool,
+        body: Bytes,
+    },
     /// To be answered with the same.
     Ping(Bytes),
     Pong,

@@ -335,9 +335,12 @@ impl Session {
             if self.amid.1 == 0 {
                 self.to_client.send(Ok(self.mouth.close(reason)?)).await.ok()?;
             }
-            while !has_closed {
+            if has_closed {
+                return Some(());
+            }
+            loop {
                 match self.ear.next() {
-                    Ok(Some(Heard::Close(_))) | Err(_) => break,
+                    Ok(Some(Heard::Close(_))) | Err(_) => return Some(()),
                     Ok(Some(_)) => {}
                     Ok(None) => {
                         let chunk = self.payload.next().await?.ok()?;
@@ -345,7 +348,6 @@ impl Session {
                     }
                 }
             }
-            Some(())
         };
         // Who does not answer has been told all the same.
         let _ = timeout(CLOSE_PATIENCE, handshake).await;
