@@ -94,6 +94,17 @@ if [ $with_tests = yes ] && ! [ -e "$test_index/made" ]; then
     touch "$test_index/made"
 fi
 
+# Clients for the tests, and the servers that the benchmark compares with.
+test_clients=$repository/target/test-clients
+if [ $with_tests = yes ] && ! [ -e "$test_clients/made" ]; then
+    uv=$(find_uv) || die "the tests need uv, and it could not be installed"
+    say "installing clients of HTTP and WebSocket for the tests to $test_clients"
+    rm -rf "$test_clients"
+    "$uv" venv --quiet --python /usr/bin/python3 "$test_clients"
+    "$uv" pip install --quiet --python "$test_clients/bin/python" websockets==17.4 httpx==0.28.1 requests==2.34.2 gunicorn==27.0.1 uvicorn==0.54.0
+    touch "$test_clients/made"
+fi
+
 export PATH=$PATH:$HOME/.cargo/bin
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 rust_version() { rustc --version 2>/dev/null | awk '{print $2}'; }

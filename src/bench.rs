@@ -31,6 +31,7 @@ mod site;
 mod start;
 pub mod trace;
 mod warm;
+mod web;
 pub(crate) mod workload;
 
 use std::io;
@@ -65,6 +66,8 @@ pub enum Scenario {
     Fresh,
     /// First calls of functions that import numpy and pandas.
     Packages,
+    /// WSGI and ASGI apps beside gunicorn and uvicorn, and pieces of streams.
+    Web,
     /// First calls of functions that need many packages, made up; on workers of its own.
     Reqbench,
     /// The same with packages that people use.
@@ -74,7 +77,7 @@ pub enum Scenario {
 impl Scenario {
     /// In the order in which they run: a worker that has served much is no longer an idle one, and keeps many
     /// standbys for a while.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Start,
         Self::Memory,
         Self::Growth,
@@ -82,6 +85,7 @@ impl Scenario {
         Self::Cold,
         Self::Fresh,
         Self::Packages,
+        Self::Web,
         Self::Reqbench,
         Self::Wheels,
     ];
@@ -103,6 +107,7 @@ impl Scenario {
             Self::Fresh => "fresh",
             Self::Growth => "growth",
             Self::Packages => "packages",
+            Self::Web => "web",
             Self::Reqbench => "reqbench",
             Self::Wheels => "wheels",
         }
@@ -263,6 +268,7 @@ pub fn run(plan: Plan) -> Result<Report, BenchError> {
                 Scenario::Fresh => runtime.block_on(fresh::measure(run))?,
                 Scenario::Growth => runtime.block_on(growth::measure(run))?,
                 Scenario::Packages => runtime.block_on(packages::measure(run))?,
+                Scenario::Web => runtime.block_on(web::measure(run))?,
                 Scenario::Reqbench => runtime.block_on(reqbench::measure(run))?,
                 Scenario::Wheels => runtime.block_on(reqbench::measure_wheels(run))?,
             }
@@ -319,7 +325,7 @@ mod tests {
         let error = "hot".parse::<Scenario>().unwrap_err();
         assert_eq!(
             error,
-            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages, reqbench, wheels"
+            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels"
         );
     }
 }

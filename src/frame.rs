@@ -12,8 +12,12 @@ pub const MORE: u8 = 1;
 pub const FAILED: u8 = 2;
 /// The sandbox is one of many that work at the same time, and pushes nobody aside when it is woken (requests only).
 pub const BATCH: u8 = 4;
+/// The client wants a WebSocket (requests only).
+pub const SOCKET: u8 = 8;
+/// The message is text (messages of a WebSocket only).
+pub const TEXT: u8 = 16;
 /// Be ready, and leave the rest to the first request, which is there already (`WARM` only).
-pub const BRIEF: u8 = 8;
+pub const BRIEF: u8 = 32;
 /// A frame to the sandbox goes as packets of at most this, and the next frame begins a new one. What a sandbox reads
 /// at once, so that a request in one packet is read whole or not at all.
 pub const PACKET_BYTES_MAX: usize = 65_536;
@@ -38,6 +42,10 @@ pub enum Kind {
     Zygote = 6,
     /// To a fork of such a zygote: serve, as somebody of your own.
     Renew = 7,
+    /// To the sandbox: a message of the client's, over a WebSocket.
+    Message = 8,
+    /// To the sandbox: the WebSocket is closed; there will be no more messages.
+    Closed = 9,
     /// From the sandbox: the answer to those four.
     Ready = 16,
     /// From the sandbox: an answer.
@@ -46,6 +54,10 @@ pub enum Kind {
     ResponseBody = 18,
     /// From the sandbox: the code could not be loaded.
     LoadFailed = 19,
+    /// From the sandbox: a message for the client, over a WebSocket.
+    SocketMessage = 20,
+    /// From the sandbox: the WebSocket is to be closed.
+    SocketClose = 21,
 }
 
 impl Kind {
@@ -55,6 +67,8 @@ impl Kind {
             17 => Self::Response,
             18 => Self::ResponseBody,
             19 => Self::LoadFailed,
+            20 => Self::SocketMessage,
+            21 => Self::SocketClose,
             _ => return None,
         })
     }
@@ -67,7 +81,7 @@ pub struct Header {
     pub n_payload: u32,
     /// What it is for.
     pub kind: Kind,
-    /// [`MORE`], [`FAILED`], [`BATCH`], [`BRIEF`].
+    /// [`MORE`], [`FAILED`], [`BATCH`], [`SOCKET`], [`TEXT`], [`BRIEF`].
     pub flags: u8,
     /// Bytes of the payload that are the head.
     pub n_head: u16,
@@ -112,7 +126,8 @@ impl Header {
         if u32::from(header.n_head) > header.n_payload {
             return Err(BrokenFrame("the head is longer than the payload"));
         }
-        if header.flags & !(MORE | FAILED) != 0 {
+        let known = if header.kind == Kind::SocketMessage { TEXT } else { MORE | FAILED };
+        if header.flags & !known != 0 {
             return Err(BrokenFrame("unknown flags"));
         }
         Ok(header)
@@ -122,6 +137,12 @@ impl Header {
     #[must_use]
     pub fn more(self) -> bool {
         self.flags & MORE != 0
+    }
+
+    /// Whether the message is text.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        self.flags & TEXT != 0
     }
 
     /// Whether the function failed.
@@ -215,6 +236,15 @@ mod tests {
             Header { kind: Kind::Request, flags: 0, ..header }.encode(),
             [2, 1, 0, 0, 2, 0, 4, 0, 7, 0, 0, 0]
         );
+        assert_eq!(
+            Header { n_payload: 3, kind: Kind::Message, flags: MORE | TEXT, n_head: 0, invocation: 7 }
+                .encode(),
+            [3, 0, 0, 0, 8, 17, 0, 0, 7, 0, 0, 0]
+        );
+        let bytes = [3, 0, 0, 0, 20, 16, 0, 0, 7, 0, 0, 0];
+        let header =
+            Header { n_payload: 3, kind: Kind::SocketMessage, flags: TEXT, n_head: 0, invocation: 7 };
+        assert_eq!((header.encode(), Header::decode(&bytes)), (bytes, Ok(header)));
     }
 
     #[test]
@@ -234,6 +264,8 @@ mod tests {
             [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
             [0, 0, 0, 0, 17, 0, 1, 0, 0, 0, 0, 0],
             [0, 0, 0, 0, 17, 8, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 17, 16, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 20, 1, 0, 0, 0, 0, 0, 0],
         ] {
             assert!(Header::decode(&bytes).is_err(), "{bytes:?}");
         }

@@ -13,7 +13,8 @@ use crate::packages;
 use crate::registry::{self, FunctionConfig};
 use crate::{http, sandbox};
 
-/// What a sandbox or a zygote says: a frame, its head, a message of the control socket.
+/// What a sandbox or a zygote says: a frame, its head, a message of the control socket. And what a client says over a
+/// WebSocket.
 ///
 /// # Panics
 /// When something was taken that is not as promised.
@@ -29,6 +30,7 @@ pub fn frames(bytes: &[u8]) {
         }
     }
     sandbox::fuzz_control_message(bytes);
+    http::fuzz_socket(bytes);
 }
 
 /// What a function prints.

@@ -3,12 +3,15 @@
 
 pub(crate) mod client;
 mod error;
+mod farewell;
 mod first;
 mod lane;
 mod openapi;
 mod registry;
 mod run;
+mod socket;
 mod status;
+mod streaming;
 mod timing;
 mod upload;
 mod zygotes;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
+use tokio_util::sync::CancellationToken;
 
 use crate::registry::LocalRegistry;
 use crate::stats::Stats;
@@ -40,6 +44,8 @@ pub struct App {
     pub cgroup_layout: &'static str,
     /// The directory of the functions' logs.
     pub logs: PathBuf,
+    /// Begins when the worker ends: who listens for more than a request should leave.
+    pub ending: CancellationToken,
     /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.
     pub zygotes_file: Option<PathBuf>,
 }
@@ -88,6 +94,12 @@ pub fn private_paths(config: &mut ServiceConfig) {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_path(path: &str) -> Option<(actors::name::FunctionName, &str)> {
     run::split_path(path, "/run/").or_else(|_| run::split_path(path, "/runLambda/")).ok()
+}
+
+/// For the fuzz targets: what a client says over a WebSocket.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_socket(bytes: &[u8]) {
+    socket::fuzz(bytes);
 }
 
 async fn no_name() -> HttpResponse {

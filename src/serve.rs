@@ -16,6 +16,7 @@ use actors::world::Class;
 use actors::zygotes::ZygotesConfig;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::http::{self, App};
@@ -170,6 +171,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
 
     let port = listener.local_addr().map_or(config.port, |address| address.port());
+    let ending = CancellationToken::new();
     let app = Data::new(App {
         tree: tree.clone(),
         launcher: for_actors,
@@ -179,6 +181,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         cgroup_layout: launcher.cgroup_layout(),
         logs: logs_dir,
         zygotes_file: Some(kept).filter(|_| is_free),
+        ending: ending.clone(),
     });
     let socket = worker_dir.join("ol.sock");
     let pid_file = worker_dir.join("worker.pid");
@@ -196,6 +199,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
 
     info!(log, "the worker ends: it finishes what runs"; "grace_s" => config.grace.as_secs());
     drop(watch);
+    ending.cancel();
     let drain = async {
         // New requests are refused by the pools; running ones end, and their connections with them.
         match tree.supervisor.send(Shutdown { grace: config.grace }).await {

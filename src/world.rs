@@ -241,6 +241,10 @@ impl world::Sandbox for Sandbox {
     fn memory_bytes(&self) -> u64 {
         self.memory_bytes()
     }
+
+    fn condemn(&mut self) {
+        self.condemn();
+    }
 }
 
 impl world::Line for Sandbox {

@@ -97,6 +97,11 @@ impl RawConnection {
         self.stream.write_all(bytes).expect("the worker takes it");
     }
 
+    /// From now on a write that takes half a second fails.
+    pub(crate) fn limit_writes(&mut self) {
+        self.stream.set_write_timeout(Some(patience(1) / 2)).expect("a timeout can be set");
+    }
+
     /// Sends as much as the worker takes before it ends the connection, at most `bytes`.
     pub(crate) fn send_what_is_taken(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
@@ -124,14 +129,20 @@ impl RawConnection {
         }
     }
 
-    /// So many bytes.
+    /// So many bytes, as text.
     #[track_caller]
     pub(crate) fn read_exactly(&mut self, n_bytes: usize) -> String {
+        String::from_utf8_lossy(&self.read_bytes(n_bytes)).into_owned()
+    }
+
+    /// So many bytes.
+    #[track_caller]
+    pub(crate) fn read_bytes(&mut self, n_bytes: usize) -> Vec<u8> {
         while self.pending.len() < n_bytes {
             assert!(self.read_more(), "the end before {n_bytes} bytes");
         }
         let rest = self.pending.split_off(n_bytes);
-        String::from_utf8_lossy(&std::mem::replace(&mut self.pending, rest)).into_owned()
+        std::mem::replace(&mut self.pending, rest)
     }
 
     fn read_more(&mut self) -> bool {

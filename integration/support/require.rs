@@ -14,10 +14,14 @@ pub(crate) enum Need {
     Uv,
     /// The server of a package index.
     IndexServer,
+    /// Clients of HTTP and WebSocket, in Python.
+    Clients,
     /// The package index of the world.
     RealIndex,
 }
 
+/// Where deps.sh puts them, when all are there.
+const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-clients/made");
 /// A file that is there on a machine that reaches the real index.
 const REAL_INDEX: &str = "https://pypi.org/simple/six/";
 
@@ -41,6 +45,10 @@ impl Need {
             Self::IndexServer => {
                 let is_there = Path::new(super::index::HOME).join("bin/pypi-server").exists();
                 (!is_there).then(|| "the server of an index (quickstart/deps.sh --test)".to_owned())
+            }
+            Self::Clients => {
+                let is_there = Path::new(CLIENTS).exists();
+                (!is_there).then(|| "clients in Python (quickstart/deps.sh --test)".to_owned())
             }
             Self::RealIndex => {
                 let mut curl = std::process::Command::new("curl");

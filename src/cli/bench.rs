@@ -55,7 +55,7 @@ pub(super) struct Run {
     live: usize,
     #[structopt(flatten)]
     output: Output,
-    /// start, memory, growth, warm, cold, fresh, packages, reqbench, wheels [default: all but the last two]
+    /// start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels [default: all but the last two]
     scenario: Vec<Scenario>,
 }
 

@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
 use actors::name::NameError;
 use actors::pool::Refusal;
 use actors::world::LaunchError;
@@ -49,6 +49,12 @@ pub(super) enum HttpError {
     Died(String),
     #[error("the function answered with something that is not HTTP: {0}")]
     Nonsense(String),
+    /// A function that is no ASGI app has no way to speak it.
+    #[error("'{0}' does not speak WebSocket: only ASGI apps do")]
+    NoSocket(String),
+    /// The request for a WebSocket is not as RFC 6455 has it.
+    #[error("this is no request for a WebSocket: {0}")]
+    Handshake(actix_http::ws::HandshakeError),
     #[error("{0}")]
     Registry(String),
     #[error("{0}")]
@@ -73,6 +79,10 @@ impl HttpError {
             Self::NoName(_) | Self::Name(_) | Self::Body(_) | Self::BadUpload(_) | Self::BadTree(_) => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Handshake(actix_http::ws::HandshakeError::UnsupportedVersion) => {
+                StatusCode::UPGRADE_REQUIRED
+            }
+            Self::NoSocket(_) | Self::Handshake(_) => StatusCode::BAD_REQUEST,
             Self::TreeIsFixed => StatusCode::CONFLICT,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -109,6 +119,9 @@ impl HttpError {
         }
         if let Self::Method { allowed, .. } = self {
             response.insert_header((ALLOW, allowed.join(", ")));
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            response.insert_header((UPGRADE, "websocket")).insert_header((SEC_WEBSOCKET_VERSION, "13"));
         }
         // What is left of a body that nobody wants is not read: the connection ends with the answer.
         if matches!(self, Self::BodyTooLong { .. } | Self::BodySlow(_) | Self::Body(_)) {

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::App;
 use super::client;
 use super::error::HttpError;
+use super::farewell::{self, Answer};
 use super::run::Call;
 use super::upload::Body;
 use crate::frame::Kind;
@@ -58,7 +59,11 @@ pub(super) async fn open(
     let First { standby, packages, opening } = first;
     // A request whose head cannot be written has to wait until it is known whether the function wants heads.
     let request = match call.head(&format!("{}-1", standby.id())) {
-        Ok(head) if body.rest.is_none() && head.len() + body.first.len() <= TOGETHER_BYTES_MAX => {
+        Ok(head)
+            if !call.is_socket
+                && body.rest.is_none()
+                && head.len() + body.first.len() <= TOGETHER_BYTES_MAX =>
+        {
             Some(Request { head, body: body.first.clone() })
         }
         _ => None,
@@ -136,7 +141,7 @@ async fn finish_alone(
             }
             lease.finish(began.elapsed());
         }
-        Ok(Ok(_)) => lease.discard(Discard::ClientGone),
+        Ok(Ok(answer)) => farewell::begin(lease, answer.header.invocation, Answer::under_way(&answer)),
         Ok(Err(_)) => lease.discard(Discard::Died),
         Err(_) => lease.discard(Discard::Timeout),
     }

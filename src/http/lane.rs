@@ -22,6 +22,7 @@ use actors::pool::{Discard, Lease, PoolKey, SharedPool};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
+use super::farewell::{self, Answer};
 use crate::frame::{BrokenFrame, HEADER_BYTES, Kind};
 use crate::sandbox::channel::{ChannelError, Incoming};
 use crate::sandbox::launcher::Sandbox;
@@ -381,10 +382,16 @@ impl Seat {
         self.lane.state.borrow().flight().front() == Some(self.number)
     }
 
-    /// The client has gone. What runs for nobody is ended.
+    /// The client has gone. What runs for nobody is ended, or if it can be told of it, told.
     pub(super) fn client_gone(&mut self) {
-        if self.is_front() {
+        if !self.is_front() {
+            return;
+        }
+        let is_asgi = self.lane.state.borrow_mut().lease().is_some_and(|lease| lease.is_asgi());
+        if !is_asgi {
             self.give_up(Discard::ClientGone);
+        } else if let Some((lease, _)) = self.alone() {
+            farewell::begin(lease, self.number, Answer::default());
         }
     }
 

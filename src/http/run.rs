@@ -18,23 +18,25 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
 use actors::pool::{Asker, Discard, Lease, Leasing, SharedPool, Ticket};
 use actors::router::{Resolve, ResolveError, Route};
-use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::HttpError;
+use super::farewell::{self, Answer};
 use super::first::{self, Opened, Unopened};
 use super::lane::{self, Kept, Seat, Sent, Unanswered};
+use super::socket;
+use super::streaming::Streaming;
 use super::timing::Timing;
 use super::upload::{Body, Rest, Unread, answered};
 use super::{App, client};
-use crate::frame::{BrokenFrame, HEADER_BYTES, HeadError, Kind, PACKET_BYTES_MAX, ResponseHead, push_line};
+use crate::frame::{BrokenFrame, HEADER_BYTES, HeadError, PACKET_BYTES_MAX, ResponseHead, push_line};
 use crate::sandbox::channel::{ChannelError, Incoming};
 use crate::sandbox::launcher::{Origin, Sandbox};
 use crate::stats::Stats;
 use crate::world::OlWorld;
 
 /// Headers that are about one connection, and so not the function's to see or to say (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [&str; 9] = [
+pub(super) const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -51,9 +53,9 @@ const ATTEMPTS_MAX: usize = 5;
 /// How often of these it may stand behind others.
 const JOINS_MAX: usize = 2;
 /// What the function said of its answer.
-const NOT_HTTP: &str = "a status or a header that HTTP does not allow";
+pub(super) const NOT_HTTP: &str = "a status or a header that HTTP does not allow";
 /// Which sandbox and which of its invocations: what the function's log lines begin with.
-const INVOCATION_HEADER: &str = "x-ol-invocation";
+pub(super) const INVOCATION_HEADER: &str = "x-ol-invocation";
 /// What the time went into, as the W3C has it.
 const SERVER_TIMING: &str = "server-timing";
 
@@ -127,6 +129,10 @@ async fn invoke(
         }
     };
     let code = &route.code;
+    let is_socket = socket::is_wanted(request);
+    if is_socket {
+        socket::verify(request)?;
+    }
     let method = request.method().as_str();
     if !code.config().allows_method(method) {
         let allowed = code.config().methods().into_iter().map(str::to_owned).collect();
@@ -134,10 +140,14 @@ async fn invoke(
     }
     let n_announced =
         request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
     let runtime = code.sandbox_limits().runtime;
-    let mut call = Call { request, name: &name, target: below, runtime, timing, stats: app.stats };
-    let response = call.run(app, &route, body).await;
+    let mut call = Call { request, name: &name, target: below, is_socket, runtime, timing, stats: app.stats };
+    let response = if is_socket {
+        socket::open(&mut call, app, &route, unread).await
+    } else {
+        let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
+        call.run(app, &route, body).await
+    };
     app.stats.web_request.add(started.elapsed());
     response
 }
@@ -162,13 +172,15 @@ pub(super) struct Call<'a> {
     pub(super) request: &'a HttpRequest,
     pub(super) name: &'a FunctionName,
     target: &'a str,
+    /// It wants a WebSocket, and so a sandbox for itself.
+    pub(super) is_socket: bool,
     pub(super) runtime: Duration,
     timing: Timing,
     stats: &'static Stats,
 }
 
 /// Where a request runs.
-enum Place {
+pub(super) enum Place {
     /// It has been sent.
     Seat(Seat),
     /// It is too long for a seat.
@@ -201,15 +213,7 @@ impl Call<'_> {
         body: Body<'_>,
     ) -> Result<HttpResponse, HttpError> {
         for attempt in 0..ATTEMPTS_MAX {
-            let waited_from = Instant::now();
-            let Placed { place, has_waited, origin } = self.place(app, route, &body, attempt).await?;
-            let waited = waited_from.elapsed();
-            app.stats.wait_sandbox.add(waited);
-            if has_waited {
-                self.timing.waited += waited;
-            }
-            self.timing.origin = origin;
-            match place {
+            match self.find_place(app, route, &body, attempt).await? {
                 Place::Made(lease) => return self.exchange(*lease, None).await,
                 Place::Alone(lease) => return self.exchange(*lease, Some(body)).await,
                 Place::Seat(seat) => {
@@ -222,7 +226,25 @@ impl Call<'_> {
         Err(HttpError::Died("its sandboxes end before they begin with it".into()))
     }
 
-    /// A place for a request with this body. `attempt`: how often it was sent before.
+    /// A place for a request with this body, and the time that it took. `attempt`: how often it was sent before.
+    pub(super) async fn find_place(
+        &mut self,
+        app: &App,
+        route: &Route<OlWorld>,
+        body: &Body<'_>,
+        attempt: usize,
+    ) -> Result<Place, HttpError> {
+        let waited_from = Instant::now();
+        let Placed { place, has_waited, origin } = self.place(app, route, body, attempt).await?;
+        let waited = waited_from.elapsed();
+        app.stats.wait_sandbox.add(waited);
+        if has_waited {
+            self.timing.waited += waited;
+        }
+        self.timing.origin = origin;
+        Ok(place)
+    }
+
     async fn place(
         &self,
         app: &App,
@@ -231,7 +253,8 @@ impl Call<'_> {
         attempt: usize,
     ) -> Result<Placed, HttpError> {
         let pool = &route.pool;
-        let short = body.rest.is_none().then_some(&body.first[..]);
+        let is_short = body.rest.is_none() && !self.is_socket;
+        let short = is_short.then_some(&body.first[..]);
         let send = |sandbox: &mut Sandbox| self.send(sandbox, short.unwrap_or_default());
         let may_join = attempt < JOINS_MAX && short.is_some();
         let mut n_stillborn = 0;
@@ -415,11 +438,18 @@ impl Call<'_> {
     ) -> Result<HttpResponse, HttpError> {
         let began = Instant::now();
         let deadline = began + self.runtime;
+        let mut is_sent = body.is_none();
         let answer = tokio::select! {
             biased;
-            answer = timeout_at(deadline, self.converse(&mut lease, body)) => answer,
+            answer = timeout_at(deadline, self.converse(&mut lease, body, &mut is_sent)) => answer,
             () = client::gone(self.request) => {
-                lease.discard(Discard::ClientGone);
+                if is_sent {
+                    let number = lease.channel.invocation();
+                    farewell::begin(lease, number, Answer::default());
+                } else {
+                    // Amid a frame, perhaps.
+                    lease.discard(Discard::ClientGone);
+                }
                 return Err(HttpError::ClientGone);
             }
         };
@@ -435,7 +465,12 @@ impl Call<'_> {
             }
             Ok(Err(Trouble::Request(error))) => {
                 // The function has got half a request: no later one may be taken for its rest.
-                lease.discard(Discard::Abandoned);
+                if lease.is_asgi() {
+                    let number = lease.channel.invocation();
+                    farewell::begin(lease, number, Answer::default());
+                } else {
+                    lease.discard(Discard::Abandoned);
+                }
                 return Err(error);
             }
             Err(_) => {
@@ -477,7 +512,7 @@ impl Call<'_> {
     }
 
     /// An answer that goes on.
-    fn stream(
+    pub(super) fn stream(
         &self,
         mut response: HttpResponseBuilder,
         lease: Lease<Sandbox>,
@@ -487,23 +522,31 @@ impl Call<'_> {
         if !answer.header.more() {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);
         }
-        let stream = Streaming { lease: Some(lease), began, runtime: self.runtime };
-        response.streaming(stream.pieces(answer))
+        let request = self.request.clone();
+        let gone = async move { client::gone(&request).await };
+        response.streaming(Streaming::new(lease, began, self.runtime, answer).pieces(gone))
     }
 
     /// Sends the request and waits for the answer to begin.
-    async fn converse(&self, sandbox: &mut Sandbox, body: Option<Body<'_>>) -> Result<Incoming, Trouble> {
+    /// `is_sent`: whether all of the request is in the sandbox.
+    async fn converse(
+        &self,
+        sandbox: &mut Sandbox,
+        body: Option<Body<'_>>,
+        is_sent: &mut bool,
+    ) -> Result<Incoming, Trouble> {
         let Some(body) = body else { return Ok(sandbox.channel.receive().await?) };
         let head = self.head_for(sandbox).map_err(Trouble::Request)?;
         sandbox.channel.send_request(&head, &body.first, body.rest.is_some()).await?;
         if let Some(rest) = body.rest {
             send_rest(sandbox, rest).await?;
         }
+        *is_sent = true;
         Ok(sandbox.channel.receive().await?)
     }
 
     /// What the function is told of its next request besides the body; nothing if it does not want to know.
-    fn head_for(&self, sandbox: &Sandbox) -> Result<Vec<u8>, HttpError> {
+    pub(super) fn head_for(&self, sandbox: &Sandbox) -> Result<Vec<u8>, HttpError> {
         if !sandbox.wants_head() {
             return Ok(Vec::new());
         }
@@ -519,7 +562,12 @@ impl Call<'_> {
             Some(query) => push_line(&mut head, format!("{}?{query}", self.target).as_bytes())?,
             None => push_line(&mut head, self.target.as_bytes())?,
         }
-        push_line(&mut head, self.runtime.as_millis().to_string().as_bytes())?;
+        // The client's address, where it has one.
+        let time = self.runtime.as_millis();
+        match self.request.peer_addr() {
+            Some(client) => push_line(&mut head, format!("{time} {client}").as_bytes())?,
+            None => push_line(&mut head, time.to_string().as_bytes())?,
+        }
         match self.request.headers().get("x-request-id") {
             Some(id) => push_line(&mut head, id.as_bytes())?,
             None => push_line(&mut head, id.as_bytes())?,
@@ -544,7 +592,8 @@ async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest<'_>) -> Result<(), Trou
             piece = rest.next() => piece.map_err(Trouble::Request)?,
             answered = sandbox.channel.readable() => {
                 answered?;
-                return Ok(sandbox.channel.cancel().await?);
+                let number = sandbox.channel.invocation();
+                return Ok(sandbox.channel.cancel(number).await?);
             }
         };
         match piece {
@@ -555,7 +604,7 @@ async fn send_rest(sandbox: &mut Sandbox, mut rest: Rest<'_>) -> Result<(), Trou
 }
 
 /// As it stands in the function's log.
-fn invocation_id(sandbox: u64, invocation: u32) -> String {
+pub(super) fn invocation_id(sandbox: u64, invocation: u32) -> String {
     format!("{sandbox}-{invocation}")
 }
 
@@ -580,7 +629,7 @@ fn whole(mut response: HttpResponseBuilder, kept: Kept) -> HttpResponse {
 }
 
 /// Status and headers; `None` when HTTP does not allow them.
-fn build(head: ResponseHead<'_>) -> Option<HttpResponseBuilder> {
+pub(super) fn build(head: ResponseHead<'_>) -> Option<HttpResponseBuilder> {
     // 1xx are about the connection, not answers.
     let status = StatusCode::from_u16(head.status).ok().filter(|status| !status.is_informational())?;
     let mut response = HttpResponse::build(status);
@@ -593,75 +642,6 @@ fn build(head: ResponseHead<'_>) -> Option<HttpResponseBuilder> {
         response.append_header((name, HeaderValue::from_bytes(value).ok()?));
     }
     Some(response)
-}
-
-/// An answer that is longer than one piece. The lease lives in it, and is checked in at the end.
-struct Streaming {
-    lease: Option<Lease<Sandbox>>,
-    began: Instant,
-    /// Between two pieces: a stream may go on for as long as it says something.
-    runtime: Duration,
-}
-
-impl Streaming {
-    fn pieces(self, answer: Incoming) -> impl futures_util::Stream<Item = Result<Bytes, ChannelError>> {
-        let state = (self, Some(answer), 0, false);
-        futures_util::stream::unfold(state, |(mut stream, mut first, mut n_rest, mut more)| async move {
-            let lease = stream.lease.as_mut()?;
-            let result = loop {
-                if let Some(incoming) = first.take() {
-                    n_rest = incoming.n_rest;
-                    more = incoming.header.more();
-                    if incoming.header.failed() && incoming.header.kind == Kind::ResponseBody {
-                        // Too late for another status: the client has to see that the answer is not whole.
-                        lease.count_error();
-                        break Some(Err(
-                            crate::frame::BrokenFrame("the function failed amid its answer").into()
-                        ));
-                    }
-                    if !incoming.body.is_empty() {
-                        break Some(Ok(incoming.body));
-                    }
-                }
-                if n_rest > 0 {
-                    let piece = timeout_at(Instant::now() + stream.runtime, lease.channel.rest(n_rest)).await;
-                    break match piece {
-                        Ok(Ok(piece)) => {
-                            n_rest -= piece.len();
-                            Some(Ok(piece))
-                        }
-                        Ok(Err(error)) => Some(Err(error)),
-                        Err(_) => Some(Err(ChannelError::Closed)),
-                    };
-                }
-                if !more {
-                    break None;
-                }
-                match timeout_at(Instant::now() + stream.runtime, lease.channel.receive()).await {
-                    Ok(Ok(incoming)) if incoming.header.kind == Kind::ResponseBody => first = Some(incoming),
-                    Ok(Ok(_)) => {
-                        break Some(Err(crate::frame::BrokenFrame("no body where one was due").into()));
-                    }
-                    Ok(Err(error)) => break Some(Err(error)),
-                    Err(_) => break Some(Err(ChannelError::Closed)),
-                }
-            };
-            match result {
-                Some(Ok(piece)) => Some((Ok(piece), (stream, first, n_rest, more))),
-                // The connection is cut: the client sees that something is missing. Dropping the lease ends the sandbox.
-                Some(Err(error)) => {
-                    stream.lease = None;
-                    Some((Err(error), (stream, None, 0, false)))
-                }
-                None => {
-                    if let Some(lease) = stream.lease.take() {
-                        lease.finish(stream.began.elapsed());
-                    }
-                    None
-                }
-            }
-        })
-    }
 }
 
 #[cfg(test)]

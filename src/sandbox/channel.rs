@@ -24,7 +24,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::sys;
-use crate::frame::{BATCH, BRIEF, BrokenFrame, HEADER_BYTES, Header, Kind, MORE, PACKET_BYTES_MAX};
+use crate::frame::{BATCH, BRIEF, BrokenFrame, HEADER_BYTES, Header, Kind, MORE, PACKET_BYTES_MAX, SOCKET};
 
 /// Payloads up to this are read whole into the channel's buffer; the body of a longer one is handed on in
 /// pieces of at most this.
@@ -230,12 +230,39 @@ impl Channel {
         self.send_frame(Kind::RequestBody, flags, self.invocation, &[], piece).await
     }
 
-    /// Says that the rest of the request's body does not come: the function has answered without it.
+    /// Says that nobody waits for the answer, and that the rest of the request's body does not come.
     ///
     /// # Errors
     /// When the sandbox is gone.
-    pub async fn cancel(&mut self) -> Result<(), ChannelError> {
-        self.send_frame(Kind::Cancel, 0, self.invocation, &[], &[]).await
+    pub async fn cancel(&mut self, invocation: u32) -> Result<(), ChannelError> {
+        self.send_frame(Kind::Cancel, 0, invocation, &[], &[]).await
+    }
+
+    /// Begins an invocation that is a WebSocket, and gives its number. Until [`Kind::Closed`] has been sent, it goes on.
+    ///
+    /// # Errors
+    /// When the sandbox is gone.
+    pub async fn send_socket(&mut self, head: &[u8]) -> Result<u32, ChannelError> {
+        self.invocation = self.next_invocation();
+        self.send_frame(Kind::Request, SOCKET, self.invocation, head, &[]).await?;
+        Ok(self.invocation)
+    }
+
+    /// Sends a frame of the invocation that was sent last, if it is one packet, at once or not at all. `false`: the socket
+    /// is full; nothing was sent. [`room`](Self::room) tells when to try again.
+    ///
+    /// # Errors
+    /// When the sandbox takes none any more.
+    pub fn try_send(&mut self, kind: Kind, flags: u8, body: &[u8]) -> Result<bool, ChannelError> {
+        self.try_send_packet(&header(kind, flags, self.invocation, &[], body), &[], body)
+    }
+
+    /// For waiting until the sandbox has read something, while the channel is used.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn room(&self) -> io::Result<AsyncFd<UnixStream>> {
+        sys::register(self.requests.try_clone()?, Interest::WRITABLE)
     }
 
     /// Sends what the sandbox is to be, and in the same piece its first invocation, so that it wakes up once.
@@ -262,14 +289,19 @@ impl Channel {
     pub fn try_send_request(&mut self, head: &[u8], body: &[u8], batch: bool) -> Result<bool, ChannelError> {
         let invocation = self.next_invocation();
         let flags = if batch { BATCH } else { 0 };
-        let header = header(Kind::Request, flags, invocation, head, body);
+        let is_sent =
+            self.try_send_packet(&header(Kind::Request, flags, invocation, head, body), head, body)?;
+        if is_sent {
+            self.invocation = invocation;
+        }
+        Ok(is_sent)
+    }
+
+    fn try_send_packet(&mut self, header: &[u8], head: &[u8], body: &[u8]) -> Result<bool, ChannelError> {
         loop {
-            let parts = [IoSlice::new(&header), IoSlice::new(head), IoSlice::new(body)];
+            let parts = [IoSlice::new(header), IoSlice::new(head), IoSlice::new(body)];
             match self.requests.write_vectored(&parts) {
-                Ok(_whole) => {
-                    self.invocation = invocation;
-                    return Ok(true);
-                }
+                Ok(_whole) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),

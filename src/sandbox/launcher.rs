@@ -246,6 +246,9 @@ pub struct Sandbox {
     pub origin: Option<Origin>,
     process: Process,
     wants_head: bool,
+    is_asgi: bool,
+    /// Whether the function is to be told of the end, and given time for it.
+    wants_end: bool,
     is_frozen: bool,
     /// Goes when it goes.
     _holds: Arc<dyn Any + Send + Sync>,
@@ -294,6 +297,9 @@ struct Renewal {
 struct Ready {
     protocol: u32,
     head: bool,
+    entry: String,
+    #[serde(default)]
+    end: bool,
     /// In answer to `ZYGOTE`: why it must not be forked.
     #[serde(default)]
     unforkable: Option<String>,
@@ -588,9 +594,9 @@ impl Launcher {
         let fork = began.elapsed().saturating_sub(shell);
         let origin =
             Origin { start: Start::Forked, install: Duration::ZERO, shell, fork, import: Duration::ZERO };
-        // To import nothing takes no longer than to warm.
+        // Nothing is imported, but what the function does when it starts may take as long.
         let holds = Arc::clone(&zygote.0.holds);
-        let program = Program { load_patience: WARM_PATIENCE, holds, ..program };
+        let program = Program { holds, ..program };
         Loading { channel, process, naming, program, origin, kind: Kind::Renew }
             .load(None, Output::follow)
             .await
@@ -681,6 +687,8 @@ impl Loading {
             origin: Some(origin),
             process,
             wants_head: ready.head,
+            is_asgi: ready.entry == "asgi",
+            wants_end: ready.end,
             is_frozen: false,
             _holds: program.holds,
         })
@@ -800,6 +808,7 @@ impl Inner {
             network: None,
             uid: Some(uid),
             users: range,
+            retiring: None,
             zygote: Arc::downgrade(zygote),
         };
         let mut process = Process::new(remains, self.reaper.clone(), Arc::clone(zygote));
@@ -1093,6 +1102,17 @@ impl Sandbox {
         self.wants_head
     }
 
+    /// Whether the function is an ASGI app: it can be told that a client has gone, and speaks WebSocket.
+    #[must_use]
+    pub fn is_asgi(&self) -> bool {
+        self.is_asgi
+    }
+
+    /// What runs in it is not known: when it is dropped, it ends at once.
+    pub fn condemn(&mut self) {
+        self.wants_end = false;
+    }
+
     /// Stops its processes from running.
     pub fn freeze(&mut self) {
         self.set_frozen(true);
@@ -1121,6 +1141,15 @@ impl Sandbox {
     /// Why it is gone, for people, after its channel has failed.
     pub async fn obituary(&self, error: &ChannelError) -> String {
         self.process.obituary(error).await
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if self.wants_end {
+            // It is told by the end of its channel, which goes now.
+            self.process.retire();
+        }
     }
 }
 

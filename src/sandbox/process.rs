@@ -51,6 +51,14 @@ impl Process {
         self.remains.as_ref()?.cgroup.as_ref()?.nest().cloned()
     }
 
+    /// It may come to its end by itself before it is taken down: it has been told, or will be by its channel's end.
+    pub(super) fn retire(&mut self) {
+        let exit = self.exit.clone();
+        if let Some(remains) = &mut self.remains {
+            remains.retiring = exit;
+        }
+    }
+
     pub(super) fn remains_mut(&mut self) -> &mut Remains {
         self.remains.as_mut().expect("only the destructor takes them")
     }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use super::network::Link;
 use super::networks::Home;
 use super::pidfd;
 use super::uids::{RangeLease, UidLease};
-use super::zygote::Zygote;
+use super::zygote::{Exit, Zygote};
 
 /// How often a group that still has processes is looked at.
 const RETRY_EVERY: Duration = Duration::from_millis(2);
@@ -28,6 +28,9 @@ const RETRY_EVERY: Duration = Duration::from_millis(2);
 /// processes go in well under a millisecond, unless the kernel waits for a disk.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
+/// How long a function that wants to be told of its sandbox's end may take over it. A worker that ends waits for that, and
+/// memory that others want is not free before.
+const RETIREMENT: Duration = Duration::from_secs(3);
 /// How long an init may take to end after it was killed. The kernel lets it go when everybody in its pid namespace has been
 /// buried, which is done by the zygote that they were forked from, as soon as it is not busy with a fork.
 const BURIAL_PATIENCE: Duration = Duration::from_secs(5);
@@ -45,6 +48,8 @@ pub(super) struct Remains {
     pub(super) uid: Option<UidLease>,
     /// The uids of its own user namespace; as above.
     pub(super) users: Option<RangeLease>,
+    /// Its interpreter's end, if that is to come by itself.
+    pub(super) retiring: Option<Arc<Exit>>,
     /// Who has to bury what was forked into it.
     pub(super) zygote: Weak<Zygote>,
 }
@@ -60,6 +65,7 @@ impl Remains {
             network: None,
             uid: None,
             users: None,
+            retiring: None,
             zygote: Weak::new(),
         }
     }
@@ -94,13 +100,13 @@ impl Reaper {
                 };
                 match next {
                     Ok(Job::Remains(remains)) => {
-                        kill(&remains);
+                        kill_or_let_end(&remains);
                         pending.push_back((remains, Instant::now()));
                         // The rest of a burst is killed before anything is waited for.
                         while let Ok(job) = jobs.try_recv() {
                             match job {
                                 Job::Remains(remains) => {
-                                    kill(&remains);
+                                    kill_or_let_end(&remains);
                                     pending.push_back((remains, Instant::now()));
                                 }
                                 Job::Flush(done) => flushes.push(done),
@@ -113,6 +119,14 @@ impl Reaper {
                     Err(RecvTimeoutError::Disconnected) => thread::sleep(RETRY_EVERY),
                 }
                 pending.retain_mut(|(remains, since)| {
+                    if let Some(exit) = &remains.retiring {
+                        if exit.is_over() || since.elapsed() > RETIREMENT {
+                            remains.retiring = None;
+                            kill(remains);
+                            *since = Instant::now();
+                        }
+                        return true;
+                    }
                     let is_done = remove(remains, *since, &log);
                     if is_done && let Some(home) = &home {
                         give_back(remains, home);
@@ -138,6 +152,15 @@ impl Reaper {
         if self.queue.send(Job::Flush(group.clone())).is_ok() {
             group.wait();
         }
+    }
+}
+
+fn kill_or_let_end(remains: &Remains) {
+    if remains.retiring.is_none() {
+        kill(remains);
+    } else if let Some(group) = &remains.cgroup {
+        // An idle one may be frozen.
+        group.set_frozen(false);
     }
 }
 

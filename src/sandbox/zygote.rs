@@ -45,6 +45,11 @@ impl Exit {
         self.status.get().copied()
     }
 
+    /// Whether it has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.status.get().is_some()
+    }
+
     fn tell(&self, status: i32) {
         // A second status for the same process cannot come.
         let _ = self.status.set(status);

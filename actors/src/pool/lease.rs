@@ -123,7 +123,8 @@ impl<S: Sandbox> Lease<S> {
     }
 
     fn end(&mut self, why: Option<Discard>) {
-        let Some(sandbox) = self.sandbox.take() else { return };
+        let Some(mut sandbox) = self.sandbox.take() else { return };
+        sandbox.condemn();
         {
             let mut pool = self.shared.lock();
             pool.forget(self.generation);

@@ -2,6 +2,7 @@
 
     kind            what READY calls it
     wants_head      whether the worker has to send the request's method, path and headers
+    is_awaited      whether it runs on an event loop (awaited.py). If not:
     call(i)         does the invocation `i` and answers it; raises nothing but `Cancelled`
 """
 
@@ -20,6 +21,7 @@ class Event:
     """`def f(event)`, or `def f(event, context)`: from JSON to JSON."""
 
     kind = "event"
+    is_awaited = False
 
     def __init__(self, function, wants_head):
         self._function = function
@@ -29,12 +31,8 @@ class Event:
         body = invocation.whole_body()
         try:
             event = jsontext.decode(body) if body else {}
-        except RecursionError:
-            invocation.answer(TEXT_400, b"the request body is not JSON that can be read: it is nested too deep\n")
-            return
-        except ValueError as error:
-            said = f"the request body is not JSON: {error}\n"
-            invocation.answer(TEXT_400, said.encode("utf-8", "backslashreplace"))
+        except (RecursionError, ValueError) as error:
+            refuse(invocation, error)
             return
         try:
             if self.wants_head:
@@ -45,17 +43,31 @@ class Event:
         except BaseException as error:
             invocation.fail(TEXT_500, error)
             return
-        try:
-            body = jsontext.encode(result)
-        except (TypeError, ValueError, RecursionError):
-            said = f"the function returned an object that is not JSON: {jsontext.fault(result)}\n"
-            invocation.answer(TEXT_500, said.encode("utf-8", "backslashreplace"), FAILED)
-            return
-        # The result may be an object of a class of the function's own, and raise what it likes.
-        except BaseException as error:
-            invocation.fail(TEXT_500, error)
-            return
-        invocation.answer(JSON_200, body)
+        answer(invocation, result)
+
+
+def refuse(invocation, error):
+    """The body is no JSON."""
+    if isinstance(error, RecursionError):
+        said = "the request body is not JSON that can be read: it is nested too deep\n"
+    else:
+        said = f"the request body is not JSON: {error}\n"
+    invocation.answer(TEXT_400, said.encode("utf-8", "backslashreplace"))
+
+
+def answer(invocation, result):
+    """Answers with what the function returned."""
+    try:
+        body = jsontext.encode(result)
+    except (TypeError, ValueError, RecursionError):
+        said = f"the function returned an object that is not JSON: {jsontext.fault(result)}\n"
+        invocation.answer(TEXT_500, said.encode("utf-8", "backslashreplace"), FAILED)
+        return
+    # The result may be an object of a class of the function's own, and raise what it likes.
+    except BaseException as error:
+        invocation.fail(TEXT_500, error)
+        return
+    invocation.answer(JSON_200, body)
 
 
 class Context:
@@ -74,7 +86,7 @@ class Context:
 
     def __init__(self, head):
         now = monotonic()
-        self.method, self.target, left_ms, self.request_id, headers = request_head(head)
+        self.method, self.target, left_ms, _, self.request_id, headers = request_head(head)
         self.deadline = now + left_ms / 1000
         path, _, self.query = self.target.partition("?")
         self.path = path if "%" not in path else unquote(path)

@@ -20,21 +20,29 @@ CANCEL = 4
 WARM = 5
 ZYGOTE = 6
 RENEW = 7
+MESSAGE = 8
+CLOSED = 9
 
 # From the sandbox.
 READY = 16
 RESPONSE = 17
 RESPONSE_BODY = 18
 LOAD_FAILED = 19
+SOCKET_MESSAGE = 20
+SOCKET_CLOSE = 21
 
 # Flags.
 MORE = 1
 FAILED = 2
 BATCH = 4
-BRIEF = 8
+SOCKET = 8
+TEXT = 16
+BRIEF = 32
 
 HEADER = Struct("<IBBHI")
 HEADER_SIZE = HEADER.size
+# Where in it the kind stands.
+KIND_AT = 4
 HEAD_MAX = 65_535
 PAYLOAD_MAX = 2**31 - 1
 
@@ -53,18 +61,32 @@ class Channel:
     """Frames in from one blocking file descriptor, and out to another."""
 
     def __init__(self, fd_in, fd_out):
-        self._fd_in = fd_in
-        self._fd_out = fd_out
+        self.fd_in = fd_in
+        self.fd_out = fd_out
         # What was read and not yet taken: `_data` from `_at` on.
         self._data = b""
         self._at = 0
+
+    def has_begun(self):
+        """Whether something of the next frame has been read already."""
+        return self._at < len(self._data)
+
+    def put(self, data):
+        """What somebody else has read, when nothing of the next frame had been."""
+        self._data = data
+        self._at = 0
+
+    def next_kind(self):
+        """The kind of the next frame, if so much of it has been read."""
+        at = self._at + KIND_AT
+        return self._data[at] if at < len(self._data) else None
 
     def read(self):
         """The next frame, as (kind, flags, invocation, head, body). EOFError when the worker is gone."""
         data = self._data
         at = self._at
         while len(data) - at < HEADER_SIZE:
-            more = read(self._fd_in, READ_SIZE)
+            more = read(self.fd_in, READ_SIZE)
             if not more:
                 raise EOFError
             data = data[at:] + more
@@ -101,7 +123,7 @@ class Channel:
         payload[:at] = beginning
         with memoryview(payload) as view:
             while at < length:
-                n = readv(self._fd_in, [view[at:]])
+                n = readv(self.fd_in, [view[at:]])
                 if not n:
                     raise EOFError
                 at += n
@@ -115,7 +137,7 @@ class Channel:
         length = n_head + len(body)
         if length <= COPY_MAX:
             data = HEADER.pack(length, kind, flags, n_head, invocation) + head + body
-            n = write(self._fd_out, data)
+            n = write(self.fd_out, data)
             if n != len(data):
                 self._write_all([memoryview(data)[n:]])
             return
@@ -130,7 +152,7 @@ class Channel:
 
     def _write_all(self, views):
         while views:
-            n = writev(self._fd_out, views)
+            n = writev(self.fd_out, views)
             while views and n >= len(views[0]):
                 n -= len(views[0])
                 del views[0]
@@ -152,8 +174,18 @@ def response_head(status, headers):
 
 
 def request_head(head):
-    """A request's head as (method, target, milliseconds left, request id, [(name, value), ...])."""
+    """A request's head as (method, target, milliseconds left, client, request id, [(name, value), ...]).
+
+    The client is for `address`.
+    """
     lines = head.decode("latin-1").split("\n")
-    method, target, left_ms, request_id = lines[:4]
+    method, target, time_and_client, request_id = lines[:4]
+    left_ms, _, client = time_and_client.partition(" ")
     # The last line ends with a line break too, so the list's last element is empty and finds no partner.
-    return method, target, int(left_ms), request_id, list(zip(lines[4::2], lines[5::2]))
+    return method, target, int(left_ms), client, request_id, list(zip(lines[4::2], lines[5::2]))
+
+
+def address(text):
+    """`127.0.0.1:80` or `[::1]:80` as host and port; None if there is none."""
+    host, colon, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if colon else None

@@ -69,15 +69,16 @@ class Invocation:
         leave_if_forked()
         # Before the answer: who reads the answer and then the log finds all of it.
         log.finish()
-        self.progress = BEGUN if flags & MORE else ENDED
         self._channel.write(RESPONSE, flags, self.number, head, body)
+        # Now, because a head that is too long is refused above, and that has to be answered.
+        self.progress = BEGUN if flags & MORE else ENDED
 
     def go_on(self, body, flags):
         """The next piece of an answer that was begun; the last has no `MORE`, and `FAILED` if it broke off."""
         leave_if_forked()
         log.finish()
-        self.progress = BEGUN if flags & MORE else ENDED
         self._channel.write(RESPONSE_BODY, flags, self.number, b"", body)
+        self.progress = BEGUN if flags & MORE else ENDED
 
     def fail(self, head, error):
         """Answers that the function raised `error`, or breaks off the answer that was begun."""
@@ -111,3 +112,12 @@ def leave_if_forked(error=None):
         status = 1
     log.finish()
     os._exit(status)
+
+
+def set_batch(batch):
+    """Whether to wait, when woken, until whoever runs is done: each that does not is a switch of processes more."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH if batch else os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        # The function has chosen something else, from which there is no way back. It runs all the same.
+        pass

@@ -5,8 +5,10 @@ import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
 
 from . import failure, identity, invocation, jsontext
+from .awaited import AsyncEvent
 from .entries import Event
 from .frames import PROTOCOL
+from .wsgi import Wsgi
 
 
 class LoadFailed(Exception):
@@ -34,7 +36,7 @@ def load(body):
     sys.path[:0] = [*order["packages"], directory]
     path = os.path.join(directory, entry)
     sys.argv = [path]
-    return find_entry(import_file(entry, path), entry, order["name"])
+    return find_entry(import_file(entry, path), entry, order["name"], order["environment"])
 
 
 def set_environment(environment):
@@ -109,7 +111,10 @@ def why(entry, path, error):
     return f"{entry} could not be imported: {type(error).__name__}"
 
 
-def find_entry(module, entry, name_of_lambda):
+def find_entry(module, entry, name_of_lambda, environment):
+    named = named_app(module, entry, environment)
+    if named:
+        return app_entry(*named, entry, name_of_lambda)
     function = getattr(module, "f", None)
     name = "f"
     if function is None and entry == "lambda_func.py":
@@ -119,40 +124,102 @@ def find_entry(module, entry, name_of_lambda):
         return event_entry(function, name, entry)
     app = getattr(module, "app", None)
     if app is not None:
-        return app_entry(app, entry, name_of_lambda)
+        return app_entry(app, "app", None, entry, name_of_lambda)
     if entry == "lambda_func.py":
         raise LoadFailed(f"{entry} defines neither f(event) nor handler(event)")
-    raise LoadFailed(f"{entry} defines neither a function f(event) nor a WSGI app")
+    raise LoadFailed(f"{entry} defines neither a function f(event) nor an app (WSGI or ASGI)")
+
+
+def named_app(module, entry, environment):
+    """The app that the function's environment names, its name and its kind; None if it names none."""
+    wsgi, asgi = environment.get("OL_WSGI_ENTRY"), environment.get("OL_ASGI_ENTRY")
+    if not wsgi and not asgi:
+        return None
+    if wsgi and asgi:
+        raise LoadFailed("OL_WSGI_ENTRY and OL_ASGI_ENTRY are both set: a function has one of them")
+    name = wsgi or asgi
+    app = getattr(module, name, None)
+    if app is None:
+        variable = "OL_WSGI_ENTRY" if wsgi else "OL_ASGI_ENTRY"
+        raise LoadFailed(f"{variable} is {name!r}, and {entry} defines nothing of that name")
+    return app, name, "wsgi" if wsgi else "asgi"
 
 
 def event_entry(function, name, entry):
     if not callable(function):
         raise LoadFailed(f"{name} in {entry} is not a function but of type {type(function).__name__}")
-    if is_async(function):
-        raise LoadFailed(f"{name} in {entry} is an `async def`; this version calls plain functions")
     n = n_required(function)
     if n > 2:
         raise LoadFailed(f"{name} in {entry} wants {n} arguments; it is called as {name}(event) or {name}(event, context)")
+    if is_async(function):
+        import_asyncio()
+        return AsyncEvent(function, wants_head=n == 2)
     return Event(function, wants_head=n == 2)
 
 
-def app_entry(app, entry, name_of_lambda):
+def app_entry(app, name, kind, entry, name_of_lambda):
+    """`kind`: which it is said to be; None if it has to be found out."""
     if not callable(app):
-        raise LoadFailed(f"app in {entry} cannot be called; it is of type {type(app).__name__}")
-    if is_async(app) or is_async(type(app).__call__):
-        raise LoadFailed(f"app in {entry} is an ASGI app; this version serves WSGI apps and functions f(event)")
-    # Not needed for functions, which are most.
-    from .wsgi import Wsgi
+        raise LoadFailed(f"{name} in {entry} cannot be called; it is of type {type(app).__name__}")
+    if (kind or kind_of_app(app, name, entry)) == "wsgi":
+        return Wsgi(app, f"/run/{name_of_lambda}")
+    import_asyncio()
+    # Here, because asgi.py raises what is defined above.
+    from .asgi import Asgi
 
-    return Wsgi(app, f"/run/{name_of_lambda}")
+    return Asgi(app, f"/run/{name_of_lambda}", name, entry)
+
+
+def import_asyncio():
+    """Here and not when the loop is made: the zygote of a lambda, which has no loop, shares it with its forks."""
+    import asyncio  # noqa: F401
+
+
+def kind_of_app(app, name, entry):
+    if isinstance(app, type):
+        if is_async(getattr(app, "__call__", None)):
+            raise LoadFailed(two_callables(name, entry))
+        # An instance for each request, which is what it answers with: WSGI allows that.
+        return "wsgi"
+    n = n_required(app, otherwise=2)
+    if is_async(app):
+        if n != 3:
+            raise LoadFailed(
+                f"{name} in {entry} is async and wants {n} arguments; an ASGI app is called as {name}(scope, receive, send)"
+            )
+        return "asgi"
+    if n == 1:
+        raise LoadFailed(two_callables(name, entry))
+    # Something around an ASGI app, that gives what the app gives.
+    return "asgi" if n == 3 else "wsgi"
+
+
+def two_callables(name, entry):
+    return (
+        f"{name} in {entry} is called with the scope alone, as in ASGI 2; here apps are called as {name}(scope, receive, send)"
+        " (asgiref.compatibility.guarantee_single_callable makes one of the other)"
+    )
 
 
 def is_async(function):
+    """Whether what it gives has to be awaited: a coroutine function, a partial of one, an object that is called like one."""
+    while hasattr(function, "func") and hasattr(function, "keywords"):
+        function = function.func
+    if has_async_code(function):
+        return True
+    return not isinstance(function, type) and has_async_code(getattr(type(function), "__call__", None))
+
+
+def has_async_code(function):
+    # A method's function has the code, and a wrapper may have been marked (asgiref, inspect.markcoroutinefunction).
+    function = getattr(function, "__func__", function)
+    if getattr(function, "_is_coroutine_mark", None) is not None or getattr(function, "_is_coroutine", None) is not None:
+        return True
     return bool(getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x80)  # CO_COROUTINE, in inspect
 
 
-def n_required(function):
-    """How many arguments it cannot be called without."""
+def n_required(function, otherwise=1):
+    """How many arguments it cannot be called without; `otherwise`, if it does not tell."""
     if type(function) is type(n_required) and not hasattr(function, "__wrapped__"):
         return function.__code__.co_argcount - len(function.__defaults__ or ())
     # Decorated, or an object with __call__. Imported for those alone: inspect is large.
@@ -161,6 +228,6 @@ def n_required(function):
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
-        return 1
+        return otherwise
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in positional and p.default is p.empty for p in parameters)

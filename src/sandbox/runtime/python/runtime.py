@@ -7,7 +7,7 @@ packages imports these, and then is forked; its forks wait to be loaded, as it h
 import json
 import os
 
-from . import huge, identity, invocation, log, plant, sprout, warm
+from . import awaited, huge, identity, invocation, log, plant, sprout, warm
 from .entries import TEXT_400
 from .frames import (
     BATCH,
@@ -26,7 +26,7 @@ from .frames import (
     Channel,
     ProtocolError,
 )
-from .invocation import BEGUN, NOT_BEGUN, Cancelled, Invocation
+from .invocation import BEGUN, NOT_BEGUN, Cancelled, Invocation, set_batch
 from .load import LoadFailed, load
 
 
@@ -57,9 +57,11 @@ def main(fd_requests, fd_answers, fork=None):
                     fd_requests = fd_answers + 1
                     goes_on = fd_answers > 0
                     continue
-            else:
-                wait_for_renewal(channel, entry)
-            if entry:
+            elif not wait_for_renewal(channel, entry):
+                entry = None
+            if entry and entry.is_awaited:
+                awaited.serve(channel, entry)
+            elif entry:
                 serve(channel, entry)
         except EOFError:
             pass
@@ -90,9 +92,10 @@ def wait_for_load(channel):
         elif kind in (LOAD, ZYGOTE):
             try:
                 entry = load(body)
+                if kind == LOAD and entry.is_awaited:
+                    entry.start()
             except LoadFailed as failed:
-                log.finish()
-                channel.write(LOAD_FAILED, 0, 0, b"", str(failed).encode("utf-8", "backslashreplace"))
+                load_failed(channel, failed)
                 return None, False
             log.finish()
             reason = None
@@ -100,20 +103,40 @@ def wait_for_load(channel):
                 reason = sprout.unforkable()
                 if not reason:
                     sprout.settle()
-            ready(channel, entry.wants_head, entry.kind, unforkable=reason)
+            ready_with(channel, entry, reason)
             return (None if reason else entry), kind == ZYGOTE and not reason
         else:
             raise ProtocolError(f"frame {kind} before LOAD")
 
 
+def load_failed(channel, failed):
+    log.finish()
+    channel.write(LOAD_FAILED, 0, 0, b"", str(failed).encode("utf-8", "backslashreplace"))
+
+
 def wait_for_renewal(channel, entry):
-    """In a fork of a lambda's zygote: everything is there, but it is nobody yet."""
+    """In a fork of a lambda's zygote: everything is there, but it is nobody yet. Whether it can serve."""
     kind, _, _, _, body = channel.read()
     if kind != RENEW:
         raise ProtocolError(f"frame {kind} before RENEW")
     warm.call()
     identity.renew(bytes.fromhex(json.loads(body)["random"]))
-    ready(channel, entry.wants_head, entry.kind)
+    if entry.is_awaited:
+        try:
+            entry.start()
+        except LoadFailed as failed:
+            load_failed(channel, failed)
+            return False
+        log.finish()
+    ready_with(channel, entry)
+    return True
+
+
+def ready_with(channel, entry, unforkable=None):
+    if entry.is_awaited and entry.wants_end:
+        ready(channel, entry.wants_head, entry.kind, unforkable, end=True)
+    else:
+        ready(channel, entry.wants_head, entry.kind, unforkable)
 
 
 def ready(channel, wants_head, entry, unforkable=None, **more):
@@ -151,12 +174,3 @@ def serve(channel, entry):
                 call.go_on(b"", FAILED)
             elif call.progress == NOT_BEGUN:
                 call.answer(TEXT_400, b"the request was cancelled before its body was complete\n")
-
-
-def set_batch(batch):
-    """Whether to wait, when woken, until whoever runs is done: each that does not is a switch of processes more."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_BATCH if batch else os.SCHED_OTHER, os.sched_param(0))
-    except OSError:
-        # The function has chosen something else, from which there is no way back. It runs all the same.
-        pass

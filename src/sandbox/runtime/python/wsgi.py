@@ -6,13 +6,14 @@ from time import monotonic
 from urllib.parse import unquote_to_bytes
 
 from .entries import TEXT_500, joined
-from .frames import MORE, request_head, response_head
+from .frames import MORE, address, request_head, response_head
 from .invocation import BEGUN, NOT_BEGUN, Cancelled
 
 
 class Wsgi:
     kind = "wsgi"
     wants_head = True
+    is_awaited = False
 
     def __init__(self, app, script_name):
         self._app = app
@@ -93,7 +94,7 @@ class Response:
 
 def environ(invocation, script_name):
     now = monotonic()
-    method, target, left_ms, request_id, headers = request_head(invocation.head)
+    method, target, left_ms, client, request_id, headers = request_head(invocation.head)
     path, _, query = target.partition("?")
     values = {
         "REQUEST_METHOD": method,
@@ -120,6 +121,9 @@ def environ(invocation, script_name):
         # `a_b` would pass for `a-b`; and a client's `Proxy` must not become the setting HTTP_PROXY (httpoxy).
         elif "_" not in name and name != "proxy":
             values["HTTP_" + name.upper().replace("-", "_")] = value
+    if client:
+        values["REMOTE_ADDR"], port = address(client)
+        values["REMOTE_PORT"] = str(port)
     host, colon, port = values.get("HTTP_HOST", "localhost").rpartition(":")
     values["SERVER_NAME"], values["SERVER_PORT"] = (host, port) if colon and port.isdigit() else (host + colon + port, "80")
     if invocation.more:

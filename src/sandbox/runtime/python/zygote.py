@@ -19,7 +19,7 @@ PACKAGE = "_ol_runtime"
 
 # What functions commonly import, and what that imports: 23 MB in the zygote, all but 0.6 MB of it shared
 # with its forks, and 20 to 50 ms of imports that a new sandbox does not wait for. Imports
-# that take long but are rare stay out (asyncio, sqlite3, multiprocessing, xml: 3 MB, 50 us more for each fork).
+# that take long but are rare stay out (asyncio, which what needs it imports with its function, sqlite3, multiprocessing, xml: 3 MB, 50 us more for each fork).
 MODULES = """
     json re random datetime _strptime collections functools itertools math operator copy enum typing
     contextlib dataclasses decimal statistics string textwrap time traceback
@@ -46,8 +46,8 @@ def main():
     # `-S` leaves out the module that defines them; scripts expect them.
     builtins.exit = builtins.quit = sys.exit
 
-    # wsgi.py is here for those who will want it: the sandbox need not see this directory.
-    from _ol_runtime import runtime, warm, wsgi  # noqa: F401
+    # asgi.py is here for those who will want it: the sandbox need not see this directory.
+    from _ol_runtime import asgi, runtime, warm  # noqa: F401
 
     warm.warm()
     prepare_zygote()

@@ -100,6 +100,11 @@ class Heads(unittest.TestCase):
         head = b"POST\n/items/1?x=%20\n30000\nr-1\nhost\nexample\nx\n\xe9\nempty\n\n"
         self.assertEqual(
             request_head(head),
-            ("POST", "/items/1?x=%20", 30_000, "r-1", [("host", "example"), ("x", "\xe9"), ("empty", "")]),
+            ("POST", "/items/1?x=%20", 30_000, "", "r-1", [("host", "example"), ("x", "\xe9"), ("empty", "")]),
         )
-        self.assertEqual(request_head(b"GET\n/\n1\nr\n"), ("GET", "/", 1, "r", []))
+        self.assertEqual(request_head(b"GET\n/\n1\nr\n"), ("GET", "/", 1, "", "r", []))
+
+    def test_a_client_stands_behind_the_time(self):
+        for text, address in (("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:8080", ("::1", 8080)), ("", None)):
+            client = request_head(b"GET\n/\n1 %s\nr\n" % text.encode())[3]
+            self.assertEqual((client, frames.address(client)), (text, address))

@@ -5,7 +5,11 @@ import os
 
 from sandbox import JSON, LOAD, LOAD_FAILED, READY, REQUEST, RESPONSE, WARM, Case, frame
 
-ASGI = "app in f.py is an ASGI app; this version serves WSGI apps and functions f(event)"
+NEITHER = "f.py defines neither a function f(event) nor an app (WSGI or ASGI)"
+ASGI_2 = (
+    "app in f.py is called with the scope alone, as in ASGI 2; here apps are called as app(scope, receive, send)"
+    " (asgiref.compatibility.guarantee_single_callable makes one of the other)"
+)
 
 
 class Loaded(Case):
@@ -96,13 +100,20 @@ class Failed(Case):
 
     def test_what_cannot_be_called_is_refused(self):
         for source, why in (
-            ("", "f.py defines neither a function f(event) nor a WSGI app"),
-            ("def handler(event): pass", "f.py defines neither a function f(event) nor a WSGI app"),
+            ("", NEITHER),
+            ("def handler(event): pass", NEITHER),
             ("app = 1", "app in f.py cannot be called; it is of type int"),
-            ("async def app(scope, receive, send): pass", ASGI),
-            ("class App:\n  async def __call__(self, scope, receive, send): pass\napp = App()", ASGI),
+            ("def app(scope):\n  async def inner(receive, send): pass\n  return inner", ASGI_2),
+            ("class app:\n  def __init__(self, scope): pass\n  async def __call__(self, receive, send): pass", ASGI_2),
+            (
+                "async def app(event): pass",
+                "app in f.py is async and wants 1 arguments; an ASGI app is called as app(scope, receive, send)",
+            ),
             ("f = 1", "f in f.py is not a function but of type int"),
-            ("async def f(event): pass", "f in f.py is an `async def`; this version calls plain functions"),
+            (
+                "async def f(a, b, c): pass",
+                "f in f.py wants 3 arguments; it is called as f(event) or f(event, context)",
+            ),
             ("def f(a, b, c): pass", "f in f.py wants 3 arguments; it is called as f(event) or f(event, context)"),
         ):
             self.assertEqual(self.load_failure(source), why)
@@ -124,6 +135,55 @@ class Failed(Case):
         self.assertEqual(
             self.load_failure("", protocol=2), "the worker speaks frame protocol 2; this runtime speaks 1"
         )
+
+
+class Kinds(Case):
+    ASGI = "async def asgi(scope, receive, send): pass\n"
+
+    def kind(self, source, **environment):
+        _, (kind, _, _, _, body) = self.load(source, environment=environment)
+        return json.loads(body)["entry"] if kind == READY else body.decode()
+
+    def test_what_an_app_is_can_be_seen(self):
+        for source, kind in (
+            ("def app(environ, start): pass", "wsgi"),
+            ("class App:\n  def __call__(self, environ, start_response): pass\napp = App()", "wsgi"),
+            ("class app:\n  def __init__(self, environ, start): pass\n  def __iter__(self): pass", "wsgi"),
+            (self.ASGI + "app = asgi", "asgi"),
+            ("class App:\n  async def __call__(self, scope, receive, send): pass\napp = App()", "asgi"),
+            ("class App:\n  async def go(self, scope, receive, send): pass\napp = App().go", "asgi"),
+            ("import functools\nasync def g(x, scope, receive, send): pass\napp = functools.partial(g, 1)", "asgi"),
+            (self.ASGI + "def app(scope, receive, send): return asgi(scope, receive, send)", "asgi"),
+            (
+                self.ASGI + "import functools\n@functools.wraps(asgi)\ndef app(*args): return asgi(*args)",
+                "asgi",
+            ),
+            ("async def f(event): pass", "event"),
+            ("async def f(event, context): pass", "event"),
+            (self.ASGI + "app = asgi\ndef f(event): pass", "event"),
+        ):
+            self.assertEqual(self.kind(source), kind, source)
+
+    def test_an_app_may_have_a_name_of_its_own(self):
+        source = self.ASGI + "def f(event): pass\ndef wsgi(environ, start): pass"
+        self.assertEqual(self.kind(source, OL_WSGI_ENTRY="wsgi"), "wsgi")
+        self.assertEqual(self.kind(source, OL_ASGI_ENTRY="asgi"), "asgi")
+        self.assertEqual(self.kind(source, OL_ASGI_ENTRY=""), "event")
+
+    def test_a_name_that_is_not_there_is_said(self):
+        said = self.kind(self.ASGI, OL_WSGI_ENTRY="nonesuch")
+        self.assertEqual(said, "OL_WSGI_ENTRY is 'nonesuch', and f.py defines nothing of that name")
+        said = self.kind(self.ASGI, OL_ASGI_ENTRY="nonesuch")
+        self.assertEqual(said, "OL_ASGI_ENTRY is 'nonesuch', and f.py defines nothing of that name")
+        said = self.kind(self.ASGI, OL_ASGI_ENTRY="asgi", OL_WSGI_ENTRY="asgi")
+        self.assertEqual(said, "OL_WSGI_ENTRY and OL_ASGI_ENTRY are both set: a function has one of them")
+        said = self.kind("x = 1", OL_ASGI_ENTRY="x")
+        self.assertEqual(said, "x in f.py cannot be called; it is of type int")
+
+    def test_nothing_that_is_not_awaited_imports_asyncio(self):
+        for source in ("def f(event): return 'asyncio' in sys.modules", "async def f(event): return 'asyncio' in sys.modules"):
+            sandbox = self.serving("import sys\nfor name in list(sys.modules):\n  if name.startswith('asyncio'): del sys.modules[name]\n" + source)
+            self.assertEqual(self.call_json(sandbox), source.startswith("async"))
 
 
 class Identity(Case):

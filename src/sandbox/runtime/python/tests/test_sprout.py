@@ -9,7 +9,7 @@ import tempfile
 import unittest
 import uuid
 
-from sandbox import READY, REQUEST, RESPONSE, Case, Sandbox, runtime
+from sandbox import LOAD_FAILED, READY, REQUEST, RESPONSE, Case, Sandbox, runtime
 
 from _ol_runtime import identity, sprout
 
@@ -69,6 +69,40 @@ class Sprout(Case):
             seen.append(json.loads(body))
         self.assertEqual(len({imported for imported, _ in seen}), 1)
         self.assertEqual(len({drawn for _, drawn in seen}), 3)
+
+    def test_an_app_starts_in_each_fork_and_nowhere_else(self):
+        source = """
+import os
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        scope["state"]["pid"] = os.getpid()
+        if os.environ.get("FAILS"): await send({"type": "lifespan.startup.failed", "message": "no"})
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        body = b"%d" % (scope["state"]["pid"] == os.getpid())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+"""
+        original, sprout.unforkable = sprout.unforkable, lambda: None
+        self.addCleanup(setattr, sprout, "unforkable", original)
+        renewal = json.dumps({"random": "07" * 32}).encode()
+        zygote, forks = self.zygote(source, n_forks=2)
+        kind, _, _, _, body = zygote.receive()
+        self.assertEqual((kind, json.loads(body)["entry"], json.loads(body).get("end")), (READY, "asgi", None), body)
+        for fork in forks:
+            fork.send(RENEW, renewal)
+            kind, _, _, _, body = fork.receive()
+            self.assertEqual((kind, json.loads(body)["end"]), (READY, True))
+            fork.send(REQUEST, head=b"GET\n/\n1000\nr\n", number=1)
+            self.assertEqual(fork.receive()[4], b"1")
+        zygote, (fork,) = self.zygote(f"import os\nos.environ['FAILS'] = '1'\n{source}", n_forks=1)
+        self.assertEqual(zygote.receive()[0], READY)
+        fork.send(RENEW, renewal)
+        kind, _, _, _, body = fork.receive()
+        self.assertEqual((kind, body), (LOAD_FAILED, b"app in f.py did not start (lifespan.startup)\n\nno"))
 
     def test_a_module_that_must_not_be_forked_says_why_and_is_not(self):
         self.write("f.py", "")

@@ -4,7 +4,7 @@ import json
 
 from sandbox import BODY, CANCEL, FAILED, MORE, READY, REQUEST, RESPONSE, RESPONSE_BODY, TEXT_400, TEXT_500, Case
 
-HEAD = b"POST\n/a%20b/%C3%A9?x=%20\n30000\nr-1\nhost\nexample:81\ncontent-type\ntext/plain\nx-a\n1\nx-a\n2\nx_a\n3\nproxy\np\n"
+HEAD = b"POST\n/a%20b/%C3%A9?x=%20\n30000 127.0.0.1:5\nr-1\nhost\nexample:81\ncontent-type\ntext/plain\nx-a\n1\nx-a\n2\nx_a\n3\nproxy\np\n"
 OK = b"200\nx\ny\n"
 START = "    write = start('200 OK', [('x', 'y')])\n"
 
@@ -54,6 +54,8 @@ class Wsgi(Case):
                     "CONTENT_LENGTH": "3",
                     "HTTP_HOST": "example:81",
                     "HTTP_X_A": "1, 2",
+                    "REMOTE_ADDR": "127.0.0.1",
+                    "REMOTE_PORT": "5",
                     "SERVER_NAME": "example",
                     "SERVER_PORT": "81",
                     "SERVER_PROTOCOL": "HTTP/1.1",
