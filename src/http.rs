@@ -4,12 +4,14 @@
 pub(crate) mod client;
 mod error;
 mod first;
+mod kafka;
 mod lane;
 mod openapi;
 mod registry;
 mod run;
 mod status;
 mod timing;
+mod trigger;
 mod upload;
 mod zygotes;
 
@@ -19,6 +21,8 @@ use std::sync::Arc;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
+
+pub use trigger::attend;
 
 use crate::registry::LocalRegistry;
 use crate::stats::Stats;
@@ -73,6 +77,10 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/zygotes/tree", web::delete().to(zygotes::forget))
         .route("/registry/{name}/packages", web::get().to(registry::packages))
         .route("/registry/{name}/packages", web::post().to(registry::update))
+        .route("/kafka/register/", web::route().to(kafka::no_name))
+        .route("/kafka/register/{name}", web::post().to(kafka::register))
+        .route("/kafka/register/{name}", web::delete().to(kafka::unregister))
+        .route("/kafka/register/{name}", web::route().to(kafka::no_method))
         .default_service(web::route().to(nothing_here));
 }
 

@@ -2,19 +2,22 @@
 //! [`actors::world`].
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actors::name::FunctionName;
+use actors::outcome::Outcome;
 use actors::packages::{Package, PackageSet};
 use actors::world::{
     self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World,
 };
 
+use crate::kafka::KafkaFeeds;
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
 use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
 use crate::stats::Stats;
+use crate::triggers::{Desk, Event};
 
 /// The real one.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +32,9 @@ impl World for OlWorld {
     type Packages = PackagesDir;
     type Registry = LocalRegistry;
     type Gauge = OlGauge;
+    type Clock = OlClock;
+    type Caller = OlCaller;
+    type Feeds = KafkaFeeds;
 }
 
 /// The launcher, and what it costs written down.
@@ -274,6 +280,54 @@ fn available_bytes() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
+}
+
+/// The machine's.
+#[derive(Debug, Clone, Copy)]
+pub struct OlClock;
+
+impl world::Clock for OlClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// Has the thread of triggers make calls.
+#[derive(Debug, Clone)]
+pub struct OlCaller {
+    desk: Desk,
+    stats: &'static Stats,
+}
+
+impl OlCaller {
+    /// At this desk.
+    #[must_use]
+    pub fn new(desk: Desk, stats: &'static Stats) -> Self {
+        Self { desk, stats }
+    }
+}
+
+impl world::Caller for OlCaller {
+    fn call_by_clock(&self, name: FunctionName, schedule: String, time: SystemTime) -> LocalFuture<Outcome> {
+        let headers = vec![
+            ("x-cron-schedule", schedule),
+            ("x-cron-time", humantime::format_rfc3339_seconds(time).to_string()),
+        ];
+        let event = Event { headers, body: bytes::Bytes::from_static(b"{}"), wanted: None };
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let stats = self.stats;
+        self.desk.bring(move |calls| {
+            Box::pin(async move {
+                let began = std::time::Instant::now();
+                let answer = calls.call(&name, event).await;
+                stats.cron.add(began.elapsed());
+                // Nobody asks any more when the worker ends.
+                let _ = tell.send(answer.outcome);
+            })
+        });
+        let ends = || Outcome::NoRoom { text: "the worker ends".to_owned() };
+        Box::pin(async move { told.await.unwrap_or_else(|_| ends()) })
+    }
 }
 
 #[cfg(test)]
