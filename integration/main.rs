@@ -31,4 +31,5 @@ mod registry;
 mod selftest;
 mod smoke;
 mod tree;
+mod triggers;
 mod zygotes;
