@@ -31,7 +31,7 @@ use crate::sandbox::logs::Logs;
 use crate::sandbox::wire::BaseSpec;
 use crate::stats::Stats;
 use crate::triggers::Desk;
-use crate::world::{OlCaller, OlClock, OlGauge, OlLauncher, OlWorld, sandbox_limits};
+use crate::world::{OlCaller, OlClock, OlDiary, OlGauge, OlLauncher, OlWorld, sandbox_limits};
 use crate::{logging, sandbox};
 
 /// Connections that may wait to be accepted, and that one thread serves at once; beyond it clients wait in the
@@ -182,6 +182,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         registry: registry.clone(),
         gauge,
         clock: OlClock,
+        diary: OlDiary::new(&worker_dir, log.clone()),
         caller: OlCaller::new(desk, stats),
         feeds: feeds.clone(),
     };

@@ -1,7 +1,8 @@
 //! The world of the actors, as it is on this machine: which types stand for the traits of
 //! [`actors::world`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use actors::name::FunctionName;
@@ -10,6 +11,8 @@ use actors::packages::{Package, PackageSet};
 use actors::world::{
     self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World,
 };
+
+use slog::{Logger, warn};
 
 use crate::kafka::KafkaFeeds;
 use crate::packages::PackagesDir;
@@ -33,6 +36,7 @@ impl World for OlWorld {
     type Registry = LocalRegistry;
     type Gauge = OlGauge;
     type Clock = OlClock;
+    type Diary = OlDiary;
     type Caller = OlCaller;
     type Feeds = KafkaFeeds;
 }
@@ -289,6 +293,44 @@ pub struct OlClock;
 impl world::Clock for OlClock {
     fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+}
+
+/// A file in the worker's directory.
+#[derive(Debug, Clone)]
+pub struct OlDiary {
+    path: PathBuf,
+    log: Logger,
+}
+
+impl OlDiary {
+    /// In this directory, which only the worker writes to.
+    #[must_use]
+    pub fn new(worker_dir: &Path, log: Logger) -> Self {
+        Self { path: worker_dir.join("cron.json"), log }
+    }
+}
+
+impl world::Diary for OlDiary {
+    fn read(&self) -> BTreeMap<String, u64> {
+        // What is lost with it is a count of missed calls.
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write(&self, schedules: BTreeMap<String, u64>) -> LocalFuture<()> {
+        let Self { path, log } = self.clone();
+        Box::pin(async move {
+            let text = serde_json::to_string(&schedules).expect("names and numbers can always be written");
+            let new = path.with_extension("json.new");
+            let written = match tokio::fs::write(&new, text).await {
+                Ok(()) => tokio::fs::rename(&new, &path).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                warn!(log, "cannot write down which schedules were called"; "path" => %path.display(), "error" => %error);
+            }
+        })
     }
 }
 

@@ -9,7 +9,7 @@
 
 pub mod timetable;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use actix::{
@@ -25,8 +25,9 @@ use crate::name::FunctionName;
 use crate::outcome::Outcome;
 use crate::router::Routes;
 use crate::stats::CronStatus;
-use crate::world::{Caller, Clock, Code, World};
-use timetable::{LATE_MAX, Timer, renewed};
+use crate::stats::unix_ms;
+use crate::world::{Caller, Clock, Code, Diary, World};
+use timetable::{CronEntry, LATE_MAX, Timer, renewed};
 
 /// Something has happened to this function.
 #[derive(Debug, Clone, Message)]
@@ -52,6 +53,8 @@ pub struct Close;
 
 /// How often the clock is looked at, at least, while there are schedules: it may have been set.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a schedule is remembered that no function has any more: it may be gone only until its author has mended something.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 /// The pause before a call is made again for which there was no room; doubles up to [`AGAIN_MAX`].
 pub const AGAIN: Duration = Duration::from_millis(100);
 /// See [`AGAIN`].
@@ -61,7 +64,13 @@ pub const AGAIN_MAX: Duration = Duration::from_secs(5);
 pub struct Cron<W: World> {
     clock: W::Clock,
     caller: W::Caller,
+    diary: W::Diary,
     routes: Routes<W>,
+    /// What an earlier worker has written of schedules that are not there yet.
+    remembered: BTreeMap<String, u64>,
+    /// What is in the diary is out of date.
+    is_to_be_written: bool,
+    is_writing: bool,
     functions: HashMap<FunctionName, Vec<(u64, Timer)>>,
     /// Tells timers apart, also those of the same schedule before and after a change.
     last_id: u64,
@@ -73,11 +82,22 @@ pub struct Cron<W: World> {
 impl<W: World> Cron<W> {
     /// Reads the schedules of all functions when it is started.
     #[must_use]
-    pub fn new(clock: W::Clock, caller: W::Caller, routes: Routes<W>, log: Logger, monitor: Monitor) -> Self {
+    pub fn new(
+        clock: W::Clock,
+        caller: W::Caller,
+        diary: W::Diary,
+        routes: Routes<W>,
+        log: Logger,
+        monitor: Monitor,
+    ) -> Self {
         Self {
             clock,
             caller,
+            diary,
             routes,
+            remembered: BTreeMap::new(),
+            is_to_be_written: false,
+            is_writing: false,
             functions: HashMap::new(),
             last_id: 0,
             waking: None,
@@ -95,7 +115,13 @@ impl<W: World> Cron<W> {
             }
             return;
         }
-        let timers = renewed(old, entries, self.clock.now(), &mut self.last_id);
+        let remembered = &mut self.remembered;
+        let since = |entry: &CronEntry| {
+            let ms = remembered.remove(&title(name, entry))?;
+            Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+        };
+        let timers = renewed(old, entries, self.clock.now(), &mut self.last_id, since);
+        self.is_to_be_written = true;
         self.functions.insert(name.clone(), timers);
     }
 
@@ -110,6 +136,8 @@ impl<W: World> Cron<W> {
                 }
             }
         }
+        self.is_to_be_written |= !due.is_empty();
+        self.write(ctx);
         for (name, id, schedule, time) in due {
             self.call(name, id, schedule, time, ctx);
         }
@@ -120,6 +148,25 @@ impl<W: World> Cron<W> {
         let Some(next) = next else { return };
         let pause = next.duration_since(now).unwrap_or_default().min(LOOK_EVERY);
         self.waking = Some(ctx.run_later(pause, Self::look));
+    }
+
+    /// Once at a time, and at most as often as the clock is looked at.
+    fn write(&mut self, ctx: &mut Context<Self>) {
+        if !self.is_to_be_written || self.is_writing {
+            return;
+        }
+        (self.is_to_be_written, self.is_writing) = (false, true);
+        let mut schedules = self.remembered.clone();
+        for (name, timers) in &self.functions {
+            schedules
+                .extend(timers.iter().map(|(_, timer)| (title(name, timer.entry()), unix_ms(timer.over()))));
+        }
+        ctx.spawn(self.diary.write(schedules).into_actor(self).map(|(), _cron, ctx| {
+            ctx.run_later(LOOK_EVERY, |cron, ctx| {
+                cron.is_writing = false;
+                cron.write(ctx);
+            });
+        }));
     }
 
     fn call(
@@ -162,6 +209,10 @@ impl<W: World> Actor for Cron<W> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let oldest = now.checked_sub(REMEMBERED_FOR).map_or(0, unix_ms);
+        self.remembered = self.diary.read();
+        self.remembered.retain(|_, over| (oldest..=unix_ms(now)).contains(over));
         for route in self.routes.all() {
             self.reconsider(&route.name);
         }
@@ -202,6 +253,11 @@ impl<W: World> Handler<Crash> for Cron<W> {
     fn handle(&mut self, _: Crash, _ctx: &mut Context<Self>) {
         panic!("crashed on request");
     }
+}
+
+/// What a schedule is called in the diary.
+fn title(name: &FunctionName, entry: &CronEntry) -> String {
+    format!("{name} {} {}", entry.zone, entry.text)
 }
 
 #[cfg(test)]

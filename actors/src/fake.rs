@@ -17,9 +17,9 @@ use crate::router::{Resolve, ResolveError, Route};
 use crate::stats::{FeedFigures, LambdaStatus};
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Caller, Class, Clock, Code, Feed, Feeds, Gauge, Held, Installed, KafkaSource, LaunchError, Launcher,
-    Line, LocalFuture, Making, MemoryReading, Network, PackageError, PackageStore, Planted, PoolLimits,
-    Registry, RegistryError, Sandbox, Standby, Survey, World, Zygote,
+    Caller, Class, Clock, Code, Diary, Feed, Feeds, Gauge, Held, Installed, KafkaSource, LaunchError,
+    Launcher, Line, LocalFuture, Making, MemoryReading, Network, PackageError, PackageStore, Planted,
+    PoolLimits, Registry, RegistryError, Sandbox, Standby, Survey, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -160,6 +160,8 @@ pub(crate) struct State {
     pub(crate) sandbox_bytes: u64,
     /// The wall clock at the beginning of the test, and by how much it was set since.
     pub(crate) day: SystemTime,
+    pub(crate) diary: BTreeMap<String, u64>,
+    pub(crate) n_diary_writes: usize,
     began: Instant,
     /// Calls by the clock: the function, and when it was due.
     pub(crate) calls: Vec<(String, SystemTime)>,
@@ -218,6 +220,8 @@ impl Fake {
             base: MemoryReading { used_bytes: 0, pool_bytes: 1024 * MB, available_bytes: 8192 * MB },
             sandbox_bytes: 2 * MB,
             day: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            diary: BTreeMap::new(),
+            n_diary_writes: 0,
             began: Instant::now(),
             calls: Vec::new(),
             n_calling: 0,
@@ -262,6 +266,7 @@ impl Fake {
             registry: self.clone(),
             gauge: self.clone(),
             clock: self.clone(),
+            diary: self.clone(),
             caller: self.clone(),
             feeds: self.clone(),
         };
@@ -289,6 +294,7 @@ impl World for FakeWorld {
     type Registry = Fake;
     type Gauge = Fake;
     type Clock = Fake;
+    type Diary = Fake;
     type Caller = Fake;
     type Feeds = Fake;
 }
@@ -672,6 +678,21 @@ impl Clock for Fake {
     fn now(&self) -> SystemTime {
         let state = self.state();
         state.day + state.began.elapsed()
+    }
+}
+
+impl Diary for Fake {
+    fn read(&self) -> BTreeMap<String, u64> {
+        self.state().diary.clone()
+    }
+    fn write(&self, schedules: BTreeMap<String, u64>) -> LocalFuture<()> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(ms(1)).await;
+            let mut state = world.state();
+            state.diary = schedules;
+            state.n_diary_writes += 1;
+        })
     }
 }
 

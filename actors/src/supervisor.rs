@@ -102,6 +102,8 @@ pub struct Parts<W: World> {
     pub gauge: W::Gauge,
     /// Tells the time.
     pub clock: W::Clock,
+    /// Remembers which times are over.
+    pub diary: W::Diary,
     /// Calls functions.
     pub caller: W::Caller,
     /// Reads from Kafka.
@@ -324,8 +326,8 @@ impl<W: World> Nursery<W> {
 
     fn cron(&self, incarnation: u64) -> Addr<Cron<W>> {
         let (parts, monitor) = (&self.parts, self.monitor(Child::Cron, incarnation));
-        let (clock, caller) = (parts.clock.clone(), parts.caller.clone());
-        Cron::new(clock, caller, self.routes.clone(), self.log_of("cron"), monitor).start()
+        let (clock, caller, diary) = (parts.clock.clone(), parts.caller.clone(), parts.diary.clone());
+        Cron::new(clock, caller, diary, self.routes.clone(), self.log_of("cron"), monitor).start()
     }
 
     fn kafka(&self, incarnation: u64) -> Addr<Kafka<W>> {

@@ -2,7 +2,7 @@
 //! of memory. The root package implements these; the tests have fakes.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -38,6 +38,8 @@ pub trait World: 'static + Sized + Unpin {
     type Gauge: Gauge;
     /// What time it is.
     type Clock: Clock;
+    /// Remembers which times are over.
+    type Diary: Diary;
     /// Calls functions that nobody has asked for over HTTP.
     type Caller: Caller;
     /// Readers of Kafka.
@@ -355,6 +357,15 @@ pub struct MemoryReading {
 pub trait Clock: Clone + Send + Unpin + 'static {
     /// What it is now.
     fn now(&self) -> SystemTime;
+}
+
+/// What is remembered of schedules from one worker to the next. A clone is the same diary.
+pub trait Diary: Clone + Send + Unpin + 'static {
+    /// Which schedules there were, and up to when their times are over, in milliseconds since 1970. Nothing, if nobody has
+    /// written anything that can be read. Reads a file.
+    fn read(&self) -> BTreeMap<String, u64>;
+    /// Replace what is remembered.
+    fn write(&self, schedules: BTreeMap<String, u64>) -> LocalFuture<()>;
 }
 
 /// Times at which something is due.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Expect, Worker, eventually, requires, until};
+use crate::support::{Expect, Worker, eventually, now_ms, requires, until};
 
 const EACH_SECOND: &str = "triggers:\n  cron:\n    - schedule: '* * * * * *'\n      timezone: UTC\n";
 /// Says when it was due, and by how much it is late.
@@ -138,8 +138,16 @@ fn schedules_go_on_after_a_worker_was_killed() {
     let mut worker = Worker::with("tick", &[("f.py", TELLER), ("ol.yaml", EACH_SECOND)]).start();
     until("a call", || !calls(&worker, "tick").is_empty());
     worker.kill();
+    let killed = now_ms();
+    until("a second is over", || now_ms() > killed + 1100);
     let n = calls(&worker, "tick").len();
     worker.start_again();
     until("more calls", || calls(&worker, "tick").len() > n + 2);
+    // What was due while it was dead is over, and told.
+    assert!(cron(&worker, "tick")["missed"].as_u64().is_some_and(|n| n > 0), "{}", cron(&worker, "tick"));
+    let mut times: Vec<_> = calls(&worker, "tick").iter().map(|words| words[0].clone()).collect();
+    let n = times.len();
+    times.dedup();
+    assert_eq!(times.len(), n, "one call for each time");
     worker.finish();
 }

@@ -41,6 +41,9 @@ const METADATA_MS: &str = "5000";
 /// What librdkafka fetches ahead, of all partitions together; its default of 64 MiB for each of many readers is too much.
 const FETCHED_KBYTES: &str = "8192";
 
+/// How soon librdkafka fetches on when that was too much; by default it waits for a second.
+const FETCH_AGAIN_MS: &str = "100";
+
 /// What a reader is to do.
 pub(super) struct Plan {
     pub(super) name: FunctionName,
@@ -76,6 +79,7 @@ impl Plan {
             .set("heartbeat.interval.ms", ms(self.settings.heartbeat_interval))
             .set("topic.metadata.refresh.interval.ms", METADATA_MS)
             .set("queued.max.messages.kbytes", FETCHED_KBYTES)
+            .set("fetch.queue.backoff.ms", FETCH_AGAIN_MS)
             .set("statistics.interval.ms", STATISTICS_MS);
         config
     }

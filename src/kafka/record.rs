@@ -71,7 +71,7 @@ impl Record {
         outcome: &Outcome,
         n_calls: u32,
     ) -> FutureRecord<'a, [u8], [u8]> {
-        let mut headers = self.headers.clone().unwrap_or_else(OwnedHeaders::new);
+        let mut headers = self.headers.clone().unwrap_or_default();
         let (status, mut error) = match outcome {
             Outcome::Rejected { status, text } | Outcome::Failed { status, text } => {
                 (status.to_string(), text.trim_end().to_owned())

@@ -526,6 +526,60 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_key_is_an_error_at_every_level() {
+        for text in [
+            "trigger: {}",
+            "triggers:\n  corn: []",
+            "triggers:\n  http:\n    - methods: GET",
+            "triggers:\n  cron:\n    - schedule: '@daily'\n      timezon: UTC",
+            "triggers:\n  kafka:\n    - bootstrap_servers: [a]\n      topics: [b]\n      autooffset: latest",
+            "limits:\n  mem: 1",
+        ] {
+            let error = FunctionConfig::parse(text).unwrap_err().to_string();
+            let line = text.lines().count();
+            assert!(error.contains("unknown") && error.contains(&format!("line {line}")), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_kafka_trigger_has_a_dead_letter_topic_and_a_bound_to_its_calls() {
+        let text = "triggers:\n  kafka:\n    - bootstrap_servers: ['localhost:9092', '[::1]:9093']\n      topics: [a, b]\n      dead_letter_topic: c\n      max_attempts: 7\n      group_id: mine\n";
+        let config = FunctionConfig::parse(text).unwrap();
+        let source = &config.kafka()[0];
+        assert_eq!(
+            (source.calls_max, source.dead_letter_topic.as_deref(), source.from_earliest),
+            (7, Some("c"), false)
+        );
+        let json = &config.to_registry_json(&name())["Triggers"]["Kafka"][0];
+        assert_eq!((&json["group_id"], &json["dead_letter_topic"]), (&json!("lambda-hi"), &json!("c")));
+        let trigger =
+            |more: &str| format!("triggers: {{kafka: [{{bootstrap_servers: [a], topics: [b], {more}}}]}}");
+        assert!(FunctionConfig::parse(&trigger("")).is_ok());
+        for more in
+            ["dead_letter_topic: b", "dead_letter_topic: 'x y'", "max_attempts: 0", "max_attempts: 1001"]
+        {
+            assert!(FunctionConfig::parse(&trigger(more)).is_err(), "{more}");
+        }
+        for text in [
+            "triggers: {kafka: [{bootstrap_servers: ['a,b'], topics: [b]}]}",
+            "triggers: {kafka: [{bootstrap_servers: ['SASL_SSL://a'], topics: [b]}]}",
+            "triggers: {kafka: [{bootstrap_servers: [a], topics: ['^.*']}]}",
+            "triggers: {kafka: [{bootstrap_servers: [a], topics: [b], auto_offset_reset: never}]}",
+        ] {
+            assert!(FunctionConfig::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_cannot_be_read_is_named_with_its_line() {
+        let text = "triggers:\n  cron:\n    - schedule: '@daily'\n    - schedule: 0 25 * * *\n";
+        let error = FunctionConfig::parse(text).unwrap_err().to_string();
+        assert!(error.contains("0 25 * * *") && error.contains("line 4"), "{error}");
+        let many = "triggers:\n  cron:\n".to_owned() + &"    - schedule: '@daily'\n".repeat(TRIGGERS_MAX + 1);
+        assert!(FunctionConfig::parse(&many).unwrap_err().to_string().contains("more than"));
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for text in [
             "limits: {mem_mb: 1}",

@@ -180,3 +180,36 @@ async fn a_worker_that_ends_calls_nothing_by_the_clock() {
     sleep(Duration::from_secs(10)).await;
     assert_eq!(n_calls(&world, "f"), n);
 }
+
+#[actix::test]
+async fn what_was_missed_while_there_was_no_worker_is_told() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let tree = world.start();
+    deploy(&world, &tree, "f", "1", &[600]).await;
+    sleep(Duration::from_secs(605)).await;
+    tree.supervisor.send(Shutdown { grace: ms(100) }).await.unwrap();
+    assert_eq!(n_calls(&world, "f"), 1);
+    sleep(Duration::from_secs(6000)).await;
+    let tree = world.start();
+    deploy(&world, &tree, "f", "1", &[600, 60]).await;
+    let status = tree.cron.ask(AskCron).await.unwrap().0[&name("f")].clone();
+    assert_eq!((status[0].missed, status[1].missed), (10, 0));
+    assert_eq!(n_calls(&world, "f"), 1);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(n_calls(&world, "f"), 1 + 1 + 10);
+}
+
+#[actix::test]
+async fn schedules_of_seconds_do_not_keep_the_disk_busy() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let tree = world.start();
+    for n in 0..50 {
+        deploy(&world, &tree, &format!("f{n}"), "1", &[1]).await;
+    }
+    let n = world.state().n_diary_writes;
+    sleep(Duration::from_secs(100)).await;
+    assert!(world.state().n_diary_writes - n <= 101);
+    assert_eq!(world.state().diary.len(), 50);
+}

@@ -57,6 +57,8 @@ pub struct Timer {
     next: Option<SystemTime>,
     /// The latest that the clock has said.
     latest: SystemTime,
+    /// Up to when its times are over, called or not.
+    over: SystemTime,
     /// A call is being made: that of this time.
     running: Option<SystemTime>,
     figures: Figures,
@@ -77,7 +79,26 @@ impl Timer {
     #[must_use]
     pub fn new(entry: CronEntry, now: SystemTime) -> Self {
         let next = entry.schedule.next_after(now);
-        Self { entry, next, latest: now, running: None, figures: Figures::default() }
+        Self { entry, next, latest: now, over: now, running: None, figures: Figures::default() }
+    }
+
+    /// Due from now on; what was due since an earlier worker has last looked is missed.
+    #[must_use]
+    pub fn after_a_pause(entry: CronEntry, since: SystemTime, now: SystemTime) -> Self {
+        let mut timer = Self::new(entry, now);
+        if let Some(first) = timer.entry.schedule.next_after(since).filter(|first| *first <= now)
+            && let Some(last) = timer.last_due(first, now)
+        {
+            // It may have been called, and the worker killed before it could write that down.
+            timer.missed(last);
+        }
+        timer
+    }
+
+    /// Up to when its times are over, called or not.
+    #[must_use]
+    pub fn over(&self) -> SystemTime {
+        self.over
     }
 
     /// What it goes by.
@@ -104,6 +125,7 @@ impl Timer {
         }
         let next = self.next.filter(|next| *next <= now)?;
         let due = self.last_due(next, now);
+        self.over = now;
         self.next = self.entry.schedule.next_after(now);
         let due = due?;
         if self.running.is_some() {
@@ -176,13 +198,15 @@ impl Timer {
     }
 }
 
-/// The schedules of a function's new code. Those that it had already go on as they are.
+/// The schedules of a function's new code. Those that it had already go on as they are. `since`: up to when the times of one are
+/// over that an earlier worker had.
 #[must_use]
 pub fn renewed(
     old: Vec<(u64, Timer)>,
     entries: Vec<CronEntry>,
     now: SystemTime,
     next_id: &mut u64,
+    mut since: impl FnMut(&CronEntry) -> Option<SystemTime>,
 ) -> Vec<(u64, Timer)> {
     let mut old = old;
     entries
@@ -191,7 +215,11 @@ pub fn renewed(
             Some(at) => old.swap_remove(at),
             None => {
                 *next_id += 1;
-                (*next_id, Timer::new(entry, now))
+                let timer = match since(&entry) {
+                    Some(since) => Timer::after_a_pause(entry, since, now),
+                    None => Timer::new(entry, now),
+                };
+                (*next_id, timer)
             }
         })
         .collect()
@@ -291,11 +319,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_due_while_there_was_no_worker_is_missed_and_not_made_up_for() {
+        let mut timer = Timer::after_a_pause(entry(600), at(0.0), at(3001.0));
+        let status = timer.status();
+        assert_eq!((status.missed, status.last_missed_unix_ms), (5, Some(unix_ms(at(3000.0)))));
+        assert_eq!(timer.look(at(3002.0)), None);
+        assert_eq!(timer.look(at(3600.0)), Some(at(3600.0)));
+        assert_eq!(timer.over(), at(3600.0));
+        // Nothing was due; or the clock was ahead.
+        assert_eq!(Timer::after_a_pause(entry(600), at(1.0), at(599.0)).status().missed, 0);
+        assert_eq!(Timer::after_a_pause(entry(600), at(9000.0), at(599.0)).status().missed, 0);
+    }
+
+    #[test]
     fn new_code_with_the_same_schedule_does_not_begin_anew() {
         let mut id = 0;
-        let mut timers = renewed(Vec::new(), vec![entry(600), entry(60)], at(0.0), &mut id);
+        let mut timers = renewed(Vec::new(), vec![entry(600), entry(60)], at(0.0), &mut id, |_| None);
         assert_eq!(timers[0].1.look(at(600.0)), Some(at(600.0)));
-        let timers = renewed(timers, vec![entry(10), entry(600)], at(700.0), &mut id);
+        let timers = renewed(timers, vec![entry(10), entry(600)], at(700.0), &mut id, |_| None);
         assert_eq!(timers.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 1]);
         assert!(timers[1].1.status().running);
         assert_eq!(timers[0].1.next(), Some(at(710.0)));

@@ -539,6 +539,7 @@ async fn lambdas_run_on_their_own_arbiters() {
         registry: world.clone(),
         gauge: world.clone(),
         clock: world.clone(),
+        diary: world.clone(),
         caller: world.clone(),
         feeds: world.clone(),
     };
