@@ -245,6 +245,8 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         warn!(log, "readers of Kafka did not end in time: some records are called again"; "n_readers" => n_readers);
     }
     triggers.stop();
+    // Calls that outlast the grace are cut off with it, and their sandboxes go.
+    let _ = actix_web::web::block(move || triggers.join()).await;
     write_stats(&worker_dir, stats, &log);
     let for_flush = launcher.clone();
     // The reaper has its own bound for what does not die.
