@@ -31,5 +31,6 @@ mod registry;
 mod selftest;
 mod smoke;
 mod tree;
+mod triggers;
 mod web;
 mod zygotes;

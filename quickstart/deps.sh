@@ -32,6 +32,7 @@ is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" 
 
 command -v apt-get >/dev/null || die "this works on Debian and Ubuntu; elsewhere install gcc, make, Python 3, curl, iproute2, nftables and Rust $rust_needed by hand"
 
+# build-essential: a linker, and gcc and make for librdkafka and zlib, which are built along.
 packages=(build-essential python3 curl ca-certificates iproute2 nftables git)
 if [ $with_tests = yes ]; then
     packages+=(qemu-system-x86 mmdebstrap busybox-static cpio e2fsprogs kmod util-linux uidmap zstd mypy)

@@ -28,6 +28,7 @@ mod settings;
 mod stop;
 mod table;
 mod talk;
+mod triggers;
 mod worker;
 mod zygotes;
 

@@ -94,6 +94,8 @@ pub struct Config {
     pub import_cache_tree: Option<Value>,
     /// What zygotes of packages may take together, in MiB.
     pub import_cache_mb: u64,
+    /// How readers of Kafka stand in their groups.
+    pub kafka: Kafka,
 }
 
 /// Limits of a sandbox and of a function's pool.
@@ -124,6 +126,15 @@ pub struct Queue {
     pub length_max: usize,
     /// How long a request may wait.
     pub wait_max: Duration,
+}
+
+/// How readers of Kafka stand in their groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kafka {
+    /// After how long without a sign of life a group gives a reader's partitions to others.
+    pub session_timeout: Duration,
+    /// How often a reader gives one.
+    pub heartbeat_interval: Duration,
 }
 
 /// Mechanisms that can be switched off.
@@ -346,6 +357,7 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
         },
         trace: raw.trace,
         import_cache_mb: import_cache_mb(raw.import_cache_mb, mem_pool_mb)?,
+        kafka: kafka(&raw.kafka)?,
         import_cache_tree: raw.import_cache_tree.filter(|tree| *tree != Value::String(String::new())),
         ol_dir,
     })
@@ -358,6 +370,22 @@ fn import_cache_mb(given: Option<u64>, pool_mb: u64) -> Result<u64, ConfigError>
         return field("import_cache_mb", format!("is {mb}, and must be at most {pool_mb}, the mem_pool_mb"));
     }
     Ok(mb)
+}
+
+fn kafka(raw: &raw::RawKafka) -> Result<Kafka, ConfigError> {
+    let (session, heartbeat) = (raw.session_timeout_sec, raw.heartbeat_interval_sec);
+    // More than an hour is refused by the library.
+    if !(2..=3600).contains(&session) {
+        return field("kafka.session_timeout_sec", format!("is {session}, and must be from 2 to 3600"));
+    }
+    if heartbeat == 0 || heartbeat >= session {
+        let problem = format!("is {heartbeat}, and must be at least 1 and less than session_timeout_sec");
+        return field("kafka.heartbeat_interval_sec", problem);
+    }
+    Ok(Kafka {
+        session_timeout: Duration::from_secs(session),
+        heartbeat_interval: Duration::from_secs(heartbeat),
+    })
 }
 
 /// Most processes that a limit may allow: the kernel's default for `pid_max` on small machines.

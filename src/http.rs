@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod error;
 mod farewell;
 mod first;
+mod kafka;
 mod lane;
 mod openapi;
 mod registry;
@@ -13,6 +14,7 @@ mod socket;
 mod status;
 mod streaming;
 mod timing;
+mod trigger;
 mod upload;
 mod zygotes;
 
@@ -23,6 +25,8 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
 use tokio_util::sync::CancellationToken;
+
+pub use trigger::attend;
 
 use crate::registry::LocalRegistry;
 use crate::stats::Stats;
@@ -79,6 +83,10 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/zygotes/tree", web::delete().to(zygotes::forget))
         .route("/registry/{name}/packages", web::get().to(registry::packages))
         .route("/registry/{name}/packages", web::post().to(registry::update))
+        .route("/kafka/register/", web::route().to(kafka::no_name))
+        .route("/kafka/register/{name}", web::post().to(kafka::register))
+        .route("/kafka/register/{name}", web::delete().to(kafka::unregister))
+        .route("/kafka/register/{name}", web::route().to(kafka::no_method))
         .default_service(web::route().to(nothing_here));
 }
 

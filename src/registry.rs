@@ -19,6 +19,7 @@ mod folder;
 pub mod function_yaml;
 mod lock;
 mod requirements;
+mod schedule;
 mod upload;
 pub mod watch;
 

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::http::{self, App};
 use crate::image::{self, Base};
+use crate::kafka::{KafkaFeeds, KafkaSettings};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
 use crate::registry::LocalRegistry;
@@ -30,7 +31,8 @@ use crate::sandbox::launcher::{Launcher, LauncherSpec};
 use crate::sandbox::logs::Logs;
 use crate::sandbox::wire::BaseSpec;
 use crate::stats::Stats;
-use crate::world::{OlGauge, OlLauncher, OlWorld, sandbox_limits};
+use crate::triggers::Desk;
+use crate::world::{OlCaller, OlClock, OlDiary, OlGauge, OlLauncher, OlWorld, sandbox_limits};
 use crate::{logging, sandbox};
 
 /// Connections that may wait to be accepted, and that one thread serves at once; beyond it clients wait in the
@@ -40,6 +42,9 @@ const CONNECTIONS_PER_THREAD: usize = 10_000;
 const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection stays open without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long readers of Kafka may take for their last commits; a broker that is away takes longer.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Standbys that wait at most, of any one class: at 2.5 MB each, 160 MB after a burst that uses up as many.
 const STANDBYS_MAX: usize = 64;
@@ -166,7 +171,22 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
     let for_actors = OlLauncher::new(launcher.clone(), packages.clone(), stats);
-    let parts = Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge };
+    let (desk, jobs) = Desk::new();
+    let settings = KafkaSettings {
+        session_timeout: config.kafka.session_timeout,
+        heartbeat_interval: config.kafka.heartbeat_interval,
+    };
+    let feeds = KafkaFeeds::new(desk.clone(), settings, config.grace, stats, log.clone());
+    let parts = Parts {
+        launcher: for_actors.clone(),
+        packages,
+        registry: registry.clone(),
+        gauge,
+        clock: OlClock,
+        diary: OlDiary::new(&worker_dir, log.clone()),
+        caller: OlCaller::new(desk, stats),
+        feeds: feeds.clone(),
+    };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), log.clone());
     let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
 
@@ -183,6 +203,10 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         zygotes_file: Some(kept).filter(|_| is_free),
         ending: ending.clone(),
     });
+    // Those that are due already have waited at the desk.
+    let triggers = actix::Arbiter::new();
+    let for_triggers = app.clone();
+    triggers.spawn_fn(move || drop(actix::spawn(http::attend(for_triggers, jobs))));
     let socket = worker_dir.join("ol.sock");
     let pid_file = worker_dir.join("worker.pid");
     let (public, private) = listen(&config, listener, &socket, app)?;
@@ -219,6 +243,14 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         }
     }
     drop(servers);
+    // They were dropped when the shutdown began, and had as long as everybody else; what is left is a commit.
+    let n_readers = actix_web::web::block(move || feeds.wait(COMMIT_PATIENCE)).await.unwrap_or_default();
+    if n_readers > 0 {
+        warn!(log, "readers of Kafka did not end in time: some records are called again"; "n_readers" => n_readers);
+    }
+    triggers.stop();
+    // Calls that outlast the grace are cut off with it, and their sandboxes go.
+    let _ = actix_web::web::block(move || triggers.join()).await;
     write_stats(&worker_dir, stats, &log);
     let for_flush = launcher.clone();
     // The reaper has its own bound for what does not die.

@@ -24,6 +24,10 @@ impl Timer {
 pub struct Stats {
     /// An invocation over HTTP, from its first byte to the head of its answer.
     pub web_request: Timer,
+    /// A call of a record from Kafka, with the answer to its end.
+    pub kafka: Timer,
+    /// A call by the clock.
+    pub cron: Timer,
     /// The part of it that was spent waiting for a sandbox.
     pub wait_sandbox: Timer,
     /// A standby made: shell, fork, confinement, warming.
@@ -61,6 +65,8 @@ impl Stats {
         let timers = [
             ("web-request", &self.web_request),
             ("LambdaFunc.Invoke", &self.web_request),
+            ("kafka-message-processing", &self.kafka),
+            ("cron-run", &self.cron),
             ("LambdaInstance-WaitSandbox", &self.wait_sandbox),
             ("fork()", &self.fork),
             ("Create()", &self.create),

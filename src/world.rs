@@ -1,21 +1,27 @@
 //! The world of the actors, as it is on this machine: which types stand for the traits of
 //! [`actors::world`].
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use actors::haste::Haste;
 use actors::name::FunctionName;
+use actors::outcome::Outcome;
 use actors::packages::{Package, PackageSet};
 use actors::world::{
     self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World,
 };
 
+use slog::{Logger, warn};
+
+use crate::kafka::KafkaFeeds;
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
 use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
 use crate::stats::Stats;
+use crate::triggers::{Desk, Event};
 
 /// The real one.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +36,10 @@ impl World for OlWorld {
     type Packages = PackagesDir;
     type Registry = LocalRegistry;
     type Gauge = OlGauge;
+    type Clock = OlClock;
+    type Diary = OlDiary;
+    type Caller = OlCaller;
+    type Feeds = KafkaFeeds;
 }
 
 /// The launcher, and what it costs written down.
@@ -287,6 +297,92 @@ fn available_bytes() -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
+}
+
+/// The machine's.
+#[derive(Debug, Clone, Copy)]
+pub struct OlClock;
+
+impl world::Clock for OlClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A file in the worker's directory.
+#[derive(Debug, Clone)]
+pub struct OlDiary {
+    path: PathBuf,
+    log: Logger,
+}
+
+impl OlDiary {
+    /// In this directory, which only the worker writes to.
+    #[must_use]
+    pub fn new(worker_dir: &Path, log: Logger) -> Self {
+        Self { path: worker_dir.join("cron.json"), log }
+    }
+}
+
+impl world::Diary for OlDiary {
+    fn read(&self) -> BTreeMap<String, u64> {
+        // What is lost with it is a count of missed calls.
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write(&self, schedules: BTreeMap<String, u64>) -> LocalFuture<()> {
+        let Self { path, log } = self.clone();
+        Box::pin(async move {
+            let text = serde_json::to_string(&schedules).expect("names and numbers can always be written");
+            let new = path.with_extension("json.new");
+            let written = match tokio::fs::write(&new, text).await {
+                Ok(()) => tokio::fs::rename(&new, &path).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                warn!(log, "cannot write down which schedules were called"; "path" => %path.display(), "error" => %error);
+            }
+        })
+    }
+}
+
+/// Has the thread of triggers make calls.
+#[derive(Debug, Clone)]
+pub struct OlCaller {
+    desk: Desk,
+    stats: &'static Stats,
+}
+
+impl OlCaller {
+    /// At this desk.
+    #[must_use]
+    pub fn new(desk: Desk, stats: &'static Stats) -> Self {
+        Self { desk, stats }
+    }
+}
+
+impl world::Caller for OlCaller {
+    fn call_by_clock(&self, name: FunctionName, schedule: String, time: SystemTime) -> LocalFuture<Outcome> {
+        let headers = vec![
+            ("x-cron-schedule", schedule),
+            ("x-cron-time", humantime::format_rfc3339_seconds(time).to_string()),
+        ];
+        let event = Event { headers, body: bytes::Bytes::from_static(b"{}"), wanted: None };
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let stats = self.stats;
+        self.desk.bring(move |calls| {
+            Box::pin(async move {
+                let began = std::time::Instant::now();
+                let answer = calls.call(&name, event).await;
+                stats.cron.add(began.elapsed());
+                // Nobody asks any more when the worker ends.
+                let _ = tell.send(answer.outcome);
+            })
+        });
+        let ends = || Outcome::NoRoom { text: "the worker ends".to_owned() };
+        Box::pin(async move { told.await.unwrap_or_else(|_| ends()) })
+    }
 }
 
 #[cfg(test)]

@@ -3,22 +3,24 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use slog::{Discard, Logger, o};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use crate::cron::timetable::CronEntry;
 use crate::haste::Haste;
 use crate::name::FunctionName;
+use crate::outcome::Outcome;
 use crate::packages::{Package, PackageSet};
 use crate::pool::{Lease, Refusal};
 use crate::router::{Resolve, ResolveError, Route};
-use crate::stats::LambdaStatus;
+use crate::stats::{FeedFigures, LambdaStatus};
 use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
-    Class, Code, Gauge, Held, Installed, LaunchError, Launcher, Line, LocalFuture, Making, MemoryReading,
-    Network, PackageError, PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby,
-    Survey, World, Zygote,
+    Caller, Class, Clock, Code, Diary, Feed, Feeds, Gauge, Held, Installed, KafkaSource, LaunchError,
+    Launcher, Line, LocalFuture, Making, MemoryReading, Network, PackageError, PackageStore, Planted,
+    PoolLimits, Registry, RegistryError, Sandbox, Standby, Survey, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -60,10 +62,20 @@ pub(crate) struct FakeCode {
     pub(crate) packages: Vec<String>,
     pub(crate) reuse: bool,
     pub(crate) class: Class,
+    pub(crate) cron: Vec<CronEntry>,
+    pub(crate) kafka: Vec<KafkaSource>,
 }
 
 pub(crate) fn code(version: &str) -> FakeCode {
-    FakeCode { version: version.into(), limits: limits(), packages: Vec::new(), reuse: true, class: CLASS }
+    FakeCode {
+        version: version.into(),
+        limits: limits(),
+        packages: Vec::new(),
+        reuse: true,
+        class: CLASS,
+        cron: Vec::new(),
+        kafka: Vec::new(),
+    }
 }
 
 impl Code for FakeCode {
@@ -87,6 +99,12 @@ impl Code for FakeCode {
     }
     fn reuse(&self) -> bool {
         self.reuse
+    }
+    fn cron(&self) -> Vec<CronEntry> {
+        self.cron.clone()
+    }
+    fn kafka(&self) -> Vec<KafkaSource> {
+        self.kafka.clone()
     }
 }
 
@@ -143,6 +161,20 @@ pub(crate) struct State {
     pub(crate) n_loading_max: usize,
     pub(crate) base: MemoryReading,
     pub(crate) sandbox_bytes: u64,
+    /// The wall clock at the beginning of the test, and by how much it was set since.
+    pub(crate) day: SystemTime,
+    pub(crate) diary: BTreeMap<String, u64>,
+    pub(crate) n_diary_writes: usize,
+    began: Instant,
+    /// Calls by the clock: the function, and when it was due.
+    pub(crate) calls: Vec<(String, SystemTime)>,
+    pub(crate) n_calling: usize,
+    pub(crate) call_time: Duration,
+    pub(crate) call_outcome: Outcome,
+    /// Open readers of Kafka by number, with their functions and first topics; those in `dead` have ended by themselves.
+    pub(crate) feeds: BTreeMap<u64, (String, String)>,
+    pub(crate) n_feeds_opened: usize,
+    pub(crate) feed_error: Option<String>,
 }
 
 #[derive(Clone)]
@@ -191,6 +223,17 @@ impl Fake {
             n_loading_max: 0,
             base: MemoryReading { used_bytes: 0, pool_bytes: 1024 * MB, available_bytes: 8192 * MB },
             sandbox_bytes: 2 * MB,
+            day: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            diary: BTreeMap::new(),
+            n_diary_writes: 0,
+            began: Instant::now(),
+            calls: Vec::new(),
+            n_calling: 0,
+            call_time: ms(1),
+            call_outcome: Outcome::Done { status: 200 },
+            feeds: BTreeMap::new(),
+            n_feeds_opened: 0,
+            feed_error: None,
         })))
     }
 
@@ -226,6 +269,10 @@ impl Fake {
             packages: self.clone(),
             registry: self.clone(),
             gauge: self.clone(),
+            clock: self.clone(),
+            diary: self.clone(),
+            caller: self.clone(),
+            feeds: self.clone(),
         };
         let zygotes = ZygotesConfig {
             default_class: CLASS,
@@ -250,6 +297,10 @@ impl World for FakeWorld {
     type Packages = Fake;
     type Registry = Fake;
     type Gauge = Fake;
+    type Clock = Fake;
+    type Diary = Fake;
+    type Caller = Fake;
+    type Feeds = Fake;
 }
 
 pub(crate) struct FakeStandby {
@@ -629,6 +680,81 @@ impl Gauge for Fake {
         let state = self.state();
         let used = state.base.used_bytes + state.live.len() as u64 * state.sandbox_bytes;
         MemoryReading { used_bytes: used, ..state.base }
+    }
+}
+
+impl Clock for Fake {
+    fn now(&self) -> SystemTime {
+        let state = self.state();
+        state.day + state.began.elapsed()
+    }
+}
+
+impl Diary for Fake {
+    fn read(&self) -> BTreeMap<String, u64> {
+        self.state().diary.clone()
+    }
+    fn write(&self, schedules: BTreeMap<String, u64>) -> LocalFuture<()> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(ms(1)).await;
+            let mut state = world.state();
+            state.diary = schedules;
+            state.n_diary_writes += 1;
+        })
+    }
+}
+
+impl Caller for Fake {
+    fn call_by_clock(&self, name: FunctionName, _schedule: String, time: SystemTime) -> LocalFuture<Outcome> {
+        let world = self.clone();
+        Box::pin(async move {
+            let took = {
+                let mut state = world.state();
+                state.calls.push((name.to_string(), time));
+                state.n_calling += 1;
+                state.call_time
+            };
+            let _working = Working(world.clone(), |state| state.n_calling -= 1);
+            sleep(took).await;
+            world.state().call_outcome.clone()
+        })
+    }
+}
+
+pub(crate) struct FakeFeed {
+    id: u64,
+    world: Fake,
+}
+
+impl Feeds for Fake {
+    type Feed = FakeFeed;
+
+    fn open(&self, name: &FunctionName, source: &KafkaSource) -> Result<FakeFeed, String> {
+        let mut state = self.state();
+        state.n_feeds_opened += 1;
+        if let Some(error) = &state.feed_error {
+            return Err(error.clone());
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        state.feeds.insert(id, (name.to_string(), source.topics[0].clone()));
+        Ok(FakeFeed { id, world: self.clone() })
+    }
+}
+
+impl Feed for FakeFeed {
+    fn is_alive(&self) -> bool {
+        !self.world.state().dead.contains(&self.id)
+    }
+    fn figures(&self) -> FeedFigures {
+        FeedFigures::default()
+    }
+}
+
+impl Drop for FakeFeed {
+    fn drop(&mut self) {
+        self.world.state().feeds.remove(&self.id);
     }
 }
 

@@ -12,6 +12,8 @@
 //! | [`Evictor`](evictor::Evictor) | the memory ledger | whom to ask for memory, in which order |
 //! | [`Zygotes`](zygotes::Zygotes) | the interpreters that are forked, and the standbys forked from them | which zygote fits, how many standbys wait |
 //! | [`Packages`](packages::Packages) | installed packages and installs in flight | one install per package, shared by all who wait |
+//! | [`Cron`](cron::Cron) | the schedules | which function is called by the clock, when, and when not |
+//! | [`Kafka`](kafka::Kafka) | the readers of Kafka | who reads for which function, and when again |
 //! | [`Router`](router::Router) | the routing table: name to lambda | the miss path |
 //!
 //! The words: *function* (what a user uploads), *lambda* (the actor that runs it), *sandbox* (one
@@ -23,6 +25,7 @@
 
 pub mod backoff;
 pub(crate) mod costs;
+pub mod cron;
 pub mod demand;
 pub mod evictor;
 #[cfg(test)]
@@ -32,6 +35,7 @@ pub mod fit;
 pub mod flight;
 pub mod haste;
 pub mod installs;
+pub mod kafka;
 pub mod lambda;
 pub mod lambda_zygotes;
 pub mod lane;
@@ -39,6 +43,7 @@ pub mod latency;
 pub mod link;
 pub mod monitor;
 pub mod name;
+pub mod outcome;
 pub mod packages;
 pub mod pool;
 pub mod router;

@@ -46,6 +46,10 @@ pub enum Child {
     Packages,
     /// The one and only router.
     Router,
+    /// The one and only owner of schedules.
+    Cron,
+    /// The one and only owner of readers of Kafka.
+    Kafka,
 }
 
 impl fmt::Display for Child {
@@ -57,6 +61,8 @@ impl fmt::Display for Child {
             Self::Zygotes => f.write_str("zygotes"),
             Self::Packages => f.write_str("packages"),
             Self::Router => f.write_str("router"),
+            Self::Cron => f.write_str("cron"),
+            Self::Kafka => f.write_str("kafka"),
         }
     }
 }

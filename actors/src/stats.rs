@@ -1,6 +1,7 @@
 //! What people are told: plain structs, ready to be serialized.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use crate::name::FunctionName;
 
@@ -63,6 +64,112 @@ pub struct LambdaStatus {
     pub memory_bytes: u64,
     /// What a person should know; empty when all is well.
     pub message: String,
+}
+
+/// A schedule of a function, and how its calls went since the worker started.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct CronStatus {
+    /// As it stands in `ol.yaml`.
+    pub schedule: String,
+    /// The time zone that it is meant in.
+    pub timezone: String,
+    /// When it is due next; `None`: never again.
+    pub next_unix_ms: Option<u64>,
+    /// A call is being made.
+    pub running: bool,
+    /// Calls that have ended.
+    pub runs: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// Calls that were not made because the one before still ran.
+    pub overlapping: u64,
+    /// Calls that were not made because their time was passed over; at least so many.
+    pub missed: u64,
+    /// When the last of these was due.
+    pub last_missed_unix_ms: Option<u64>,
+    /// The last call that has ended.
+    pub last: Option<LastRun>,
+}
+
+/// A call by the clock that has ended.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct LastRun {
+    /// When it was due.
+    pub scheduled_unix_ms: u64,
+    /// How long it took, waiting included.
+    pub took_ms: f64,
+    /// Whether the function answered with a status below 400.
+    pub ok: bool,
+    /// The status, and the end of what a failure said.
+    pub text: String,
+}
+
+/// A Kafka trigger of a function.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct KafkaStatus {
+    /// Brokers that are asked first.
+    pub bootstrap_servers: Vec<String>,
+    /// What is read.
+    pub topics: Vec<String>,
+    /// As which consumer group.
+    pub group: String,
+    /// What the reader is up to.
+    pub state: FeedState,
+    /// What a person should know; empty when all is well.
+    pub message: String,
+    /// How its records fared.
+    #[serde(flatten)]
+    pub figures: FeedFigures,
+}
+
+/// What a reader of Kafka is up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeedState {
+    /// It looks for the brokers, or waits for its part of the topics.
+    #[default]
+    Joining,
+    /// It has its part.
+    Reading,
+    /// It cannot; it goes on trying.
+    Trouble,
+    /// It was told to.
+    Stopped,
+}
+
+/// How the records of a trigger fared, since its reader was started.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct FeedFigures {
+    /// What the reader is up to.
+    #[serde(skip)]
+    pub state: FeedState,
+    /// Why it cannot read.
+    #[serde(skip)]
+    pub trouble: String,
+    /// Partitions that it reads.
+    pub partitions: usize,
+    /// Records that the function has taken.
+    pub done: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// Records that were given up.
+    pub given_up: u64,
+    /// Those of them that were sent to the dead-letter topic.
+    pub dead_letters: u64,
+    /// Times the function asked for another record.
+    pub seeks: u64,
+    /// Bytes that were read and wait for the function.
+    pub waiting_bytes: usize,
+    /// Records that are in the topics and not read yet, as far as is known.
+    pub lag: Option<i64>,
+    /// Why the last call failed.
+    pub last_error: Option<String>,
+}
+
+/// Milliseconds since 1970; 0 for what was before.
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Counters of the whole worker, since it started. Shared by all; adding is one relaxed atomic operation.

@@ -4,6 +4,7 @@
 //! Supervisor ─┬─ Packages, Zygotes, Evictor     asked by the lambdas
 //!             ├─ RegistryWatcher                tells the supervisor what changed
 //!             ├─ Router                         asks the watcher
+//!             ├─ Cron, Kafka                    call functions as HTTP does; are told what changed
 //!             └─ Lambda "hello", "resize", …    spread over arbiters by name
 //! ```
 //!
@@ -25,12 +26,14 @@ use actix::{
     Actor, ActorFutureExt, Addr, Arbiter, ArbiterHandle, AsyncContext, Context, Handler, Message,
     ResponseActFuture, ResponseFuture, WrapFuture,
 };
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use slog::{Logger, error, info, o, warn};
 use tokio::time::{Instant, timeout};
 
+use crate::cron::{self, Cron, Reconsider};
 use crate::evictor::{Evictor, Ledger, Surroundings};
 use crate::first::AtHand;
+use crate::kafka::{Kafka, Unregistered};
 use crate::lambda::{self, Assignment, Lambda, Services};
 use crate::link::Link;
 use crate::monitor::{Child, Down, Exit, Monitor, RestartBudget, Spent};
@@ -97,6 +100,14 @@ pub struct Parts<W: World> {
     pub registry: W::Registry,
     /// Tells how much memory is in use.
     pub gauge: W::Gauge,
+    /// Tells the time.
+    pub clock: W::Clock,
+    /// Remembers which times are over.
+    pub diary: W::Diary,
+    /// Calls functions.
+    pub caller: W::Caller,
+    /// Reads from Kafka.
+    pub feeds: W::Feeds,
 }
 
 /// What the tree can be told.
@@ -127,6 +138,11 @@ pub struct Tree<W: World> {
     pub evictor: Link<Evictor<W>>,
     /// [`Require`](crate::packages::Require).
     pub packages: Link<Packages<W>>,
+    /// [`AskCron`](crate::cron::AskCron).
+    pub cron: Link<Cron<W>>,
+    /// [`Register`](crate::kafka::Register), [`Unregister`](crate::kafka::Unregister),
+    /// [`AskKafka`](crate::kafka::AskKafka).
+    pub kafka: Link<Kafka<W>>,
     /// What a request needs to make its sandbox itself.
     pub at_hand: AtHand<W>,
     /// Counters of the worker.
@@ -143,6 +159,8 @@ impl<W: World> Clone for Tree<W> {
             zygotes: self.zygotes.clone(),
             evictor: self.evictor.clone(),
             packages: self.packages.clone(),
+            cron: self.cron.clone(),
+            kafka: self.kafka.clone(),
             at_hand: self.at_hand.clone(),
             stats: Arc::clone(&self.stats),
         }
@@ -169,6 +187,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         standbys: SharedShelves::new(settings.shelf_limits()),
         forest,
         routes: Routes::default(),
+        unregistered: Unregistered::default(),
         stats: Arc::new(WorkerStats::default()),
         arbiters: (0..config.n_arbiters).map(|_| Arbiter::new()).collect(),
         config,
@@ -181,6 +200,8 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
     let evictor = Link::new(nursery.evictor(1, zygotes.clone()));
     let watcher = Link::new(nursery.watcher(1, packages.clone()));
     let router = Link::new(nursery.router(1, watcher.clone()));
+    let cron = Link::new(nursery.cron(1));
+    let kafka = Link::new(nursery.kafka(1));
     let services = nursery.lambda_services(&packages, &zygotes, &evictor);
     let at_hand = AtHand::new(nursery.standbys.clone(), nursery.forest.clone(), services);
     let tree = Tree {
@@ -191,11 +212,21 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         zygotes,
         evictor,
         packages,
+        cron,
+        kafka,
         at_hand,
         stats: Arc::clone(&nursery.stats),
     };
     let service = || Service { incarnation: 1, budget: RestartBudget::default() };
-    let services = [Child::Packages, Child::Zygotes, Child::Evictor, Child::Watcher, Child::Router];
+    let services = [
+        Child::Packages,
+        Child::Zygotes,
+        Child::Evictor,
+        Child::Watcher,
+        Child::Router,
+        Child::Cron,
+        Child::Kafka,
+    ];
     let _ = ctx.run(Supervisor {
         tree: tree.clone(),
         nursery,
@@ -220,6 +251,7 @@ struct Nursery<W: World> {
     standbys: Standbys<W>,
     forest: SharedForest<W::Zygote>,
     routes: Routes<W>,
+    unregistered: Unregistered,
     stats: Arc<WorkerStats>,
     arbiters: Vec<Arbiter>,
     supervisor: Addr<Supervisor<W>>,
@@ -290,6 +322,18 @@ impl<W: World> Nursery<W> {
     fn router(&self, incarnation: u64, watcher: Link<RegistryWatcher<W>>) -> Addr<Router<W>> {
         let monitor = self.monitor(Child::Router, incarnation);
         Router::new(self.routes.clone(), watcher, self.log_of("router"), monitor).start()
+    }
+
+    fn cron(&self, incarnation: u64) -> Addr<Cron<W>> {
+        let (parts, monitor) = (&self.parts, self.monitor(Child::Cron, incarnation));
+        let (clock, caller, diary) = (parts.clock.clone(), parts.caller.clone(), parts.diary.clone());
+        Cron::new(clock, caller, diary, self.routes.clone(), self.log_of("cron"), monitor).start()
+    }
+
+    fn kafka(&self, incarnation: u64) -> Addr<Kafka<W>> {
+        let (feeds, monitor) = (self.parts.feeds.clone(), self.monitor(Child::Kafka, incarnation));
+        let unregistered = self.unregistered.clone();
+        Kafka::new(feeds, self.routes.clone(), unregistered, self.log_of("kafka"), monitor).start()
     }
 
     fn lambda_services(
@@ -480,12 +524,14 @@ impl<W: World> Supervisor<W> {
                 warn!(self.log, "a lambda has ended and is started again"; "lambda" => %name, "exit" => ?exit);
                 self.nursery.stats.actors_restarted.bump();
                 entry.life = Life::Restarting { pool: pool.clone(), ended };
-                ctx.run_later(pause, move |supervisor, _ctx| {
+                ctx.run_later(pause, move |supervisor, ctx| {
                     let entry = supervisor.lambdas.get(&name);
                     let due = entry
                         .is_some_and(|e| matches!(e.life, Life::Restarting { ended: e, .. } if e == ended));
                     if due && !supervisor.shutting_down {
                         supervisor.start_lambda(&name);
+                        // Its code may have changed meanwhile, and is in the table from now on.
+                        supervisor.tell_triggers(&name, ctx);
                     }
                 });
             }
@@ -550,8 +596,19 @@ impl<W: World> Supervisor<W> {
             Child::Evictor => tree.evictor.replace(nursery.evictor(incarnation, tree.zygotes.clone())),
             Child::Watcher => tree.watcher.replace(nursery.watcher(incarnation, tree.packages.clone())),
             Child::Router => tree.router.replace(nursery.router(incarnation, tree.watcher.clone())),
+            Child::Cron => tree.cron.replace(nursery.cron(incarnation)),
+            Child::Kafka => tree.kafka.replace(nursery.kafka(incarnation)),
             Child::Lambda(_) => unreachable!("a lambda is not a service"),
         }
+    }
+
+    /// The triggers look at the routing table, which has been changed already. A full mailbox is waited for; an actor that has
+    /// died meanwhile looks at all of it when it is started again.
+    fn tell_triggers(&self, name: &FunctionName, ctx: &mut Context<Self>) {
+        let told = self.tree.cron.ask(Reconsider { name: name.clone() });
+        ctx.spawn(told.into_actor(self).map(|_told, _supervisor, _ctx| ()));
+        let told = self.tree.kafka.ask(Reconsider { name: name.clone() });
+        ctx.spawn(told.into_actor(self).map(|_told, _supervisor, _ctx| ()));
     }
 
     /// Remember a pool that hands out no more, until what is on loan has come home.
@@ -610,8 +667,14 @@ impl<W: World> Handler<Noticed<W>> for Supervisor<W> {
             return;
         }
         match noticed {
-            Noticed::Changed { name, code } => self.changed(name, code, ctx),
-            Noticed::Removed { name } => self.removed(&name),
+            Noticed::Changed { name, code } => {
+                self.changed(name.clone(), code, ctx);
+                self.tell_triggers(&name, ctx);
+            }
+            Noticed::Removed { name } => {
+                self.removed(&name);
+                self.tell_triggers(&name, ctx);
+            }
             Noticed::Rejected { name, reason } => self.rejected(name, reason),
             Noticed::Trouble { reason } => self.registry_trouble = reason,
         }
@@ -685,7 +748,10 @@ impl<W: World> Handler<Shutdown> for Supervisor<W> {
         for pool in &pools {
             pool.close(Closed::ShuttingDown);
         }
+        // What they have begun is waited for like any other request. One that is being restarted is not started again.
+        let triggers = join(self.tree.cron.ask(cron::Close), self.tree.kafka.ask(cron::Close));
         let drained = async move {
+            let _ = timeout(STATUS_TIME_MAX, triggers).await;
             loop {
                 let n_unfinished: usize = pools.iter().map(SharedPool::n_busy).sum();
                 if n_unfinished == 0 || Instant::now() >= deadline {

@@ -2,16 +2,19 @@
 //! of memory. The root package implements these; the tests have fakes.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use crate::cron::timetable::CronEntry;
 use crate::haste::Haste;
 use crate::name::FunctionName;
+use crate::outcome::Outcome;
 use crate::packages::{Package, PackageSet};
+use crate::stats::FeedFigures;
 
 /// A future that stays on the thread of the actor that made it.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -34,6 +37,14 @@ pub trait World: 'static + Sized + Unpin {
     type Registry: Registry<Self>;
     /// How much memory is in use.
     type Gauge: Gauge;
+    /// What time it is.
+    type Clock: Clock;
+    /// Remembers which times are over.
+    type Diary: Diary;
+    /// Calls functions that nobody has asked for over HTTP.
+    type Caller: Caller;
+    /// Readers of Kafka.
+    type Feeds: Feeds;
 }
 
 /// One generation of a function's code: an immutable directory and its settings. Cheap to clone; the
@@ -54,6 +65,10 @@ pub trait Code: Clone + Send + Sync + Unpin + Debug + 'static {
     fn pins(&self) -> Vec<String>;
     /// Whether a sandbox serves more than one invocation (`reuse-sandbox` of `ol.yaml`).
     fn reuse(&self) -> bool;
+    /// When it is called by the clock.
+    fn cron(&self) -> Vec<CronEntry>;
+    /// What it is called with from Kafka.
+    fn kafka(&self) -> Vec<KafkaSource>;
 }
 
 /// Bounds of one function's pool and queue.
@@ -338,4 +353,67 @@ pub struct MemoryReading {
     pub pool_bytes: u64,
     /// What the machine has free for programs (`MemAvailable`), in bytes.
     pub available_bytes: u64,
+}
+
+/// The time of day, which may be set, and then goes forward or back. A clone is the same clock.
+pub trait Clock: Clone + Send + Unpin + 'static {
+    /// What it is now.
+    fn now(&self) -> SystemTime;
+}
+
+/// What is remembered of schedules from one worker to the next. A clone is the same diary.
+pub trait Diary: Clone + Send + Unpin + 'static {
+    /// Which schedules there were, and up to when their times are over, in milliseconds since 1970. Nothing, if nobody has
+    /// written anything that can be read. Reads a file.
+    fn read(&self) -> BTreeMap<String, u64>;
+    /// Replace what is remembered.
+    fn write(&self, schedules: BTreeMap<String, u64>) -> LocalFuture<()>;
+}
+
+/// Times at which something is due.
+pub trait Schedule: Debug + Send + Sync {
+    /// The first one after this; `None`: there will be none.
+    fn next_after(&self, time: SystemTime) -> Option<SystemTime>;
+}
+
+/// Calls functions, on the way that requests over HTTP go. A clone is the same caller. A call goes on to its end if its
+/// future is dropped.
+pub trait Caller: Clone + Send + Unpin + 'static {
+    /// The call of a schedule, as it was written, that was due at `time`.
+    fn call_by_clock(&self, name: FunctionName, schedule: String, time: SystemTime) -> LocalFuture<Outcome>;
+}
+
+/// What is read from Kafka for a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaSource {
+    /// Brokers to ask first, as `host:port`.
+    pub bootstrap_servers: Vec<String>,
+    /// Topics to read.
+    pub topics: Vec<String>,
+    /// Where to start in a topic that was never read: at its oldest record, or (`false`) at those that come.
+    pub from_earliest: bool,
+    /// Calls of one record before it is given up.
+    pub calls_max: u32,
+    /// Where records go that were given up.
+    pub dead_letter_topic: Option<String>,
+}
+
+/// Opens readers of Kafka. A clone opens the same.
+pub trait Feeds: Clone + Send + Unpin + 'static {
+    /// A reader.
+    type Feed: Feed;
+    /// Begin to read for this function. Does not block, and does not wait for a broker.
+    ///
+    /// # Errors
+    /// The machine has no more threads; the text says so.
+    fn open(&self, name: &FunctionName, source: &KafkaSource) -> Result<Self::Feed, String>;
+}
+
+/// A reader of Kafka, which calls its function by itself. Dropped, it finishes the records that are being called, commits,
+/// and leaves its group; dropping does not wait for that.
+pub trait Feed: Send + Unpin + 'static {
+    /// Whether it still reads, or tries to.
+    fn is_alive(&self) -> bool;
+    /// How it fares.
+    fn figures(&self) -> FeedFigures;
 }

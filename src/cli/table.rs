@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Deserialize;
 
+use super::triggers::{Cron, Kafka};
+
 /// One lambda as the worker describes it. A field that a worker does not know is shown as nothing.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -23,6 +25,8 @@ pub(super) struct Lambda {
     p99_ms: Option<f64>,
     memory_bytes: u64,
     pub(super) message: Option<String>,
+    pub(super) cron: Vec<Cron>,
+    pub(super) kafka: Vec<Kafka>,
 }
 
 /// The answer to `GET /lambdas`, as far as it is shown.
@@ -76,6 +80,16 @@ impl Worker {
             bytes as f64 / f64::from(1 << 20)
         )
     }
+}
+
+/// How the triggers of these lambdas fare; nothing, where there are none.
+pub(super) fn triggers(lambdas: &[Lambda]) -> String {
+    let lines = lambdas.iter().flat_map(|lambda| {
+        let cron = lambda.cron.iter().map(|cron| format!("{}: by the clock {}\n", lambda.name, cron.line()));
+        cron.chain(lambda.kafka.iter().map(|kafka| format!("{}: from Kafka {}\n", lambda.name, kafka.line())))
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 /// What the table is drawn with.

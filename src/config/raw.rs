@@ -272,8 +272,8 @@ pub struct RawStorage {
     pub code: String,
 }
 
-/// `kafka` of `config.json`; without a meaning here.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// `kafka` of `config.json`. The cache is without a meaning here: records are read again from the broker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "see docs/CONFIG.md")]
 pub struct RawKafka {
@@ -284,13 +284,30 @@ pub struct RawKafka {
     pub poll_timeout_sec: u64,
 }
 
+impl Default for RawKafka {
+    fn default() -> Self {
+        Self {
+            cache_enabled: true,
+            cache_size: 1024,
+            session_timeout_sec: 10,
+            heartbeat_interval_sec: 3,
+            poll_timeout_sec: 1,
+        }
+    }
+}
+
 /// Fields of OpenLambda that are written in `json` and have no effect here.
 pub(super) fn without_meaning(json: &Value) -> Vec<String> {
-    let mut found: Vec<String> = ["SOCK_base_path", "sandbox_config", "docker", "storage", "kafka"]
+    let mut found: Vec<String> = ["SOCK_base_path", "sandbox_config", "docker", "storage"]
         .into_iter()
         .filter(|name| json.get(name).is_some())
         .map(str::to_owned)
         .collect();
+    for name in ["cache_enabled", "cache_size", "poll_timeout_sec"] {
+        if json.pointer(&format!("/kafka/{name}")).is_some() {
+            found.push(format!("kafka.{name}"));
+        }
+    }
     if json.pointer("/features/reuse_cgroups").is_some() {
         found.push("features.reuse_cgroups".to_owned());
     }

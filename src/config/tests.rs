@@ -80,8 +80,29 @@ fn a_file_of_openlambda_is_read_as_it_is() {
     assert_eq!(loaded.config.packages_dir, Path::new("/srv/ol/lambda/packages"));
     assert_eq!(
         loaded.ignored,
-        ["SOCK_base_path", "sandbox_config", "docker", "storage", "kafka", "features.reuse_cgroups"]
+        [
+            "SOCK_base_path",
+            "sandbox_config",
+            "docker",
+            "storage",
+            "kafka.cache_enabled",
+            "kafka.cache_size",
+            "kafka.poll_timeout_sec",
+            "features.reuse_cgroups"
+        ]
     );
+    assert_eq!(loaded.config.kafka.session_timeout.as_secs(), 10);
+    assert_eq!(loaded.config.kafka.heartbeat_interval.as_secs(), 3);
+}
+
+#[test]
+fn a_reader_of_kafka_gives_signs_of_life_before_it_is_held_dead() {
+    assert!(load(&json!({ "kafka": { "session_timeout_sec": 6, "heartbeat_interval_sec": 2 } })).is_ok());
+    assert!(refused(json!({ "kafka": { "session_timeout_sec": 0 } })).contains("kafka.session_timeout_sec"));
+    assert!(
+        refused(json!({ "kafka": { "session_timeout_sec": 3 } })).contains("kafka.heartbeat_interval_sec")
+    );
+    assert!(refused(json!({ "kafka": { "heartbeat_interval_sec": 0 } })).contains("heartbeat_interval_sec"));
 }
 
 #[test]
@@ -254,7 +275,7 @@ fn every_field_is_documented() {
     for (name, value) in json.as_object().unwrap() {
         found.push(name.clone());
         // Of what has no effect, the names inside are not of interest.
-        if !["docker", "storage", "kafka"].contains(&name.as_str()) {
+        if !["docker", "storage"].contains(&name.as_str()) {
             names(value, &mut found);
         }
     }

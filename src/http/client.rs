@@ -84,8 +84,9 @@ pub(crate) fn remember(connection: &dyn Any, extensions: &mut Extensions) {
 }
 
 /// Ends when the client has closed its side. A client that only stops sending is taken for gone as well, as most
-/// servers do.
-pub(super) async fn gone(request: &HttpRequest) {
+/// servers do. Without a client it never ends.
+pub(super) async fn gone(request: Option<&HttpRequest>) {
+    let Some(request) = request else { return pending().await };
     a_while().await;
     let Some(Ok(fd)) = request.conn_data::<Connection>().map(|connection| connection.0.try_clone()) else {
         return pending().await;

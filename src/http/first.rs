@@ -77,7 +77,7 @@ pub(super) async fn open(
     tokio::select! {
         biased;
         lease = &mut loading => Ok(Opened { lease: lease?, is_sent }),
-        () = client::gone(call.request) => {
+        () = client::gone(call.asked.client) => {
             actix_web::rt::spawn(finish_alone(loading, is_sent, call.runtime));
             Err(Unopened::Error(HttpError::ClientGone))
         }

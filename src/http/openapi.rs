@@ -166,6 +166,31 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 .response("200", json("In OpenLambda's form", function_config())),
             ),
         ),
+        ("/kafka/register/", {
+            let operation = triggers("kafka_nothing", "Names no function");
+            PathItem::new(Get, operation.response("400", text("`lambda name required`")))
+        }),
+        ("/kafka/register/{name}", {
+            let named = |id, summary| triggers(id, summary).parameter(in_path("name", "The function's name"));
+            let operation = named("kafka", "Neither `POST` nor `DELETE`");
+            let mut item = PathItem::new(Get, operation.response("405", text("`method not allowed`")));
+            item.post = Some(
+                with_failures(
+                    named("register_kafka", "Have a function called with records from Kafka"),
+                    &[403, 503],
+                )
+                .response("200", json("In OpenLambda's form", registered_kafka()))
+                .response("400", text("The name is none, or `ol.yaml` has no Kafka triggers"))
+                .response("404", text("There is no such function"))
+                .build(),
+            );
+            item.delete = Some(
+                with_failures(named("unregister_kafka", "Have it called so no more"), &[400, 403, 503])
+                    .response("200", json("In OpenLambda's form", registered_kafka()))
+                    .build(),
+            );
+            item
+        }),
         (
             "/zygotes",
             PathItem::new(
@@ -240,6 +265,10 @@ fn worker(id: &str, summary: &str) -> OperationBuilder {
 fn zygotes(id: &str, summary: &str) -> OperationBuilder {
     let operation = OperationBuilder::new().operation_id(Some(id)).tag("zygotes").summary(Some(summary));
     operation.response("503", busy("The zygotes are being restarted"))
+}
+
+fn triggers(id: &str, summary: &str) -> OperationBuilder {
+    OperationBuilder::new().operation_id(Some(id)).tag("triggers").summary(Some(summary))
 }
 
 fn registry(id: &str, summary: &str) -> OperationBuilder {
@@ -443,6 +472,10 @@ fn lambdas() -> ObjectBuilder {
         lambda = lambda.property(name, ObjectBuilder::new().schema_type(or_null(Type::Number)));
     }
     lambda = lambda.property("message", ObjectBuilder::new().schema_type(or_null(Type::String)));
+    // Of those that have such triggers.
+    for triggers in ["cron", "kafka"] {
+        lambda = lambda.property(triggers, ArrayBuilder::new().items(of(Type::Object)));
+    }
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .property("worker", of(Type::Object))
@@ -455,6 +488,10 @@ fn object_of(fields: &[(&str, Type)]) -> ObjectBuilder {
     fields.iter().fold(ObjectBuilder::new().schema_type(Type::Object), |object, (name, kind)| {
         object.property(*name, of(kind.clone())).required(*name)
     })
+}
+
+fn registered_kafka() -> ObjectBuilder {
+    object_of(&[("status", Type::String), ("lambda", Type::String), ("message", Type::String)])
 }
 
 fn zygote_tree() -> ObjectBuilder {

@@ -42,7 +42,7 @@ impl From<UploadError> for HttpError {
 
 /// A browser on this machine reaches `localhost` for every page that it shows. It marks what a page sends with an
 /// `Origin`, which programs do not; which one it names says little, since a page's name can be made to lead here.
-fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
+pub(super) fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
     if request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
 }
 

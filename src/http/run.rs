@@ -140,10 +140,11 @@ async fn invoke(
     }
     let n_announced =
         request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let runtime = code.sandbox_limits().runtime;
-    let mut call = Call { request, name: &name, target: below, is_socket, runtime, timing, stats: app.stats };
+    let mut call = Call::new(Asked::by_client(request), &name, below, &route, app.stats);
+    call.timing = timing;
     let response = if is_socket {
-        socket::open(&mut call, app, &route, unread).await
+        call.is_socket = true;
+        socket::open(&mut call, request, app, &route, unread).await
     } else {
         let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
         call.run(app, &route, body).await
@@ -168,8 +169,24 @@ pub(super) async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlW
     })
 }
 
+/// What is asked of a function besides the body, by a client or by a trigger.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    pub(super) query: Option<&'a str>,
+    pub(super) headers: &'a HeaderMap,
+    /// Who waits, and may go away. `None`: a trigger, which does not.
+    pub(super) client: Option<&'a HttpRequest>,
+}
+
+impl<'a> Asked<'a> {
+    fn by_client(request: &'a HttpRequest) -> Self {
+        let (method, query) = (request.method().as_str(), request.uri().query());
+        Self { method, query, headers: request.headers(), client: Some(request) }
+    }
+}
+
 pub(super) struct Call<'a> {
-    pub(super) request: &'a HttpRequest,
+    pub(super) asked: Asked<'a>,
     pub(super) name: &'a FunctionName,
     target: &'a str,
     /// It wants a WebSocket, and so a sandbox for itself.
@@ -205,8 +222,22 @@ enum Begun {
     Dead(Lease<Sandbox>),
 }
 
+impl<'a> Call<'a> {
+    /// A call of what `route` leads to. `target`: the path below the function's, which begins with `/`.
+    pub(super) fn new(
+        asked: Asked<'a>,
+        name: &'a FunctionName,
+        target: &'a str,
+        route: &Route<OlWorld>,
+        stats: &'static Stats,
+    ) -> Self {
+        let runtime = route.code.sandbox_limits().runtime;
+        Self { asked, name, target, is_socket: false, runtime, timing: Timing::default(), stats }
+    }
+}
+
 impl Call<'_> {
-    async fn run(
+    pub(super) async fn run(
         &mut self,
         app: &App,
         route: &Route<OlWorld>,
@@ -272,7 +303,7 @@ impl Call<'_> {
                         seat = lane::wait_for_seat(pool, &send), if may_join => {
                             return Ok(Placed { place: Place::Seat(seat?), has_waited: true, origin: None });
                         }
-                        () = client::gone(self.request) => return Err(HttpError::ClientGone),
+                        () = client::gone(self.asked.client) => return Err(HttpError::ClientGone),
                     },
                 },
                 Leasing::Refused(refusal) => return Err(refusal.into()),
@@ -366,7 +397,7 @@ impl Call<'_> {
         let answer = tokio::select! {
             biased;
             answer = seat.answer(self.runtime) => answer,
-            () = client::gone(self.request) => {
+            () = client::gone(self.asked.client) => {
                 seat.client_gone();
                 return Err(HttpError::ClientGone);
             }
@@ -442,7 +473,7 @@ impl Call<'_> {
         let answer = tokio::select! {
             biased;
             answer = timeout_at(deadline, self.converse(&mut lease, body, &mut is_sent)) => answer,
-            () = client::gone(self.request) => {
+            () = client::gone(self.asked.client) => {
                 if is_sent {
                     let number = lease.channel.invocation();
                     farewell::begin(lease, number, Answer::default());
@@ -522,8 +553,8 @@ impl Call<'_> {
         if !answer.header.more() {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);
         }
-        let request = self.request.clone();
-        let gone = async move { client::gone(&request).await };
+        let client = self.asked.client.cloned();
+        let gone = async move { client::gone(client.as_ref()).await };
         response.streaming(Streaming::new(lease, began, self.runtime, answer).pieces(gone))
     }
 
@@ -555,24 +586,23 @@ impl Call<'_> {
 
     /// The request's head, for the invocation of this id, when it is sent now.
     pub(super) fn head(&self, id: &str) -> Result<Vec<u8>, HeadError> {
-        let uri = self.request.uri();
         let mut head = Vec::with_capacity(1024);
-        push_line(&mut head, self.request.method().as_str().as_bytes())?;
-        match uri.query() {
+        push_line(&mut head, self.asked.method.as_bytes())?;
+        match self.asked.query {
             Some(query) => push_line(&mut head, format!("{}?{query}", self.target).as_bytes())?,
             None => push_line(&mut head, self.target.as_bytes())?,
         }
         // The client's address, where it has one.
         let time = self.runtime.as_millis();
-        match self.request.peer_addr() {
+        match self.asked.client.and_then(HttpRequest::peer_addr) {
             Some(client) => push_line(&mut head, format!("{time} {client}").as_bytes())?,
             None => push_line(&mut head, time.to_string().as_bytes())?,
         }
-        match self.request.headers().get("x-request-id") {
+        match self.asked.headers.get("x-request-id") {
             Some(id) => push_line(&mut head, id.as_bytes())?,
             None => push_line(&mut head, id.as_bytes())?,
         }
-        for (name, value) in self.request.headers() {
+        for (name, value) in self.asked.headers {
             if !HOP_BY_HOP.contains(&name.as_str()) {
                 push_line(&mut head, name.as_str().as_bytes())?;
                 push_line(&mut head, value.as_bytes())?;

@@ -50,6 +50,7 @@ pub(super) fn verify(request: &HttpRequest) -> Result<(), HttpError> {
 /// Leases a sandbox, and asks the function whether it takes the socket.
 pub(super) async fn open(
     call: &mut Call<'_>,
+    request: &HttpRequest,
     app: &App,
     route: &Route<OlWorld>,
     unread: &mut Unread,
@@ -81,7 +82,7 @@ pub(super) async fn open(
     };
     let id = invocation_id(lease.id(), answer.header.invocation);
     if parsed.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
-        let accepted = accepted(call.request, parsed).filter(|_| answer.header.more() && answer.n_rest == 0);
+        let accepted = accepted(request, parsed).filter(|_| answer.header.more() && answer.n_rest == 0);
         let (Some(mut response), Some(payload)) = (accepted, unread.take()) else {
             lease.discard(Discard::Abandoned);
             return Err(HttpError::Nonsense(NOT_HTTP.into()));
@@ -126,7 +127,7 @@ async fn ask(
     let answer = tokio::select! {
         biased;
         answer = timeout_at(deadline, lease.channel.receive()) => answer,
-        () = http_client::gone(call.request) => {
+        () = http_client::gone(call.asked.client) => {
             match lease.channel.try_send(Kind::Closed, 0, &closed(ABNORMAL, "")) {
                 Ok(true) => farewell::begin(lease, number, Answer::default()),
                 _ => lease.discard(Discard::ClientGone),

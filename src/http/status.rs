@@ -5,12 +5,16 @@ use std::fmt::Write as _;
 use actix_web::HttpResponse;
 #[cfg(debug_assertions)]
 use actix_web::web;
+use actors::cron::AskCron;
 use actors::evictor::Memory;
+use actors::kafka::AskKafka;
 #[cfg(debug_assertions)]
 use actors::monitor::Crash;
 use actors::packages::AskActivity;
+use actors::stats::{CronStatus, KafkaStatus, LambdaStatus};
 use actors::supervisor::{AskHealth, Statuses};
 use actors::zygotes::Waiting;
+use serde::Serialize;
 
 use super::error::HttpError;
 
@@ -51,14 +55,21 @@ pub(super) async fn stats(app: Shared) -> HttpResponse {
 /// `/lambdas`: the per-lambda actors, for programs; the command line makes a table of it.
 pub(super) async fn lambdas(app: Shared) -> HttpResponse {
     let tree = &app.tree;
-    let (lambdas, health, memory, standbys, installs) = tokio::join!(
+    let (lambdas, cron, kafka, health, memory, standbys, installs) = tokio::join!(
         tree.supervisor.send(Statuses),
+        tree.cron.ask(AskCron),
+        tree.kafka.ask(AskKafka),
         tree.supervisor.send(AskHealth),
         tree.evictor.addr().send(Memory),
         tree.zygotes.ask(Waiting),
         tree.packages.ask(AskActivity)
     );
     let Ok(lambdas) = lambdas else { return ending() };
+    let (cron, kafka) = (cron.unwrap_or_default().0, kafka.unwrap_or_default().0);
+    let lambdas: Vec<_> = lambdas
+        .iter()
+        .map(|row| Row { row, cron: cron.get(&row.name), kafka: kafka.get(&row.name) })
+        .collect();
     HttpResponse::Ok().json(serde_json::json!({
         "worker": {
             "pid": std::process::id(),
@@ -74,6 +85,17 @@ pub(super) async fn lambdas(app: Shared) -> HttpResponse {
         },
         "lambdas": lambdas,
     }))
+}
+
+/// A lambda, with its triggers if it has any.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    row: &'a LambdaStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cron: Option<&'a Vec<CronStatus>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kafka: Option<&'a Vec<KafkaStatus>>,
 }
 
 /// `/debug`: the same for people.

@@ -6,8 +6,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use actors::cron::timetable::CronEntry;
 use actors::name::FunctionName;
-use actors::world::{Class, Code, PoolLimits};
+use actors::world::{Class, Code, KafkaSource, PoolLimits};
 
 use super::content::Contents;
 use super::function_yaml::{self, FunctionConfig};
@@ -153,6 +154,14 @@ impl Code for FunctionCode {
 
     fn reuse(&self) -> bool {
         self.0.facts.config.reuse_sandbox()
+    }
+
+    fn cron(&self) -> Vec<CronEntry> {
+        self.0.facts.config.cron()
+    }
+
+    fn kafka(&self) -> Vec<KafkaSource> {
+        self.0.facts.config.kafka()
     }
 }
 

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
+use actors::cron::timetable::CronEntry;
 use actors::name::FunctionName;
-use actors::world::Network;
+use actors::world::{KafkaSource, Network};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use serde_saphyr::Spanned;
 
+use super::schedule::CronSchedule;
 use crate::config::{Config, Limits};
 
 /// Name of the file in a function's folder.
@@ -14,6 +19,11 @@ pub const FILE_NAME: &str = "ol.yaml";
 
 /// Largest `ol.yaml` or `.env` that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Schedules and Kafka triggers of one function at most, of each: the file has room for thousands.
+const TRIGGERS_MAX: usize = 64;
+/// Calls of a record before it is given up, if the file does not say.
+const CALLS_MAX: u32 = 5;
 
 /// A function's settings: its `ol.yaml`, with the variables of its `.env`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -36,9 +46,9 @@ pub struct FunctionConfig {
 pub struct Triggers {
     /// Methods that are served; `None` where the file has no `http`, which means all of them.
     pub http: Option<Vec<HttpTrigger>>,
-    /// Kept and shown; this version does not run them.
+    /// When it is called by the clock.
     pub cron: Option<Vec<CronTrigger>>,
-    /// Kept and shown; this version does not run them.
+    /// What it is called with from Kafka.
     pub kafka: Option<Vec<KafkaTrigger>>,
 }
 
@@ -56,7 +66,10 @@ pub struct HttpTrigger {
 #[serde(deny_unknown_fields)]
 pub struct CronTrigger {
     /// Five fields, as in a crontab.
-    pub schedule: String,
+    pub schedule: Spanned<String>,
+    /// The time zone that it is meant in; `None`: the machine's.
+    #[serde(default)]
+    pub timezone: Option<String>,
 }
 
 /// An invocation per record of a Kafka topic.
@@ -73,6 +86,12 @@ pub struct KafkaTrigger {
     /// Accepted as OpenLambda does, and as there without effect: the group is `lambda-<name>`.
     #[serde(default)]
     pub group_id: Option<String>,
+    /// Where records go that the function has refused or failed with too often; without it they are logged and left behind.
+    #[serde(default)]
+    pub dead_letter_topic: Option<String>,
+    /// Calls of one record before it is given up.
+    #[serde(default)]
+    pub max_attempts: Option<u32>,
 }
 
 /// Where to start in a topic that was never read.
@@ -195,12 +214,29 @@ impl FunctionConfig {
         }
     }
 
-    /// Triggers that the file has and this version does not run, for a warning: `cron`, `kafka`.
+    /// When it is called by the clock.
     #[must_use]
-    pub fn idle_triggers(&self) -> Vec<&'static str> {
-        let cron = self.triggers.cron.as_ref().is_some_and(|list| !list.is_empty());
-        let kafka = self.triggers.kafka.as_ref().is_some_and(|list| !list.is_empty());
-        [(cron, "cron"), (kafka, "kafka")].into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
+    pub fn cron(&self) -> Vec<CronEntry> {
+        // All of them could be read when the file was; but a time zone may have gone from the machine since.
+        let entry = |trigger: &CronTrigger| {
+            let schedule = CronSchedule::parse(&trigger.schedule.value, trigger.timezone.as_deref()).ok()?;
+            let (text, zone) = (trigger.schedule.value.trim().to_owned(), schedule.zone_name());
+            Some(CronEntry { text, zone, schedule: Arc::new(schedule) })
+        };
+        self.triggers.cron.iter().flatten().filter_map(entry).collect()
+    }
+
+    /// What it is called with from Kafka.
+    #[must_use]
+    pub fn kafka(&self) -> Vec<KafkaSource> {
+        let source = |trigger: &KafkaTrigger| KafkaSource {
+            bootstrap_servers: trigger.bootstrap_servers.clone(),
+            topics: trigger.topics.clone(),
+            from_earliest: trigger.auto_offset_reset == OffsetReset::Earliest,
+            calls_max: trigger.max_attempts.unwrap_or(CALLS_MAX),
+            dead_letter_topic: trigger.dead_letter_topic.clone(),
+        };
+        self.triggers.kafka.iter().flatten().map(source).collect()
     }
 
     /// The answer of `GET /registry/{name}/config`, in OpenLambda's shape.
@@ -208,12 +244,19 @@ impl FunctionConfig {
     pub fn to_registry_json(&self, name: &FunctionName) -> Value {
         let http: Vec<_> = self.methods().into_iter().map(|method| json!({ "Method": method })).collect();
         let cron = self.triggers.cron.as_ref().map(|list| {
-            list.iter().map(|trigger| json!({ "Schedule": trigger.schedule })).collect::<Vec<_>>()
+            let shown = |trigger: &CronTrigger| {
+                let mut shown = json!({ "Schedule": trigger.schedule.value });
+                if let Some(zone) = &trigger.timezone {
+                    shown["Timezone"] = json!(zone);
+                }
+                shown
+            };
+            list.iter().map(shown).collect::<Vec<_>>()
         });
         let kafka = self.triggers.kafka.as_ref().map(|list| {
             list.iter()
                 .map(|trigger| {
-                    json!({
+                    let mut shown = json!({
                         "bootstrap_servers": trigger.bootstrap_servers,
                         "topics": trigger.topics,
                         "group_id": format!("lambda-{name}"),
@@ -221,7 +264,14 @@ impl FunctionConfig {
                             OffsetReset::Latest => "latest",
                             OffsetReset::Earliest => "earliest",
                         },
-                    })
+                    });
+                    if let Some(topic) = &trigger.dead_letter_topic {
+                        shown["dead_letter_topic"] = json!(topic);
+                    }
+                    if let Some(n) = trigger.max_attempts {
+                        shown["max_attempts"] = json!(n);
+                    }
+                    shown
                 })
                 .collect::<Vec<_>>()
         });
@@ -301,17 +351,8 @@ impl FunctionConfig {
                 );
             }
         }
-        if self.triggers.cron.iter().flatten().any(|trigger| trigger.schedule.trim().is_empty()) {
-            return field("triggers.cron", "a schedule is empty".to_owned());
-        }
-        for trigger in self.triggers.kafka.iter().flatten() {
-            if trigger.topics.is_empty() {
-                return field("triggers.kafka", "needs at least one topic".to_owned());
-            }
-            if trigger.bootstrap_servers.is_empty() {
-                return field("triggers.kafka", "needs at least one of bootstrap_servers".to_owned());
-            }
-        }
+        self.check_cron()?;
+        self.check_kafka()?;
         if let Some(name) = self.environment.keys().find(|name| !is_variable_name(name)) {
             return field("environment", format!("'{name}' is not a variable's name"));
         }
@@ -319,6 +360,61 @@ impl FunctionConfig {
             return field("environment", "a value has a NUL character in it".to_owned());
         }
         self.check_limits()
+    }
+
+    fn check_cron(&self) -> Result<(), FunctionConfigError> {
+        let triggers = self.triggers.cron.as_deref().unwrap_or_default();
+        if triggers.len() > TRIGGERS_MAX {
+            return field("triggers.cron", format!("has more than {TRIGGERS_MAX} schedules"));
+        }
+        for CronTrigger { schedule, timezone } in triggers {
+            if let Err(problem) = CronSchedule::parse(&schedule.value, timezone.as_deref()) {
+                return field(
+                    "triggers.cron.schedule",
+                    format!("{problem} (line {})", schedule.referenced.line()),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_kafka(&self) -> Result<(), FunctionConfigError> {
+        let triggers = self.triggers.kafka.as_deref().unwrap_or_default();
+        if triggers.len() > TRIGGERS_MAX {
+            return field("triggers.kafka", format!("has more than {TRIGGERS_MAX} triggers"));
+        }
+        for trigger in triggers {
+            if trigger.topics.is_empty() {
+                return field("triggers.kafka", "needs at least one topic".to_owned());
+            }
+            if trigger.bootstrap_servers.is_empty() {
+                return field("triggers.kafka", "needs at least one of bootstrap_servers".to_owned());
+            }
+            // A comma would be several, and what begins with ^ a pattern, to the library.
+            if let Some(server) = trigger.bootstrap_servers.iter().find(|server| !is_server(server)) {
+                return field(
+                    "triggers.kafka.bootstrap_servers",
+                    format!("'{server}' is no broker; write one such as localhost:9092"),
+                );
+            }
+            let mut topics = trigger.topics.iter().chain(&trigger.dead_letter_topic);
+            if let Some(topic) = topics.find(|topic| !is_topic(topic)) {
+                return field(
+                    "triggers.kafka.topics",
+                    format!("'{topic}' is no topic's name: letters, digits, '.', '_' and '-', at most 249"),
+                );
+            }
+            if trigger.dead_letter_topic.as_ref().is_some_and(|topic| trigger.topics.contains(topic)) {
+                return field(
+                    "triggers.kafka.dead_letter_topic",
+                    "is one of topics: what is given up would come back for ever".to_owned(),
+                );
+            }
+            if trigger.max_attempts.is_some_and(|n| !(1..=1000).contains(&n)) {
+                return field("triggers.kafka.max_attempts", "must be from 1 to 1000".to_owned());
+            }
+        }
+        Ok(())
     }
 
     fn check_limits(&self) -> Result<(), FunctionConfigError> {
@@ -345,6 +441,17 @@ pub(super) fn is_variable_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|first: char| first.is_ascii_digit())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn is_server(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    !text.is_empty() && text.len() <= 260 && text.bytes().all(allowed)
+}
+
+/// As Kafka itself checks them.
+fn is_topic(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=249).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
 }
 
 fn every_method() -> String {
@@ -394,7 +501,7 @@ mod tests {
         let text = "triggers:\n  cron:\n    - schedule: '*/5 * * * *'\n  kafka:\n    - bootstrap_servers: [localhost:9092]\n      topics: [a]\n      auto_offset_reset: earliest\n";
         let config = FunctionConfig::parse(text).unwrap();
         assert_eq!(config.methods(), ["*"]);
-        assert_eq!(config.idle_triggers(), ["cron", "kafka"]);
+        assert_eq!((config.cron().len(), config.kafka().len()), (1, 1));
         let json = config.to_registry_json(&name());
         assert_eq!(json["Triggers"]["Cron"], json!([{"Schedule": "*/5 * * * *"}]));
         assert_eq!(json["Triggers"]["Kafka"][0]["group_id"], "lambda-hi");
@@ -416,6 +523,60 @@ mod tests {
     fn an_unknown_key_is_named_with_its_place() {
         let error = FunctionConfig::parse("triggers:\n  htpp:\n    - method: GET\n").unwrap_err().to_string();
         assert!(error.contains("htpp") && error.contains("line 2") && error.contains("column 3"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_at_every_level() {
+        for text in [
+            "trigger: {}",
+            "triggers:\n  corn: []",
+            "triggers:\n  http:\n    - methods: GET",
+            "triggers:\n  cron:\n    - schedule: '@daily'\n      timezon: UTC",
+            "triggers:\n  kafka:\n    - bootstrap_servers: [a]\n      topics: [b]\n      autooffset: latest",
+            "limits:\n  mem: 1",
+        ] {
+            let error = FunctionConfig::parse(text).unwrap_err().to_string();
+            let line = text.lines().count();
+            assert!(error.contains("unknown") && error.contains(&format!("line {line}")), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_kafka_trigger_has_a_dead_letter_topic_and_a_bound_to_its_calls() {
+        let text = "triggers:\n  kafka:\n    - bootstrap_servers: ['localhost:9092', '[::1]:9093']\n      topics: [a, b]\n      dead_letter_topic: c\n      max_attempts: 7\n      group_id: mine\n";
+        let config = FunctionConfig::parse(text).unwrap();
+        let source = &config.kafka()[0];
+        assert_eq!(
+            (source.calls_max, source.dead_letter_topic.as_deref(), source.from_earliest),
+            (7, Some("c"), false)
+        );
+        let json = &config.to_registry_json(&name())["Triggers"]["Kafka"][0];
+        assert_eq!((&json["group_id"], &json["dead_letter_topic"]), (&json!("lambda-hi"), &json!("c")));
+        let trigger =
+            |more: &str| format!("triggers: {{kafka: [{{bootstrap_servers: [a], topics: [b], {more}}}]}}");
+        assert!(FunctionConfig::parse(&trigger("")).is_ok());
+        for more in
+            ["dead_letter_topic: b", "dead_letter_topic: 'x y'", "max_attempts: 0", "max_attempts: 1001"]
+        {
+            assert!(FunctionConfig::parse(&trigger(more)).is_err(), "{more}");
+        }
+        for text in [
+            "triggers: {kafka: [{bootstrap_servers: ['a,b'], topics: [b]}]}",
+            "triggers: {kafka: [{bootstrap_servers: ['SASL_SSL://a'], topics: [b]}]}",
+            "triggers: {kafka: [{bootstrap_servers: [a], topics: ['^.*']}]}",
+            "triggers: {kafka: [{bootstrap_servers: [a], topics: [b], auto_offset_reset: never}]}",
+        ] {
+            assert!(FunctionConfig::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_cannot_be_read_is_named_with_its_line() {
+        let text = "triggers:\n  cron:\n    - schedule: '@daily'\n    - schedule: 0 25 * * *\n";
+        let error = FunctionConfig::parse(text).unwrap_err().to_string();
+        assert!(error.contains("0 25 * * *") && error.contains("line 4"), "{error}");
+        let many = "triggers:\n  cron:\n".to_owned() + &"    - schedule: '@daily'\n".repeat(TRIGGERS_MAX + 1);
+        assert!(FunctionConfig::parse(&many).unwrap_err().to_string().contains("more than"));
     }
 
     #[test]

@@ -538,6 +538,10 @@ async fn lambdas_run_on_their_own_arbiters() {
         packages: world.clone(),
         registry: world.clone(),
         gauge: world.clone(),
+        clock: world.clone(),
+        diary: world.clone(),
+        caller: world.clone(),
+        feeds: world.clone(),
     };
     let config = Config { n_arbiters: 2, zygotes, sandbox_bytes: MB };
     let tree = start::<FakeWorld>(parts, config, crate::fake::log());

@@ -81,6 +81,8 @@ impl Show {
         if let Some(lambda) = lambda {
             rows.push(("state", format!("{}, generation {}", lambda.state, lambda.generation)));
             rows.push(("calls", format!("{}, {} of them failed", lambda.invocations, lambda.errors)));
+            rows.extend(lambda.cron.iter().map(|cron| ("by the clock", cron.line())));
+            rows.extend(lambda.kafka.iter().map(|kafka| ("from Kafka", kafka.line())));
         }
         rows.extend(config.rows());
         let packages = packages(&settings.client(), &name)?;

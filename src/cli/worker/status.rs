@@ -34,8 +34,9 @@ impl Status {
         say(format!("{line}\n\n"));
         let overview = functions::overview(&settings)?;
         let packages = overview.worker.packages();
+        let triggers = table::triggers(&overview.lambdas);
         say(table::render(&[(String::new(), overview.lambdas)], Style::of_stdout()));
-        say(packages);
+        say(triggers + &packages);
         Ok(())
     }
 }
