@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
     ("fuzz", &["config", "frame", "http", "packages", "registry", "sandbox"]),
-    ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve"]),
+    ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve", "takeover"]),
     ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
-    ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "world"]),
+    ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "takeover", "world"]),
+    ("takeover", &["sandbox"]),
     ("http", &["frame", "packages", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "packages", "registry", "sandbox", "stats"]),
     ("image", &["registry"]),

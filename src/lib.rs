@@ -20,4 +20,5 @@ pub mod sandbox;
 pub mod selftest;
 pub mod serve;
 pub mod stats;
+pub mod takeover;
 pub mod world;

@@ -2,18 +2,22 @@
 //! [`actors::world`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::name::FunctionName;
 use actors::packages::{Package, PackageSet};
 use actors::world::{
-    self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World,
+    self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, Weight, World,
 };
+use slog::Logger;
 
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
+use crate::sandbox::last_resort;
 use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
+use crate::sandbox::pressure::Pressure;
 use crate::stats::Stats;
 
 /// The real one.
@@ -210,6 +214,10 @@ impl world::Zygote for GrownZygote {
     fn is_alive(&self) -> bool {
         self.is_alive()
     }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes()
+    }
 }
 
 impl world::Sandbox for Sandbox {
@@ -227,6 +235,10 @@ impl world::Sandbox for Sandbox {
 
     fn thaw(&mut self) {
         self.thaw();
+    }
+
+    fn reclaim(&self) {
+        self.reclaim();
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -248,14 +260,16 @@ impl world::Line for Sandbox {
 #[derive(Debug, Clone)]
 pub struct OlGauge {
     launcher: Launcher,
+    pressure: Arc<Pressure>,
     pool_bytes: u64,
 }
 
 impl OlGauge {
     /// `pool_bytes` is what sandboxes and zygotes may use together.
     #[must_use]
-    pub fn new(launcher: Launcher, pool_bytes: u64) -> Self {
-        Self { launcher, pool_bytes }
+    pub fn new(launcher: Launcher, pool_bytes: u64, log: &Logger) -> Self {
+        let pressure = Arc::new(Pressure::open(launcher.cgroups(), log));
+        Self { launcher, pressure, pool_bytes }
     }
 }
 
@@ -266,6 +280,19 @@ impl world::Gauge for OlGauge {
             pool_bytes: self.pool_bytes,
             available_bytes: available_bytes().unwrap_or(u64::MAX),
         }
+    }
+
+    fn pressed(&self) -> LocalFuture<()> {
+        let pressure = Arc::clone(&self.pressure);
+        Box::pin(async move { pressure.wait().await })
+    }
+
+    fn weights(&self) -> Vec<Weight> {
+        last_resort::weights(self.launcher.cgroups())
+    }
+
+    fn end(&self, id: u64) {
+        last_resort::end(self.launcher.cgroups(), id);
     }
 }
 

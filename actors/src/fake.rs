@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use slog::{Discard, Logger, o};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::name::FunctionName;
@@ -17,7 +18,7 @@ use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
     Class, Code, Gauge, Held, Installed, LaunchError, Launcher, Line, LocalFuture, Making, MemoryReading,
     Network, PackageError, PackageStore, Planted, PoolLimits, Registry, RegistryError, Sandbox, Standby,
-    Survey, World, Zygote,
+    Survey, Weight, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -140,6 +141,12 @@ pub(crate) struct State {
     pub(crate) n_loading_max: usize,
     pub(crate) base: MemoryReading,
     pub(crate) sandbox_bytes: u64,
+    /// Sandboxes that the kernel was asked to take from, in order.
+    pub(crate) reclaimed: Vec<u64>,
+    /// Sandboxes that were ended for want of memory.
+    pub(crate) ended: Vec<u64>,
+    /// Notified, the kernel says that memory is short.
+    pub(crate) pressed: Arc<Notify>,
 }
 
 #[derive(Clone)]
@@ -187,6 +194,9 @@ impl Fake {
             n_loading_max: 0,
             base: MemoryReading { used_bytes: 0, pool_bytes: 1024 * MB, available_bytes: 8192 * MB },
             sandbox_bytes: 2 * MB,
+            reclaimed: Vec::new(),
+            ended: Vec::new(),
+            pressed: Arc::default(),
         })))
     }
 
@@ -231,7 +241,7 @@ impl Fake {
             plan: None,
             zygote_bytes_max: 256 * MB,
         };
-        start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB }, log())
+        start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB, reclaim: true }, log())
     }
 }
 
@@ -278,6 +288,9 @@ impl Zygote for FakeZygote {
     fn is_alive(&self) -> bool {
         self.0.world.state().zygotes.contains(&self.0.name)
     }
+    fn memory_bytes(&self) -> u64 {
+        2 * MB
+    }
 }
 
 impl Drop for FakeSprout {
@@ -318,6 +331,9 @@ impl Sandbox for FakeSandbox {
     }
     fn thaw(&mut self) {
         self.world.state().frozen.remove(&self.id);
+    }
+    fn reclaim(&self) {
+        self.world.state().reclaimed.push(self.id);
     }
     fn memory_bytes(&self) -> u64 {
         self.world.state().sandbox_bytes
@@ -620,6 +636,23 @@ impl Gauge for Fake {
         let state = self.state();
         let used = state.base.used_bytes + state.live.len() as u64 * state.sandbox_bytes;
         MemoryReading { used_bytes: used, ..state.base }
+    }
+
+    fn pressed(&self) -> LocalFuture<()> {
+        let pressed = Arc::clone(&self.state().pressed);
+        Box::pin(async move { pressed.notified().await })
+    }
+
+    fn weights(&self) -> Vec<Weight> {
+        let state = self.state();
+        let used_bytes = state.sandbox_bytes;
+        state.live.keys().map(|id| Weight { id: *id, used_bytes, limit_bytes: 4 * used_bytes }).collect()
+    }
+
+    fn end(&self, id: u64) {
+        let mut state = self.state();
+        state.ended.push(id);
+        state.dead.insert(id);
     }
 }
 

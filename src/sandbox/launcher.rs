@@ -381,6 +381,12 @@ impl Launcher {
         self.inner.cgroups.memory_bytes()
     }
 
+    /// The groups of all its sandboxes.
+    #[must_use]
+    pub fn cgroups(&self) -> &CgroupRoot {
+        &self.inner.cgroups
+    }
+
     /// A confined interpreter of this class, forked from a zygote of packages, or from the root zygote.
     ///
     /// # Errors
@@ -934,6 +940,11 @@ impl Sandbox {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.process.memory_bytes()
+    }
+
+    /// Has the kernel take back what it can of its memory, soon.
+    pub fn reclaim(&self) {
+        self.process.reclaim();
     }
 
     /// Why it is gone, for people, after its channel has failed.
