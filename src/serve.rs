@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::Data;
@@ -157,6 +158,7 @@ async fn serve(
     let Standing { lock, before, stand } = standing;
     let worker_dir = config.worker_dir.clone();
     fs::create_dir_all(&worker_dir).map_err(file("make", &worker_dir))?;
+    let configured_root = config.cgroup_root.clone();
     let generations = match &before {
         Some((Predecessor { offer, .. }, _)) => {
             info!(log, "takes the place of another worker"; "pid" => offer.pid);
@@ -281,14 +283,18 @@ async fn serve(
         predecessor.tell_serving();
         let Offer { cgroup_root, generations, .. } = predecessor.offer.clone();
         let (log, left) = (log.clone(), worker_dir.join(generations));
-        Fading::watch(predecessor, move || {
-            succession::sweep(&cgroup_root, &log);
-            let _ = fs::remove_dir_all(left);
-        })
+        Fading::watch(predecessor, move || succession::sweep(&cgroup_root, &left, &log))
     });
+    let sweep = {
+        let other = takeover::other_name(&configured_root, &config.cgroup_root);
+        let left = worker_dir.join(takeover::other_name(GENERATIONS, &generations));
+        let log = log.clone();
+        move || succession::sweep(&other, &left, &log)
+    };
     let mut reign = Reign {
         door,
         stand: Box::new(stand),
+        sweep: Arc::new(sweep),
         fading,
         servers: handles.clone(),
         guests,
@@ -333,8 +339,8 @@ async fn serve(
     if let Err(error) = cleanup::sweep(&config.cgroup_root) {
         warn!(log, "cannot remove all cgroups; the next start does"; "error" => %error);
     }
-    // Of the registry that is all gone by now.
-    let _ = fs::remove_dir(worker_dir.join(&generations));
+    // No sandbox is left that could see them; those who still hold some find them gone.
+    let _ = fs::remove_dir_all(worker_dir.join(&generations));
     if ending == Ending::Told {
         files.remove();
     }

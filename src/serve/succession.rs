@@ -1,6 +1,8 @@
 //! A worker between its begin and its end: it may have taken another's place, which is to be seen off, and another may take its
 //! own. What is said on the way is in [`takeover`](crate::takeover).
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -113,6 +115,8 @@ pub(super) struct Reign<'a> {
     pub(super) door: Door,
     /// Writes down that this one is the worker, and opens the door anew.
     pub(super) stand: Box<dyn Fn() -> Result<Door, ServeError> + 'a>,
+    /// Removes what one has left that was to take this one's place.
+    pub(super) sweep: Arc<dyn Fn() + Send + Sync>,
     pub(super) fading: Option<Fading>,
     pub(super) servers: (ServerHandle, ServerHandle),
     pub(super) guests: Guests,
@@ -145,6 +149,9 @@ impl Reign<'_> {
                             self.guests.set_leave(false);
                             tokio::join!(self.servers.0.resume(), self.servers.1.resume());
                         }
+                        let sweep = Arc::clone(&self.sweep);
+                        // It has a bound of its own. Nobody else comes in before.
+                        let _ = actix_web::rt::task::spawn_blocking(move || sweep()).await;
                         // It may have come so far as to write down that it is the worker.
                         match (self.stand)() {
                             Ok(door) => self.door = door,
@@ -209,11 +216,12 @@ impl Leaving {
     }
 }
 
-/// Removes the groups of a worker that went by this name. Gives how many there were.
-pub(super) fn sweep(name: &str, log: &Logger) {
-    match cleanup::sweep(name) {
+/// Removes the groups and the copies of code of a worker that went by these names.
+pub(super) fn sweep(cgroup_root: &str, generations: &Path, log: &Logger) {
+    let _ = fs::remove_dir_all(generations);
+    match cleanup::sweep(cgroup_root) {
         Ok(0) => {}
-        Ok(n_cgroups) => info!(log, "removed what the worker before this one had left"; "n_cgroups" => n_cgroups),
+        Ok(n_cgroups) => info!(log, "removed what another worker had left"; "n_cgroups" => n_cgroups),
         Err(error) => warn!(log, "cannot remove all cgroups; the next start does"; "error" => %error),
     }
 }
