@@ -191,8 +191,11 @@ fn whichever_of_the_two_is_killed_at_whatever_moment_the_other_serves() {
             let reply = worker.try_request("POST", "/run/echo", &[], "1");
             reply.is_ok_and(|reply| reply.status.as_u16() == 200) && worker.says_pid() == Some(heir.pid)
         });
-        eprintln!("round {round}: {} killed after {pause:?}, served {:?} later",
-            if kills_old { "the old one" } else { "the new one" }, began.elapsed());
+        eprintln!(
+            "round {round}: {} killed after {pause:?}, served {:?} later",
+            if kills_old { "the old one" } else { "the new one" },
+            began.elapsed()
+        );
         worker.is_now(heir);
         until("what the dead one had is gone", || worker.footprint_of_others().is_empty());
     }
@@ -235,12 +238,7 @@ impl Load {
     }
 }
 
-fn call(
-    connection: &mut Option<TcpStream>,
-    port: u16,
-    function: &str,
-    number: u64,
-) -> Result<(), String> {
+fn call(connection: &mut Option<TcpStream>, port: u16, function: &str, number: u64) -> Result<(), String> {
     let say = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let stream = match connection {
         Some(stream) => stream,

@@ -11,7 +11,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve", "takeover"]),
     ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
-    ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "takeover", "world"]),
+    (
+        "serve",
+        &[
+            "config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "takeover",
+            "world",
+        ],
+    ),
     ("takeover", &["sandbox"]),
     ("http", &["frame", "packages", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "packages", "registry", "sandbox", "stats"]),

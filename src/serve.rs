@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web::Data;
 use actix_web::dev::Service as _;
 use actix_web::http::ConnectionType;
+use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::supervisor::{self, Parts, Shutdown, Tree};
 use actors::tree::Plan;
@@ -29,15 +29,15 @@ use crate::http::{self, App};
 use crate::image::{self, Base};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
-use crate::registry::{GENERATIONS, LocalRegistry};
 use crate::registry::watch::{Watch, WatchEvent};
+use crate::registry::{GENERATIONS, LocalRegistry};
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
 use crate::sandbox::logs::Logs;
 use crate::sandbox::wire::BaseSpec;
 use crate::stats::Stats;
-use crate::world::{OlGauge, OlLauncher, OlWorld, sandbox_limits};
 use crate::takeover::{self, Door, Estate, Offer, Predecessor};
+use crate::world::{OlGauge, OlLauncher, OlWorld, sandbox_limits};
 use crate::{logging, sandbox};
 use succession::{Ending, Fading, Guests, Reign};
 

@@ -133,7 +133,8 @@ impl Predecessor {
     /// When it does not; then nothing has changed.
     pub fn ask(worker_dir: &Path) -> Result<(Self, Estate), TakeoverError> {
         let path = worker_dir.join(SOCKET);
-        let absent = |errno: rustix::io::Errno| TakeoverError::Absent { path: path.clone(), source: errno.into() };
+        let absent =
+            |errno: rustix::io::Errno| TakeoverError::Absent { path: path.clone(), source: errno.into() };
         let line = seqpacket().map_err(absent)?;
         set_socket_timeout(&line, Timeout::Recv, Some(OFFER_PATIENCE)).map_err(absent)?;
         connect(&line, &SocketAddrUnix::new(&path).map_err(absent)?).map_err(absent)?;
@@ -146,7 +147,8 @@ impl Predecessor {
         let [lock, public, private]: [OwnedFd; 3] =
             fds.try_into().map_err(|_| broken("it sent something else"))?;
         let estate = Estate { lock, public: public.into(), private: private.into() };
-        set_socket_timeout(&line, Timeout::Recv, None).map_err(|errno| TakeoverError::Broken(errno.into()))?;
+        set_socket_timeout(&line, Timeout::Recv, None)
+            .map_err(|errno| TakeoverError::Broken(errno.into()))?;
         Ok((Self { offer, line: Arc::new(line) }, estate))
     }
 

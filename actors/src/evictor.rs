@@ -475,4 +475,3 @@ impl<W: World> Handler<Crash> for Evictor<W> {
         panic!("crashed on request");
     }
 }
-

@@ -238,7 +238,11 @@ mod tests {
 
     /// The textbook, word for word: every sandbox has a priority that was worked out when it was used; each time the lowest of
     /// all goes, and the clock is that.
-    fn naive(clock: &mut f64, mut all: Vec<(f64, Instant, usize, usize, u64)>, bytes: u64) -> Vec<(usize, usize)> {
+    fn naive(
+        clock: &mut f64,
+        mut all: Vec<(f64, Instant, usize, usize, u64)>,
+        bytes: u64,
+    ) -> Vec<(usize, usize)> {
         let (mut gone, mut freed) = (Vec::new(), 0);
         while freed < bytes && !all.is_empty() {
             let lowest = (0..all.len())

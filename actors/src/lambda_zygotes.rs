@@ -196,7 +196,11 @@ impl<Z: Clone> LambdaZygotes<Z> {
 
     /// The one that pays least, and how much: import time that was not waited for lately, in nanoseconds, for each byte that it
     /// takes.
-    pub(crate) fn least_paying(&self, bytes: impl Fn(&Z) -> u64, now: Instant) -> Option<(FunctionName, f64)> {
+    pub(crate) fn least_paying(
+        &self,
+        bytes: impl Fn(&Z) -> u64,
+        now: Instant,
+    ) -> Option<(FunctionName, f64)> {
         let paying = self.by_name.iter().filter_map(|(name, entry)| match &entry.stage {
             Stage::Growing(zygote) => {
                 let saved = entry.uses.at(now) * entry.took.as_nanos() as f64;

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::costs::Costs;
 use crate::demand::Demand;
-use crate::gdsf::Uses;
 use crate::fit::{Fitted, NODE_BYTES, Price, Standing};
+use crate::gdsf::Uses;
 use crate::packages::{Package, PackageSet};
 use crate::world::{LaunchError, Planted};
 

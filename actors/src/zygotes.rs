@@ -397,8 +397,10 @@ impl<W: World> Handler<ReleaseZygote> for Zygotes<W> {
 
     fn handle(&mut self, _: ReleaseZygote, _ctx: &mut Context<Self>) -> bool {
         let now = Instant::now();
-        let (of_packages, of_lambdas) =
-            (self.forest.lock().least_paying(Zygote::memory_bytes, now), self.lambdas.least_paying(Zygote::memory_bytes, now));
+        let (of_packages, of_lambdas) = (
+            self.forest.lock().least_paying(Zygote::memory_bytes, now),
+            self.lambdas.least_paying(Zygote::memory_bytes, now),
+        );
         match (of_packages, of_lambdas) {
             (Some((_, pays)), of_lambdas) if of_lambdas.as_ref().is_none_or(|(_, other)| pays <= *other) => {
                 let released = self.forest.lock().release_one(Zygote::memory_bytes, now);

@@ -8,7 +8,6 @@
 
 pub(super) mod graph;
 pub(super) mod model;
-mod site;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -29,10 +28,10 @@ use super::load::each_once;
 use super::memory::{pss_bytes, pss_of_groups};
 use super::report::{Goal, Quantity, Row};
 use super::sample::Sample;
+use super::site::Site;
 use super::{BenchError, Run};
 use crate::packages::PackagesDir;
 use graph::{Graph, N_PACKAGES};
-use site::Site;
 
 /// Clients, as in Forklift's runs.
 const N_CLIENTS: usize = 5;
@@ -234,7 +233,7 @@ async fn compare(run: &mut Run, place: &Path, workload: &Workload) -> Result<Mea
     let start = |what: &str, options: &[String], functions: &[(String, Vec<(&str, String)>)]| {
         // So that none is given up while it is measured.
         let more = [format!("import_cache_mb={ZYGOTES_MB}"), "release_after_s=0".to_owned()];
-        Site::start(&place.join(what), packages, &[&more, options].concat(), functions)
+        Site::start(&place.join(what), Some(packages), &[&more, options].concat(), functions)
     };
 
     run.tell(format!("{name}: without zygotes of packages"));

@@ -5,9 +5,9 @@ use super::files;
 use super::lock::WorkerLock;
 use super::ol_dir::OlDir;
 use super::settings::Settings;
+use crate::sandbox;
 use crate::serve::{self, Standing};
 use crate::takeover::{self, Estate, Predecessor};
-use crate::sandbox;
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

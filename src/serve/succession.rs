@@ -102,7 +102,9 @@ impl Fading {
             return true;
         }
         predecessor.tell_end();
-        tokio::time::timeout(grace + END_PATIENCE, gone.wait_for(|gone| *gone)).await.is_ok_and(|gone| gone.is_ok())
+        tokio::time::timeout(grace + END_PATIENCE, gone.wait_for(|gone| *gone))
+            .await
+            .is_ok_and(|gone| gone.is_ok())
     }
 
     fn again(&self) -> Self {

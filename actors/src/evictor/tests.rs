@@ -11,8 +11,7 @@ use crate::world::LaunchError;
 fn world(pool_mb: u64) -> Fake {
     let world = Fake::new();
     world.state().sandbox_bytes = 10 * MB;
-    world.state().base =
-        MemoryReading { used_bytes: 0, pool_bytes: pool_mb * MB, available_bytes: 1 << 40 };
+    world.state().base = MemoryReading { used_bytes: 0, pool_bytes: pool_mb * MB, available_bytes: 1 << 40 };
     world
 }
 

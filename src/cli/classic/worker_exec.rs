@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use structopt::StructOpt;
 
 use crate::cli::error::{CliError, must_be_root};
+use crate::cli::foreground::Source;
 use crate::cli::ol_dir::OlDir;
 use crate::cli::settings::Settings;
-use crate::cli::foreground::Source;
 use crate::cli::{foreground, ports};
 
 /// Run a worker in the foreground with a configuration file

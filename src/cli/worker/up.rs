@@ -7,10 +7,10 @@ use structopt::StructOpt;
 
 use super::init::initialize;
 use crate::cli::error::{CliError, must_be_root};
+use crate::cli::foreground::Source;
 use crate::cli::launch::Launch;
 use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
-use crate::cli::foreground::Source;
 use crate::cli::{foreground, ports, say};
 
 /// Start the worker; its directory is made if there is none

@@ -46,10 +46,16 @@ impl CgroupRoot {
         let name = format!("{PREFIX}{id}");
         match &self.layout {
             // In one go, whatever forks meanwhile. Nests are of the memory controller alone.
-            Layout::V1(root) if let Some(group) = root.inside_unified(&name).filter(|group| group.is_dir()) => {
+            Layout::V1(root)
+                if let Some(group) = root.inside_unified(&name).filter(|group| group.is_dir()) =>
+            {
                 kill_all(&group);
             }
-            _ => self.sandboxes().iter().filter(|found| found.id == id).for_each(|found| kill_all(&found.directory)),
+            _ => self
+                .sandboxes()
+                .iter()
+                .filter(|found| found.id == id)
+                .for_each(|found| kill_all(&found.directory)),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::super::BenchError;
-use super::super::call::reach;
-use super::super::start::{free_port, ol, pid};
+use super::BenchError;
+use super::call::reach;
+use super::start::{free_port, ol, pid};
 use crate::client::Client;
 
 /// How long a tree may take to stand still.
@@ -31,7 +31,7 @@ impl Site {
     /// `functions` by name, with their files. `options` are those of `ol worker up -o`.
     pub(super) fn start(
         place: &Path,
-        packages: &Path,
+        packages: Option<&Path>,
         options: &[String],
         functions: &[(String, Vec<(&str, String)>)],
     ) -> Result<Self, BenchError> {
@@ -46,13 +46,10 @@ impl Site {
         }
         let cgroup_root = format!("ol-bench-{}-{}", std::process::id(), free_port());
         let port = free_port();
-        let own = [
-            format!("worker_port={port}"),
-            format!("Pkgs_dir={}", packages.display()),
-            format!("cgroup_root={cgroup_root}"),
-        ];
+        let own = [format!("worker_port={port}"), format!("cgroup_root={cgroup_root}")];
+        let packages = packages.map(|packages| format!("Pkgs_dir={}", packages.display()));
         let mut args = vec!["worker", "up", "-d"];
-        for option in own.iter().chain(options) {
+        for option in own.iter().chain(&packages).chain(options) {
             args.extend(["-o", option]);
         }
         ol(&ol_dir, &args)?;
@@ -103,4 +100,13 @@ impl Drop for Site {
             drop(ol(&self.ol_dir, &["worker", "down"]));
         }
     }
+}
+
+/// A directory for the workers of one scenario. It goes with what is given back.
+pub(super) fn place() -> Result<tempfile::TempDir, BenchError> {
+    tempfile::Builder::new().prefix("ol-bench-").tempdir().map_err(|source| BenchError::File {
+        what: "make a directory in",
+        path: std::env::temp_dir(),
+        source,
+    })
 }
