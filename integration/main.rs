@@ -17,6 +17,7 @@ mod api;
 mod bench;
 mod chaos;
 mod client;
+mod clock;
 mod crash;
 mod examples;
 mod installs;

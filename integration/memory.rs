@@ -166,3 +166,41 @@ fn what_a_frozen_sandbox_has_read_is_taken_back_before_the_sandbox_is() {
     drop(eaten);
     worker.finish();
 }
+
+/// Reads more than its limit again and again: the kernel takes back what it reads while it reads.
+const THRASHER: &str = "
+import os, time
+def f(event):
+    end = time.monotonic() + event
+    with open(os.path.join(os.path.dirname(__file__), 'large.bin'), 'rb', buffering=0) as large:
+        while time.monotonic() < end:
+            large.seek(0)
+            while large.read(1 << 20):
+                pass
+    return 'done'
+";
+
+#[test]
+fn the_kernels_word_that_programs_wait_for_memory_is_heard_and_takes_nobodys_sandbox() {
+    requires!(Root);
+    let config = json!({
+        "grace_sec": 1, "limits": {"mem_mb": 16, "runtime_sec": 600, "cpu_percent": 400}, "freeze_after_ms": 600_000,
+    });
+    let worker = Worker::with_config(config).start();
+    worker.drop_in("thrasher", &[("f.py", THRASHER)]);
+    fs::write(worker.registry().join("thrasher/large.bin"), vec![1u8; 200 << 20]).unwrap();
+    worker.install_f("idle", HUNGRY);
+    let sandbox = worker.call("idle", "{}").sandbox();
+    until("it is there", || worker.call("thrasher", "0").status.as_u16() == 200);
+    let heard = || worker.status_json()["worker"]["counters"]["memory_pressure"].as_u64().expect("a number");
+    let running = worker.call_aside("thrasher", "60");
+    until("the kernel says so", || heard() > 0 || running.is_finished());
+    assert!(heard() > 0, "{}", fs::read_to_string("/proc/pressure/memory").unwrap_or_default());
+    // What is idle is frozen, which costs it nothing, and it is still there.
+    worker.lambda_until("it is frozen", "idle", |lambda| lambda["frozen"] == 1);
+    assert_eq!(worker.call("idle", "{}").sandbox(), sandbox);
+    assert_eq!(worker.status_json()["worker"]["counters"]["released_under_pressure"], 0);
+    worker.request("DELETE", "/registry/thrasher", &[], "").expect(200);
+    drop(running);
+    worker.finish();
+}
