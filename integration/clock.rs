@@ -57,7 +57,11 @@ fn a_clock_that_is_set_by_an_hour_changes_nothing() {
         let running = worker.call_aside("sleeper", "4");
         worker.lambda_until("it runs", "sleeper", |lambda| lambda["busy"] == 1);
         set(&worker, seconds);
-        assert_eq!(running.join().unwrap().unwrap().ok(), json!(4), "it was not cut off, nor does it run for ever");
+        assert_eq!(
+            running.join().unwrap().unwrap().ok(),
+            json!(4),
+            "it was not cut off, nor does it run for ever"
+        );
         let reply = worker.call("sleeper", "0");
         assert_eq!(reply.sandbox(), sandbox, "{seconds}: nobody takes it for idle for an hour");
         reply.ok();
@@ -68,7 +72,8 @@ fn a_clock_that_is_set_by_an_hour_changes_nothing() {
         assert_eq!(worker.call("uploaded", "").ok(), json!(round));
         worker.drop_in("dropped", &[("f.py", &code)]);
         until("the file that was replaced is served", || {
-            block_on(worker.client().post("/run/dropped", "")).is_ok_and(|reply| reply.text().trim() == round.to_string())
+            block_on(worker.client().post("/run/dropped", ""))
+                .is_ok_and(|reply| reply.text().trim() == round.to_string())
         });
         assert!(Path::new(&worker.worker_dir().join("logs")).is_dir());
     }
