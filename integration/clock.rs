@@ -29,7 +29,7 @@ fn set(worker: &Worker, seconds: i64) {
     fs::write(&new, format!("{seconds:+}\n")).unwrap();
     fs::rename(new, path).unwrap();
     eventually("the worker sees it", || {
-        let date = worker.get("/status").header("date").and_then(|date| httpdate(&date));
+        let date = worker.get("/status").header("date").and_then(httpdate);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs().cast_signed();
         date.filter(|date| (date - now - seconds).abs() < 120)
     });
