@@ -4,11 +4,11 @@
 //! has less left than [`SPARE_SHARE`] of it; when the kernel says that programs wait for memory, than twice as much. Then, in
 //! this order, and only as far as needed:
 //!
-//! 1. idle sandboxes are frozen, so that they touch no memory, and the kernel takes back what it can of them; waiting standbys
-//!    are given up;
+//! 1. idle sandboxes are frozen, so that they touch no memory, and the kernel takes back what it can of them;
 //! 2. if that was not enough by the next look, or a new sandbox waits for room: idle sandboxes are given up, those first that
 //!    are worth least ([`gdsf`](crate::gdsf));
-//! 3. if there are not enough of these, and it is not only the mark that is exceeded: the zygotes that pay least, one at a time;
+//! 3. if there are not enough of these, and it is not only the mark that is exceeded: standbys that wait, and then the zygotes
+//!    that pay least, one at a time;
 //! 4. new sandboxes are refused, with the reason;
 //! 5. if the machine would die otherwise: a busy sandbox is ended ([`emergency`]).
 //!
@@ -120,8 +120,8 @@ pub struct Evictor<W: World> {
     reclaim: bool,
     gdsf: Gdsf,
     emergency: Emergency,
-    /// When a zygote was asked for last.
-    zygote_asked: Option<Instant>,
+    /// When standbys or a zygote were asked for last, since memory is tight.
+    spare_asked: Option<Instant>,
     /// What was given up lately and may not have come back yet.
     releasing: VecDeque<(Instant, u64)>,
     waiters: VecDeque<Waiter>,
@@ -192,7 +192,7 @@ impl<W: World> Evictor<W> {
             reclaim,
             gdsf: Gdsf::default(),
             emergency: Emergency::default(),
-            zygote_asked: None,
+            spare_asked: None,
             releasing: VecDeque::new(),
             waiters: VecDeque::new(),
             hurrying: false,
@@ -210,6 +210,7 @@ impl<W: World> Evictor<W> {
         let excess = self.excess(pressed, now);
         if excess.over_mark == 0 {
             self.mild_means_used = None;
+            self.spare_asked = None;
             self.emergency.look(false, now);
             if pressed {
                 // It may be one sandbox that is at its own limit. To freeze what is idle costs it nothing.
@@ -234,7 +235,7 @@ impl<W: World> Evictor<W> {
         }
         let Released { n_idle, missing } = self.release(excess.over_mark, now);
         if missing > 0 && excess.over_brim > 0 {
-            self.release_zygote(now);
+            self.release_spare(now);
         }
         let is_out = n_idle == 0 && self.last.available_bytes < emergency::floor(self.last.pool_bytes);
         if self.emergency.look(is_out, now) {
@@ -310,9 +311,6 @@ impl<W: World> Evictor<W> {
     }
 
     fn use_mild_means(&mut self) {
-        if self.zygotes.try_tell(zygotes::ReleaseIdle).is_err() {
-            warn!(self.log, "the zygotes could not be asked for memory");
-        }
         let n_frozen = self.freeze_idle();
         info!(self.log, "memory is tight"; "used_mb" => self.last.used_bytes >> 20,
             "pool_mb" => self.last.pool_bytes >> 20, "available_mb" => self.last.available_bytes >> 20,
@@ -366,13 +364,20 @@ impl<W: World> Evictor<W> {
         Released { n_idle: idle.len(), missing: excess.saturating_sub(bytes_released) }
     }
 
-    /// Have the zygote given up that pays least, if the last one has had time to go.
-    fn release_zygote(&mut self, now: Instant) {
-        if self.zygote_asked.is_some_and(|then| now.saturating_duration_since(then) < RELEASE_TAKES) {
+    /// Have standbys given up, and if that was not enough, the zygote that pays least, if the last ones have had time to go.
+    fn release_spare(&mut self, now: Instant) {
+        if self.spare_asked.is_some_and(|then| now.saturating_duration_since(then) < RELEASE_TAKES) {
             return;
         }
-        self.zygote_asked = Some(now);
-        if self.zygotes.try_tell(zygotes::ReleaseZygote).is_err() {
+        // They are made again after a while: so it is standbys again when it has been well in between.
+        let standbys_went = self.spare_asked.is_some();
+        self.spare_asked = Some(now);
+        let told = if standbys_went {
+            self.zygotes.try_tell(zygotes::ReleaseZygote).is_ok()
+        } else {
+            self.zygotes.try_tell(zygotes::ReleaseIdle).is_ok()
+        };
+        if !told {
             warn!(self.log, "the zygotes could not be asked for memory");
         }
     }

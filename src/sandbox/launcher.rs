@@ -28,7 +28,7 @@ use super::network::{self, NetworkError, Outbound};
 use super::process::Process;
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
-use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slot, Uids};
+use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, ROOT_SANDBOX_UIDS, RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Entrance, Zygote, control_pair};
 use crate::frame::{Kind, PROTOCOL};
@@ -44,9 +44,15 @@ const PACKAGE_ZYGOTE_LIMITS: Limits =
     Limits { memory_bytes: 1 << 30, swap_bytes: 0, cpu_percent: 100, n_processes: 64 };
 /// Open files of one sandbox: the customary soft limit, which programs with `select` rely on.
 const SANDBOX_FILES_MAX: u32 = 1024;
-/// What the shims and zygotes of a worker may use: one interpreter with the standard library is 25 MB.
-const FAMILY_LIMITS: Limits =
-    Limits { memory_bytes: 1 << 30, swap_bytes: 1 << 30, cpu_percent: 1000, n_processes: 70_000 };
+/// What the shim and the zygote of a family may use. One interpreter with the standard library is 25 MB; and the kernel counts to
+/// the shim what it takes for the namespaces of each sandbox, some half a megabyte: with 1 GiB for all, two thousand sandboxes were
+/// the end of the zygote.
+const FAMILY_LIMITS: Limits = Limits {
+    memory_bytes: (1 << 30) + ROOT_SANDBOX_UIDS as u64 * (1 << 20),
+    swap_bytes: 1 << 30,
+    cpu_percent: 1000,
+    n_processes: 70_000,
+};
 
 /// What the launcher is made from.
 #[derive(Debug, Clone)]

@@ -59,11 +59,14 @@ async fn the_mild_means_come_first() {
     world.state().base.used_bytes = 85 * MB;
     sleep(LOOK_EVERY).await;
     assert_eq!(world.state().frozen.len(), 1);
-    assert!(world.state().standbys.is_empty());
+    assert_eq!(
+        world.state().standbys.len(),
+        4,
+        "they are for the next calls, and nobody waits for their memory"
+    );
     world.state().base.used_bytes = 0;
     sleep(ms(10_000)).await;
     assert_eq!(world.state().live.len(), 1, "that was enough");
-    assert_eq!(world.state().standbys.len(), 4, "and they are back");
 }
 
 #[actix::test]
@@ -189,11 +192,8 @@ async fn the_kernels_word_has_it_look_at_once_and_take_no_more_than_it_must() {
     assert_eq!(world.state().live.len(), 1);
     pressed.notify_one();
     sleep(PRESSED_PAUSE + ms(5)).await;
-    assert!(world.state().standbys.is_empty(), "the mild means");
-    pressed.notify_one();
-    sleep(PRESSED_PAUSE + ms(5)).await;
     assert!(world.state().reclaimed.len() == 1, "once for each time that it is idle");
-    assert_eq!(tree.stats.read().memory_pressure, 3);
+    assert_eq!(tree.stats.read().memory_pressure, 2);
 }
 
 #[actix::test]
@@ -215,6 +215,7 @@ async fn zygotes_stay_as_long_as_only_the_mark_is_exceeded() {
     sleep(LOOK_EVERY).await;
     let refused = tree.evictor.ask(NeedRoom { bytes: 10 * MB }).await.unwrap();
     assert!(refused.is_err());
+    assert!(world.state().standbys.is_empty(), "these first");
     assert!(world.state().zygotes.is_empty());
 }
 
