@@ -35,7 +35,7 @@ command -v apt-get >/dev/null || die "this works on Debian and Ubuntu; elsewhere
 # build-essential: a linker, and gcc and make for librdkafka and zlib, which are built along.
 packages=(build-essential python3 curl ca-certificates iproute2 nftables git)
 if [ $with_tests = yes ]; then
-    packages+=(qemu-system-x86 mmdebstrap busybox-static cpio e2fsprogs kmod util-linux uidmap zstd mypy)
+    packages+=(qemu-system-x86 mmdebstrap busybox-static cpio e2fsprogs kmod util-linux uidmap zstd mypy libfaketime)
 fi
 
 missing=()

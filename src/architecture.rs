@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
     ("fuzz", &["config", "frame", "http", "packages", "registry", "sandbox"]),
-    ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve"]),
+    ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve", "takeover"]),
     ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
     (
         "serve",
         &[
             "config", "http", "image", "kafka", "logging", "packages", "registry", "sandbox", "stats",
-            "triggers", "world",
+            "takeover", "triggers", "world",
         ],
     ),
+    ("takeover", &["sandbox"]),
     ("http", &["frame", "packages", "registry", "sandbox", "stats", "triggers", "world"]),
     ("world", &["config", "kafka", "packages", "registry", "sandbox", "stats", "triggers"]),
     ("kafka", &["stats", "triggers"]),

@@ -14,6 +14,7 @@
 mod bare;
 mod call;
 mod cold;
+mod density;
 pub(crate) mod floor;
 mod fork;
 mod fresh;
@@ -21,9 +22,11 @@ mod growth;
 mod load;
 mod machine;
 mod memory;
+mod overload;
 mod packages;
 mod play;
 mod plot;
+mod pressure;
 mod report;
 mod reqbench;
 mod sample;
@@ -72,12 +75,18 @@ pub enum Scenario {
     Reqbench,
     /// The same with packages that people use.
     Wheels,
+    /// First calls beside a pool of memory that is nearly full; on a worker of its own.
+    Pressure,
+    /// More calls than can be served; on a worker of its own.
+    Overload,
+    /// As many idle sandboxes as may be; on a worker of its own.
+    Density,
 }
 
 impl Scenario {
     /// In the order in which they run: a worker that has served much is no longer an idle one, and keeps many
     /// standbys for a while.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Start,
         Self::Memory,
         Self::Growth,
@@ -88,12 +97,15 @@ impl Scenario {
         Self::Web,
         Self::Reqbench,
         Self::Wheels,
+        Self::Pressure,
+        Self::Overload,
+        Self::Density,
     ];
 
     /// Those that run when none is named. The others take minutes, and start workers of their own.
     #[must_use]
     pub fn ordinary() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|one| !matches!(one, Self::Reqbench | Self::Wheels)).collect()
+        Self::ALL.into_iter().filter(|one| *one < Self::Reqbench).collect()
     }
 
     /// As on the command line.
@@ -110,6 +122,9 @@ impl Scenario {
             Self::Web => "web",
             Self::Reqbench => "reqbench",
             Self::Wheels => "wheels",
+            Self::Pressure => "pressure",
+            Self::Overload => "overload",
+            Self::Density => "density",
         }
     }
 }
@@ -160,6 +175,8 @@ pub struct Plan {
     pub n_cold: usize,
     /// Live sandboxes of `growth`.
     pub n_live: usize,
+    /// Idle sandboxes of `density`.
+    pub n_dense: usize,
 }
 
 /// Why there is no report.
@@ -271,6 +288,9 @@ pub fn run(plan: Plan) -> Result<Report, BenchError> {
                 Scenario::Web => runtime.block_on(web::measure(run))?,
                 Scenario::Reqbench => runtime.block_on(reqbench::measure(run))?,
                 Scenario::Wheels => runtime.block_on(reqbench::measure_wheels(run))?,
+                Scenario::Pressure => runtime.block_on(pressure::measure(run))?,
+                Scenario::Overload => runtime.block_on(overload::measure(run))?,
+                Scenario::Density => runtime.block_on(density::measure(run))?,
             }
             run.progress.inc(1);
         }
@@ -325,7 +345,7 @@ mod tests {
         let error = "hot".parse::<Scenario>().unwrap_err();
         assert_eq!(
             error,
-            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels"
+            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels, pressure, overload, density"
         );
     }
 }

@@ -21,5 +21,6 @@ pub mod sandbox;
 pub mod selftest;
 pub mod serve;
 pub mod stats;
+pub mod takeover;
 pub mod triggers;
 pub mod world;

@@ -59,6 +59,9 @@ const ARCHIVE_SUFFIX: &str = ".tar.gz";
 /// Files and directories of one function at most: twice what the largest of Python's usual packages has.
 const N_ENTRIES_MAX: usize = 20_000;
 
+/// Where copies of code are, in the worker's directory.
+pub const GENERATIONS: &str = "generations";
+
 /// Directories inside of each other at most. Node projects, the deepest known, have about 20.
 const DEPTH_MAX: usize = 32;
 
@@ -139,8 +142,23 @@ impl LocalRegistry {
     /// Open the registry of a worker: make its directory if there is none, and sweep what an earlier
     /// run of the worker left behind.
     pub fn open(worker: &Config, log: Logger) -> Result<Self, OpenError> {
+        Self::open_in(worker, GENERATIONS, None, log)
+    }
+
+    /// The same beside a worker that still serves from it: copies go to a directory of that name, and what looks like a change
+    /// that was broken off may be one of the other's that is under way, and is left alone. `beside` is a number that is not the
+    /// other's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(
+        worker: &Config,
+        generations: &str,
+        beside: Option<u32>,
+        log: Logger,
+    ) -> Result<Self, OpenError> {
         let root = worker.registry_dir.clone();
-        let generations_dir = worker.worker_dir.join("generations");
+        let generations_dir = worker.worker_dir.join(generations);
         let prepared = |path: &PathBuf, result: io::Result<()>| {
             result.map_err(|source| OpenError::Prepare { path: path.clone(), source })
         };
@@ -149,7 +167,9 @@ impl LocalRegistry {
             prepared(&generations_dir, std::fs::remove_dir_all(&generations_dir))?;
         }
         prepared(&generations_dir, make_directory(&generations_dir, 0o711))?;
-        prepared(&root, upload::recover(&root))?;
+        if beside.is_none() {
+            prepared(&root, upload::recover(&root))?;
+        }
         let locks_dir = worker.worker_dir.join("locks");
         let locks = Locks::open(locks_dir.clone());
         let locks = locks.map_err(|source| OpenError::Prepare { path: locks_dir, source })?;
@@ -159,7 +179,8 @@ impl LocalRegistry {
             locks,
             worker: worker.clone(),
             log,
-            next: AtomicU64::new(0),
+            // Of what both make in one directory the names differ.
+            next: AtomicU64::new(u64::from(beside.unwrap_or(0)) << 32),
             exchange: RwLock::new(()),
             reported: Mutex::new(BTreeSet::new()),
         })))

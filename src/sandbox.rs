@@ -13,6 +13,7 @@
 //!           ├─ logs       reads what it prints
 //!           ├─ network    connects it, if it may
 //!           ├─ cgroup     limits, accounts, freezing
+//!           ├─ reclaim    takes memory back that it does not use
 //!           └─ reaper     takes it down
 //! ```
 
@@ -23,15 +24,19 @@ pub mod cleanup;
 mod family;
 mod forker;
 mod init;
+pub mod last_resort;
 pub mod launcher;
 pub mod logs;
 mod mounter;
 mod network;
 mod networks;
+pub mod oom;
 pub(crate) mod packets;
 mod pidfd;
+pub mod pressure;
 mod process;
 mod reaper;
+mod reclaim;
 pub(crate) mod runtime_files;
 pub mod seccomp;
 mod shells;

@@ -1,12 +1,19 @@
 //! The worker: puts the parts together, waits, and takes them apart in order.
 
+mod succession;
+
 use std::fs;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::Service as _;
+use actix_web::http::ConnectionType;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::supervisor::{self, Parts, Shutdown, Tree};
@@ -24,16 +31,18 @@ use crate::image::{self, Base};
 use crate::kafka::{KafkaFeeds, KafkaSettings};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
-use crate::registry::LocalRegistry;
 use crate::registry::watch::{Watch, WatchEvent};
+use crate::registry::{GENERATIONS, LocalRegistry};
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
 use crate::sandbox::logs::Logs;
 use crate::sandbox::wire::BaseSpec;
 use crate::stats::Stats;
+use crate::takeover::{self, Door, Estate, Offer, Predecessor};
 use crate::triggers::Desk;
 use crate::world::{OlCaller, OlClock, OlDiary, OlGauge, OlLauncher, OlWorld, sandbox_limits};
 use crate::{logging, sandbox};
+use succession::{Ending, Fading, Guests, Reign};
 
 /// Connections that may wait to be accepted, and that one thread serves at once; beyond it clients wait in the
 /// kernel. A connection costs some 10 KB.
@@ -90,6 +99,9 @@ pub enum ServeError {
     /// What somebody imported, and somebody has changed.
     #[error("the tree of zygotes: {0}; remove the file to let it fit itself")]
     KeptTree(String),
+    /// Where a successor would come in.
+    #[error("cannot prepare to hand over to another worker: {0}")]
+    Door(io::Error),
     /// The event loop or one of its threads.
     #[error("cannot start the worker's threads: {0}")]
     Threads(io::Error),
@@ -100,30 +112,80 @@ fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeError
     move |source| ServeError::File { what, path, source }
 }
 
-/// Runs the worker until SIGTERM or SIGINT; a second one ends it without waiting for running invocations.
+/// What a worker needs of whoever runs it.
+pub struct Standing {
+    /// The right to run in the worker's directory: it is held as long as any copy of this is open.
+    pub lock: OwnedFd,
+    /// Whose place it takes, and what it got from there.
+    pub before: Option<(Predecessor, Estate)>,
+    /// Writes down that this process is the worker of the directory.
+    pub stand: Box<dyn Fn() -> io::Result<()>>,
+}
+
+/// Runs the worker until SIGTERM or SIGINT, or until another has taken its place; a second one ends it without waiting for running invocations.
 ///
 /// The caller holds the lock of the worker's directory.
 ///
 /// # Errors
 /// When a part cannot be started; what was started before is taken down.
-pub fn run(ol_dir: &Path, config: Config) -> Result<(), ServeError> {
+pub fn run(ol_dir: &Path, config: Config, standing: Standing) -> Result<(), ServeError> {
     let level = if config.trace.latency { slog::Level::Debug } else { slog::Level::Info };
     let (log, _guard) = logging::start(level);
     raise_file_limit(&log);
+    if let Err(error) = sandbox::oom::spare_this_process() {
+        info!(log, "the worker may not ask the kernel to be spared when memory runs out; sandboxes still go first";
+            "error" => %error);
+    }
     // First, so that a taken port is known before anything else exists.
     let address = (config.host.as_str(), config.port);
-    let listener = TcpListener::bind(address).map_err(|source| ServeError::Listen {
-        address: format!("{}:{}", config.host, config.port),
-        source,
-    })?;
+    let bind = || {
+        let address_text = format!("{}:{}", config.host, config.port);
+        TcpListener::bind(address).map_err(|source| ServeError::Listen { address: address_text, source })
+    };
+    let handed = standing.before.as_ref().filter(|(predecessor, _)| {
+        let Offer { host, port, .. } = &predecessor.offer;
+        *host == config.host && (*port == config.port || config.port == 0)
+    });
+    let listener = match handed {
+        Some((_, estate)) => estate.public.try_clone().map_err(ServeError::Door)?,
+        None => bind()?,
+    };
     // Who called says what went wrong.
-    actix::System::new().block_on(serve(ol_dir, config, listener, log))
+    actix::System::new().block_on(serve(ol_dir, config, listener, standing, log))
 }
 
-async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger) -> Result<(), ServeError> {
+async fn serve(
+    ol_dir: &Path,
+    mut config: Config,
+    listener: TcpListener,
+    standing: Standing,
+    log: Logger,
+) -> Result<(), ServeError> {
+    let Standing { lock, before, stand } = standing;
     let worker_dir = config.worker_dir.clone();
     fs::create_dir_all(&worker_dir).map_err(file("make", &worker_dir))?;
-    let n_left = cleanup::sweep(&config.cgroup_root)?;
+    let configured_root = config.cgroup_root.clone();
+    let generations = match &before {
+        Some((Predecessor { offer, .. }, _)) => {
+            info!(log, "takes the place of another worker"; "pid" => offer.pid);
+            config.cgroup_root = takeover::other_name(&config.cgroup_root, &offer.cgroup_root);
+            takeover::other_name(GENERATIONS, &offer.generations)
+        }
+        None => {
+            // A takeover that was killed may have left these.
+            for name in takeover::names(GENERATIONS) {
+                let _ = fs::remove_dir_all(worker_dir.join(name));
+            }
+            GENERATIONS.to_owned()
+        }
+    };
+    // With a predecessor there is none of this name. Without, either may be left.
+    let n_left = match &before {
+        Some(_) => cleanup::sweep(&config.cgroup_root)?,
+        None => takeover::names(&config.cgroup_root)
+            .iter()
+            .try_fold(0, |n_left, name| Ok::<_, ServeError>(n_left + cleanup::sweep(name)?))?,
+    };
     if n_left > 0 {
         info!(log, "removed what an earlier worker had left"; "n_cgroups" => n_left);
     }
@@ -135,7 +197,8 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         Some(descriptor) => descriptor,
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
-    let registry = LocalRegistry::open(&config, log.clone())?;
+    let beside = before.is_some().then(std::process::id);
+    let registry = LocalRegistry::open_in(&config, &generations, beside, log.clone())?;
     let logs_dir = worker_dir.join("logs");
     let logs =
         Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
@@ -169,7 +232,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
             .map_err(|error| ServeError::Sandbox(io::Error::other(error)))?;
         opened.map_err(file("make", &config.packages_dir))?
     };
-    let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
+    let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20, &log);
     let for_actors = OlLauncher::new(launcher.clone(), packages.clone(), stats);
     let (desk, jobs) = Desk::new();
     let settings = KafkaSettings {
@@ -207,21 +270,70 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     let triggers = actix::Arbiter::new();
     let for_triggers = app.clone();
     triggers.spawn_fn(move || drop(actix::spawn(http::attend(for_triggers, jobs))));
-    let socket = worker_dir.join("ol.sock");
-    let pid_file = worker_dir.join("worker.pid");
-    let (public, private) = listen(&config, listener, &socket, app)?;
-    // Where the kernel has chosen the port, only we know which. Before the pid, which says that all is there.
-    let port_file = worker_dir.join("worker.port");
-    fs::write(&port_file, port.to_string()).map_err(file("write", &port_file))?;
-    fs::write(&pid_file, std::process::id().to_string()).map_err(file("write", &pid_file))?;
+    let files = Files::of(&worker_dir);
+    let (private, fading) = match before {
+        Some((predecessor, estate)) => (estate.private, Some((predecessor, estate.public))),
+        None => (listen_privately(&files.socket)?, None),
+    };
+    let offer = Offer {
+        pid: std::process::id().cast_signed(),
+        host: config.host.clone(),
+        port: config.port,
+        cgroup_root: config.cgroup_root.clone(),
+        generations: generations.clone(),
+    };
+    let share = || {
+        Ok(Estate { lock: lock.try_clone()?, public: listener.try_clone()?, private: private.try_clone()? })
+    };
+    let stand = || {
+        let door = share().and_then(|estate| Door::open(&worker_dir, offer.clone(), estate));
+        let door = door.map_err(ServeError::Door)?;
+        stand().map_err(file("sign", &worker_dir))?;
+        files.write(port)?;
+        Ok(door)
+    };
+    // Before it answers: who asks it finds all of this.
+    let door = stand()?;
+    let guests = Guests::default();
+    let (public, private) = listen(
+        &config,
+        (listener.try_clone().map_err(ServeError::Door)?, private.try_clone().map_err(ServeError::Door)?),
+        app,
+        &guests,
+    )?;
+    let handles = (public.handle(), private.handle());
+    let servers = (actix::spawn(public), actix::spawn(private));
     info!(log, "the worker is ready"; "host" => &config.host, "port" => port, "cgroup" => launcher.cgroup_layout());
 
     let mut signals = Signals::new().map_err(ServeError::Threads)?;
-    let handles = (public.handle(), private.handle());
-    let servers = (actix::spawn(public), actix::spawn(private));
-    signals.wait().await;
+    let fading = fading.map(|(predecessor, _public)| {
+        predecessor.tell_serving();
+        let Offer { cgroup_root, generations, .. } = predecessor.offer.clone();
+        let (log, left) = (log.clone(), worker_dir.join(generations));
+        Fading::watch(predecessor, move || succession::sweep(&cgroup_root, &left, &log))
+    });
+    let sweep = {
+        let other = takeover::other_name(&configured_root, &config.cgroup_root);
+        let left = worker_dir.join(takeover::other_name(GENERATIONS, &generations));
+        let log = log.clone();
+        move || succession::sweep(&other, &left, &log)
+    };
+    let mut reign = Reign {
+        door,
+        stand: Box::new(stand),
+        sweep: Arc::new(sweep),
+        fading,
+        servers: handles.clone(),
+        guests,
+        grace: config.grace,
+        log: log.clone(),
+    };
+    let end = reign.last(&mut signals).await;
 
     info!(log, "the worker ends: it finishes what runs"; "grace_s" => config.grace.as_secs());
+    if end == Ending::Told {
+        reign.door.close();
+    }
     drop(watch);
     ending.cancel();
     let drain = async {
@@ -251,6 +363,9 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     triggers.stop();
     // Calls that outlast the grace are cut off with it, and their sandboxes go.
     let _ = actix_web::web::block(move || triggers.join()).await;
+    if end == Ending::Told {
+        reign.see_off().await;
+    }
     write_stats(&worker_dir, stats, &log);
     let for_flush = launcher.clone();
     // The reaper has its own bound for what does not die.
@@ -260,9 +375,10 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     if let Err(error) = cleanup::sweep(&config.cgroup_root) {
         warn!(log, "cannot remove all cgroups; the next start does"; "error" => %error);
     }
-    for path in [&socket, &pid_file, &port_file] {
-        // Whoever starts next replaces them anyway.
-        let _ = fs::remove_file(path);
+    // No sandbox is left that could see them; those who still hold some find them gone.
+    let _ = fs::remove_dir_all(worker_dir.join(&generations));
+    if end == Ending::Told {
+        files.remove();
     }
     info!(log, "the worker has ended");
     Ok(())
@@ -356,42 +472,110 @@ fn actor_settings(config: &Config, plan: Option<Plan>) -> supervisor::Config {
             zygote_bytes_max: config.import_cache_mb << 20,
         },
         sandbox_bytes: SANDBOX_BYTES,
+        reclaim: config.features.downsize_paused_mem,
     }
+}
+
+/// What tells others where the worker is.
+struct Files {
+    socket: PathBuf,
+    pid: PathBuf,
+    port: PathBuf,
+}
+
+impl Files {
+    fn of(worker_dir: &Path) -> Self {
+        let [socket, pid, port] = ["ol.sock", "worker.pid", "worker.port"].map(|name| worker_dir.join(name));
+        Self { socket, pid, port }
+    }
+
+    /// Where the kernel has chosen the port, only we know which. Before the pid, which says that all is there.
+    fn write(&self, port: u16) -> Result<(), ServeError> {
+        for (path, number) in [(&self.port, u32::from(port)), (&self.pid, std::process::id())] {
+            // Never half written: another worker's may be there.
+            let new = path.with_extension("new");
+            fs::write(&new, number.to_string()).map_err(file("write", &new))?;
+            fs::rename(&new, path).map_err(file("write", path))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self) {
+        for path in [&self.socket, &self.pid, &self.port] {
+            // Whoever starts next replaces them anyway.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn listen_privately(socket: &Path) -> Result<UnixListener, ServeError> {
+    // What a killed worker left; nobody listens on it, we hold the directory's lock.
+    let _ = fs::remove_file(socket);
+    let in_use = |source| ServeError::Listen { address: socket.display().to_string(), source };
+    let listener = UnixListener::bind(socket).map_err(in_use)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))
+        .map_err(file("set the mode of", socket))?;
+    Ok(listener)
+}
+
+/// An application whose connections end with their next answer when the guests are to leave.
+macro_rules! application {
+    ($app:expr, $guests:expr, $paths:path) => {{
+        let (app, guests) = ($app.clone(), $guests.clone());
+        move || {
+            let guests = guests.clone();
+            ActixApp::new()
+                .app_data(app.clone())
+                .wrap_fn(move |request, service| {
+                    let (answer, guests) = (service.call(request), guests.clone());
+                    async move {
+                        let mut answer = answer.await?;
+                        if guests.leave() {
+                            answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+                        }
+                        Ok(answer)
+                    }
+                })
+                .configure($paths)
+        }
+    }};
 }
 
 fn listen(
     config: &Config,
-    listener: TcpListener,
-    socket: &Path,
+    (public, private): (TcpListener, UnixListener),
     app: Data<App>,
+    guests: &Guests,
 ) -> Result<(actix_web::dev::Server, actix_web::dev::Server), ServeError> {
-    let for_private = app.clone();
-    let public = HttpServer::new(move || ActixApp::new().app_data(app.clone()).configure(http::paths))
-        .on_connect(http::client::remember)
+    let enter = |guests: &Guests| {
+        let guests = guests.clone();
+        move |connection: &dyn std::any::Any, extensions: &mut actix_web::dev::Extensions| {
+            http::client::remember(connection, extensions);
+            extensions.insert(guests.enter());
+        }
+    };
+    let failed = |source| ServeError::Listen { address: format!("{}:{}", config.host, config.port), source };
+    let public = HttpServer::new(application!(app, guests, http::paths))
+        .on_connect(enter(guests))
         .workers(config.n_http_threads)
         .max_connections(CONNECTIONS_PER_THREAD)
         .client_request_timeout(HEADERS_PATIENCE)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(config.grace.as_secs())
         .disable_signals()
-        .listen(listener)
-        .map_err(|source| ServeError::Listen { address: format!("{}:{}", config.host, config.port), source })?
+        .listen(public)
+        .map_err(failed)?
         .run();
-    // What a killed worker left; nobody listens on it, we hold the directory's lock.
-    let _ = fs::remove_file(socket);
-    let in_use = |source| ServeError::Listen { address: socket.display().to_string(), source };
-    let private =
-        HttpServer::new(move || ActixApp::new().app_data(for_private.clone()).configure(http::private_paths))
-            .on_connect(http::client::remember)
-            .workers(1)
-            .client_request_timeout(HEADERS_PATIENCE)
-            .shutdown_timeout(config.grace.as_secs())
-            .disable_signals()
-            .bind_uds(socket)
-            .map_err(in_use)?
-            .run();
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))
-        .map_err(file("set the mode of", socket))?;
+    let private = HttpServer::new(application!(app, guests, http::private_paths))
+        .on_connect(enter(guests))
+        .workers(1)
+        .client_request_timeout(HEADERS_PATIENCE)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(config.grace.as_secs())
+        .disable_signals()
+        .listen_uds(private)
+        .map_err(failed)?
+        .run();
     Ok((public, private))
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actors::haste::Haste;
@@ -10,16 +11,17 @@ use actors::name::FunctionName;
 use actors::outcome::Outcome;
 use actors::packages::{Package, PackageSet};
 use actors::world::{
-    self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, World,
+    self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, Weight, World,
 };
-
 use slog::{Logger, warn};
 
 use crate::kafka::KafkaFeeds;
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, LocalRegistry};
 use crate::sandbox::cgroup::Limits;
+use crate::sandbox::last_resort;
 use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
+use crate::sandbox::pressure::Pressure;
 use crate::stats::Stats;
 use crate::triggers::{Desk, Event};
 
@@ -229,6 +231,10 @@ impl world::Zygote for GrownZygote {
     fn is_alive(&self) -> bool {
         self.is_alive()
     }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes()
+    }
 }
 
 impl world::Sandbox for Sandbox {
@@ -246,6 +252,10 @@ impl world::Sandbox for Sandbox {
 
     fn thaw(&mut self) {
         self.thaw();
+    }
+
+    fn reclaim(&self) {
+        self.reclaim();
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -271,14 +281,16 @@ impl world::Line for Sandbox {
 #[derive(Debug, Clone)]
 pub struct OlGauge {
     launcher: Launcher,
+    pressure: Arc<Pressure>,
     pool_bytes: u64,
 }
 
 impl OlGauge {
     /// `pool_bytes` is what sandboxes and zygotes may use together.
     #[must_use]
-    pub fn new(launcher: Launcher, pool_bytes: u64) -> Self {
-        Self { launcher, pool_bytes }
+    pub fn new(launcher: Launcher, pool_bytes: u64, log: &Logger) -> Self {
+        let pressure = Arc::new(Pressure::open(launcher.cgroups(), log));
+        Self { launcher, pressure, pool_bytes }
     }
 }
 
@@ -289,6 +301,19 @@ impl world::Gauge for OlGauge {
             pool_bytes: self.pool_bytes,
             available_bytes: available_bytes().unwrap_or(u64::MAX),
         }
+    }
+
+    fn pressed(&self) -> LocalFuture<()> {
+        let pressure = Arc::clone(&self.pressure);
+        Box::pin(async move { pressure.wait().await })
+    }
+
+    fn weights(&self) -> Vec<Weight> {
+        last_resort::weights(self.launcher.cgroups())
+    }
+
+    fn end(&self, id: u64) {
+        last_resort::end(self.launcher.cgroups(), id);
     }
 }
 

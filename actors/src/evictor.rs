@@ -1,35 +1,50 @@
-//! The memory ledger, and who gives memory back when it is tight.
+//! Who gives memory back when it is tight.
 //!
 //! Memory is tight when what is used and promised exceeds [`TIGHT_SHARE`] of the pool, or when the machine
-//! has less left than [`SPARE_SHARE`] of it. Then, in this order, and only as far as needed:
+//! has less left than [`SPARE_SHARE`] of it; when the kernel says that programs wait for memory, than twice as much. Then, in
+//! this order, and only as far as needed:
 //!
-//! 1. idle sandboxes are frozen, so that they touch no memory, and waiting standbys are given up;
-//! 2. if that was not enough by the next look, or a new sandbox waits for room: idle sandboxes are given up,
-//!    those of the lambdas first that were used least recently.
+//! 1. idle sandboxes are frozen, so that they touch no memory, and the kernel takes back what it can of them;
+//! 2. if that was not enough by the next look, or a new sandbox waits for room: idle sandboxes are given up, those first that
+//!    are worth least ([`gdsf`](crate::gdsf));
+//! 3. if there are not enough of these, and it is not only the mark that is exceeded: standbys that wait, and then the zygotes
+//!    that pay least, one at a time;
+//! 4. new sandboxes are refused, with the reason;
+//! 5. if the machine would die otherwise: a busy sandbox is ended ([`emergency`]).
 //!
-//! A busy sandbox is never taken.
+//! Before that a busy sandbox is never taken.
 //!
 //! A lambda that wants another sandbox reserves its memory first: with memory to spare straight from the
 //! [`Ledger`], else by [`NeedRoom`], which waits a moment for others to give up theirs. So what is used and
 //! what is being made never exceed the pool, as far as estimates hold.
 
+mod emergency;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
-use slog::{Logger, debug, info, warn};
+use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, StreamHandler};
+use futures_util::stream;
+use slog::{Logger, debug, error, info, warn};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::gdsf::{Candidate, Gdsf};
 use crate::lambda;
 use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
+use crate::pool::Idleness;
 use crate::router::{Route, Routes};
 use crate::stats::WorkerStats;
 use crate::world::{Gauge, MemoryReading, World};
 use crate::zygotes::{self, Zygotes};
+use emergency::Emergency;
+pub use emergency::OUT_FOR;
+pub use ledger::{Ledger, Reservation};
 
 /// Reserve memory for a sandbox that is about to be made.
 #[derive(Debug, Message)]
@@ -78,81 +93,15 @@ pub const LOOK_EVERY_WAITING: Duration = Duration::from_millis(10);
 pub const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How many may wait for room.
 pub const ROOM_WAITERS_MAX: usize = 1_024;
+/// How often idle sandboxes are frozen and reclaimed anew as long as memory is tight: as long as most take to be used and to be
+/// idle again.
+const MILD_MEANS_EVERY: Duration = Duration::from_secs(2);
+/// The kernel's word counts so often at most: it is a look at all functions.
+const PRESSED_PAUSE: Duration = Duration::from_millis(500);
+/// What a cold start is held to take before any was measured.
+const COLD_UNKNOWN: Duration = Duration::from_millis(5);
 /// How long given-up memory is expected to come back before more is taken for the same need.
 const RELEASE_TAKES: Duration = Duration::from_millis(500);
-
-/// What memory is used and promised. A clone is the same ledger.
-#[derive(Debug, Clone, Default)]
-pub struct Ledger(Arc<Entries>);
-
-#[derive(Debug, Default)]
-struct Entries {
-    used: AtomicU64,
-    pool: AtomicU64,
-    available: AtomicU64,
-    /// Promised to sandboxes that are being made.
-    reserved: AtomicU64,
-    /// Promised to sandboxes that have been made, or not, since the last reading, which may not show them yet.
-    settling: AtomicU64,
-}
-
-/// Memory promised to a sandbox that is being made. Drop it when that has succeeded or failed.
-#[derive(Debug)]
-pub struct Reservation {
-    ledger: Ledger,
-    bytes: u64,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        // First counted twice for a moment, rather than not at all.
-        self.ledger.0.settling.fetch_add(self.bytes, Ordering::AcqRel);
-        self.ledger.0.reserved.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
-impl Ledger {
-    /// Reserve memory if there is plenty. Costs no message.
-    #[must_use]
-    pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
-        self.reserve_within(TIGHT_SHARE, bytes)
-    }
-
-    fn reserve_within(&self, share: f64, bytes: u64) -> Option<Reservation> {
-        let entries = &self.0;
-        let pool = entries.pool.load(Ordering::Acquire);
-        let spare = entries.available.load(Ordering::Acquire);
-        if pool > 0 && spare < part_of(pool, SPARE_SHARE).saturating_add(bytes) {
-            return None;
-        }
-        let bound = if pool == 0 { u64::MAX } else { part_of(pool, share) };
-        let others =
-            entries.used.load(Ordering::Acquire).saturating_add(entries.settling.load(Ordering::Acquire));
-        entries
-            .reserved
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |reserved| {
-                let reserved = reserved.checked_add(bytes)?;
-                (others.saturating_add(reserved) <= bound).then_some(reserved)
-            })
-            .ok()?;
-        Some(Reservation { ledger: self.clone(), bytes })
-    }
-
-    fn read(&self, gauge: &impl Gauge) -> MemoryReading {
-        // What was made before the reading began is in the reading.
-        let settled = self.0.settling.load(Ordering::Acquire);
-        let reading = gauge.read();
-        self.0.used.store(reading.used_bytes, Ordering::Release);
-        self.0.pool.store(reading.pool_bytes, Ordering::Release);
-        self.0.available.store(reading.available_bytes, Ordering::Release);
-        self.0.settling.fetch_sub(settled, Ordering::AcqRel);
-        reading
-    }
-
-    fn promised(&self) -> u64 {
-        self.0.reserved.load(Ordering::Acquire).saturating_add(self.0.settling.load(Ordering::Acquire))
-    }
-}
 
 fn part_of(bytes: u64, share: f64) -> u64 {
     (bytes as f64 * share) as u64
@@ -166,8 +115,13 @@ pub struct Evictor<W: World> {
     zygotes: Link<Zygotes<W>>,
     sandbox_bytes: u64,
     last: MemoryReading,
-    /// Memory was tight at the last look, and the mild means have been used.
-    mild_means_used: bool,
+    /// Memory was tight at the last look, and the mild means were used then.
+    mild_means_used: Option<Instant>,
+    reclaim: bool,
+    gdsf: Gdsf,
+    emergency: Emergency,
+    /// When standbys or a zygote were asked for last, since memory is tight.
+    spare_asked: Option<Instant>,
     /// What was given up lately and may not have come back yet.
     releasing: VecDeque<(Instant, u64)>,
     waiters: VecDeque<Waiter>,
@@ -176,6 +130,26 @@ pub struct Evictor<W: World> {
     log: Logger,
     _monitor: Monitor,
 }
+
+/// What is to be given up, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Excess {
+    /// So that the pool is below its mark, too.
+    over_mark: u64,
+    /// So that those who wait have room, and the machine some to spare. Part of `over_mark`.
+    over_brim: u64,
+}
+
+/// What came of asking lambdas for idle sandboxes.
+struct Released {
+    /// Lambdas that had any.
+    n_idle: usize,
+    /// What is still to be given up, in bytes.
+    missing: u64,
+}
+
+/// The kernel says that programs wait for memory.
+struct Pressed;
 
 struct Waiter {
     bytes: u64,
@@ -195,6 +169,8 @@ pub struct Surroundings<W: World> {
     pub zygotes: Link<Zygotes<W>>,
     /// What a sandbox is held to take before any was measured.
     pub sandbox_bytes: u64,
+    /// Whether the kernel is asked to take back what it can of frozen sandboxes.
+    pub reclaim: bool,
     /// Where it counts.
     pub stats: Arc<WorkerStats>,
 }
@@ -203,7 +179,7 @@ impl<W: World> Evictor<W> {
     /// Reads memory once, so that the ledger is true from the start.
     #[must_use]
     pub fn new(surroundings: Surroundings<W>, log: Logger, monitor: Monitor) -> Self {
-        let Surroundings { gauge, ledger, routes, zygotes, sandbox_bytes, stats } = surroundings;
+        let Surroundings { gauge, ledger, routes, zygotes, sandbox_bytes, reclaim, stats } = surroundings;
         let last = ledger.read(&gauge);
         Self {
             gauge,
@@ -212,7 +188,11 @@ impl<W: World> Evictor<W> {
             zygotes,
             sandbox_bytes,
             last,
-            mild_means_used: false,
+            mild_means_used: None,
+            reclaim,
+            gdsf: Gdsf::default(),
+            emergency: Emergency::default(),
+            spare_asked: None,
             releasing: VecDeque::new(),
             waiters: VecDeque::new(),
             hurrying: false,
@@ -222,27 +202,49 @@ impl<W: World> Evictor<W> {
         }
     }
 
-    fn look(&mut self) {
+    /// `pressed`: the kernel says that programs wait for memory.
+    fn look(&mut self, pressed: bool) {
         self.last = self.ledger.read(&self.gauge);
         self.grant();
-        let excess = self.excess(Instant::now());
-        if excess == 0 {
-            self.mild_means_used = false;
+        let now = Instant::now();
+        let excess = self.excess(pressed, now);
+        if excess.over_mark == 0 {
+            self.mild_means_used = None;
+            self.spare_asked = None;
+            self.emergency.look(false, now);
+            if pressed {
+                // It may be one sandbox that is at its own limit. To freeze what is idle costs it nothing.
+                self.freeze_idle();
+            }
             return;
         }
         let waited_for = !self.waiters.is_empty();
-        if !self.mild_means_used {
-            self.mild_means_used = true;
-            self.use_mild_means();
-            if !waited_for {
-                return;
+        match self.mild_means_used {
+            None => {
+                self.mild_means_used = Some(now);
+                self.use_mild_means();
+                if !waited_for {
+                    return;
+                }
             }
+            Some(then) if now.saturating_duration_since(then) >= MILD_MEANS_EVERY => {
+                self.mild_means_used = Some(now);
+                self.freeze_idle();
+            }
+            Some(_) => {}
         }
-        self.release(excess);
+        let Released { n_idle, missing } = self.release(excess.over_mark, now);
+        if missing > 0 && excess.over_brim > 0 {
+            self.release_spare(now);
+        }
+        let is_out = n_idle == 0 && self.last.available_bytes < emergency::floor(self.last.pool_bytes);
+        if self.emergency.look(is_out, now) {
+            self.end_greediest();
+        }
     }
 
-    /// How much is to be given up, in bytes.
-    fn excess(&mut self, now: Instant) -> u64 {
+    /// How much is to be given up.
+    fn excess(&mut self, pressed: bool, now: Instant) -> Excess {
         while self
             .releasing
             .front()
@@ -252,7 +254,7 @@ impl<W: World> Evictor<W> {
         }
         let MemoryReading { used_bytes, pool_bytes, available_bytes } = self.last;
         if pool_bytes == 0 {
-            return 0;
+            return Excess { over_mark: 0, over_brim: 0 };
         }
         let wanted: u64 = self.waiters.iter().map(|waiter| waiter.bytes).sum();
         let releasing: u64 = self.releasing.iter().map(|(_, bytes)| bytes).sum();
@@ -260,9 +262,14 @@ impl<W: World> Evictor<W> {
         // Whoever waits is let in up to the brim, so room for them is made below it, not below the mark.
         let over_pool = used.saturating_sub(part_of(pool_bytes, TIGHT_SHARE));
         let over_for_waiters = used.saturating_add(wanted).saturating_sub(pool_bytes);
-        let spare = part_of(pool_bytes, SPARE_SHARE).saturating_add(wanted);
+        let spare_share = if pressed { 2.0 * SPARE_SHARE } else { SPARE_SHARE };
+        let spare = part_of(pool_bytes, spare_share).saturating_add(wanted);
         let over_machine = spare.saturating_sub(available_bytes);
-        over_pool.max(over_for_waiters).max(over_machine).saturating_sub(releasing)
+        let over_brim = over_for_waiters.max(over_machine);
+        Excess {
+            over_mark: over_pool.max(over_brim).saturating_sub(releasing),
+            over_brim: over_brim.saturating_sub(releasing),
+        }
     }
 
     fn grant(&mut self) {
@@ -294,65 +301,94 @@ impl<W: World> Evictor<W> {
         }
     }
 
-    /// Those with idle sandboxes, least recently used first.
-    fn idle_lambdas(&self) -> Vec<(Arc<Route<W>>, crate::pool::Idleness)> {
-        let mut idle: Vec<_> = self
-            .routes
-            .all()
-            .into_iter()
-            .map(|route| {
-                let idleness = route.pool.idleness();
-                (route, idleness)
-            })
-            .filter(|(_, idleness)| idleness.warm + idleness.frozen > 0)
-            .collect();
-        idle.sort_by_key(|(_, idleness)| idleness.last_used);
-        idle
+    /// Those with idle sandboxes.
+    fn idle_lambdas(&self) -> Vec<(Arc<Route<W>>, Idleness)> {
+        let idle = self.routes.all().into_iter().map(|route| {
+            let idleness = route.pool.idleness();
+            (route, idleness)
+        });
+        idle.filter(|(_, idleness)| !idleness.idle_since.is_empty()).collect()
     }
 
     fn use_mild_means(&mut self) {
-        if self.zygotes.try_tell(zygotes::ReleaseIdle).is_err() {
-            warn!(self.log, "the zygotes could not be asked for memory");
-        }
-        let mut n_frozen = 0;
-        for (route, idleness) in self.idle_lambdas() {
-            let told = route
-                .lambda
-                .as_ref()
-                .map(|lambda| lambda.try_send(lambda::FreezeIdle { n_max: idleness.warm }));
-            if matches!(told, Some(Ok(()))) {
-                n_frozen += idleness.warm;
-            }
-        }
+        let n_frozen = self.freeze_idle();
         info!(self.log, "memory is tight"; "used_mb" => self.last.used_bytes >> 20,
             "pool_mb" => self.last.pool_bytes >> 20, "available_mb" => self.last.available_bytes >> 20,
             "n_frozen" => n_frozen);
     }
 
-    fn release(&mut self, mut excess: u64) {
-        let mut n_released = 0;
-        let mut bytes_released = 0;
+    fn freeze_idle(&mut self) -> usize {
+        let mut n_frozen = 0;
         for (route, idleness) in self.idle_lambdas() {
-            if excess == 0 {
-                break;
+            let order = lambda::FreezeIdle { n_max: idleness.warm, reclaim: self.reclaim };
+            let told = route.lambda.as_ref().map(|lambda| lambda.try_send(order));
+            if matches!(told, Some(Ok(()))) {
+                n_frozen += idleness.warm;
             }
-            let each =
-                if idleness.sandbox_bytes > 0 { idleness.sandbox_bytes } else { self.sandbox_bytes }.max(1);
-            let n_max = (idleness.warm + idleness.frozen).min(excess.div_ceil(each) as usize);
+        }
+        n_frozen
+    }
+
+    /// Have idle sandboxes given up, those first that are worth least.
+    fn release(&mut self, excess: u64, now: Instant) -> Released {
+        let idle = self.idle_lambdas();
+        let candidates: Vec<Candidate> = idle
+            .iter()
+            .map(|(_, idleness)| Candidate {
+                frequency: idleness.frequency,
+                cost: if idleness.cold.is_zero() { COLD_UNKNOWN } else { idleness.cold },
+                bytes: if idleness.sandbox_bytes > 0 { idleness.sandbox_bytes } else { self.sandbox_bytes }
+                    .max(1),
+                n_busy: idleness.n_busy,
+                idle_since: idleness.idle_since.clone(),
+            })
+            .collect();
+        let taken = self.gdsf.choose(&candidates, excess, now);
+        let (mut n_released, mut bytes_released) = (0, 0u64);
+        for (((route, _), candidate), n_max) in idle.iter().zip(&candidates).zip(taken) {
+            if n_max == 0 {
+                continue;
+            }
             // One that does not take the message, or is gone, has nothing to give now; the next look asks again.
             let told = route.lambda.as_ref().map(|lambda| lambda.try_send(lambda::ReleaseIdle { n_max }));
             if matches!(told, Some(Ok(()))) {
-                let bytes = each.saturating_mul(n_max as u64);
-                excess = excess.saturating_sub(bytes);
-                bytes_released += bytes;
+                bytes_released = bytes_released.saturating_add(candidate.bytes.saturating_mul(n_max as u64));
                 n_released += n_max;
             }
         }
         if n_released > 0 {
-            self.releasing.push_back((Instant::now(), bytes_released));
+            self.releasing.push_back((now, bytes_released));
             self.stats.released_under_pressure.add(n_released as u64);
             debug!(self.log, "asked for idle sandboxes to be given up"; "n" => n_released, "bytes" => bytes_released);
         }
+        Released { n_idle: idle.len(), missing: excess.saturating_sub(bytes_released) }
+    }
+
+    /// Have standbys given up, and if that was not enough, the zygote that pays least, if the last ones have had time to go.
+    fn release_spare(&mut self, now: Instant) {
+        if self.spare_asked.is_some_and(|then| now.saturating_duration_since(then) < RELEASE_TAKES) {
+            return;
+        }
+        // They are made again after a while: so it is standbys again when it has been well in between.
+        let standbys_went = self.spare_asked.is_some();
+        self.spare_asked = Some(now);
+        let told = if standbys_went {
+            self.zygotes.try_tell(zygotes::ReleaseZygote).is_ok()
+        } else {
+            self.zygotes.try_tell(zygotes::ReleaseIdle).is_ok()
+        };
+        if !told {
+            warn!(self.log, "the zygotes could not be asked for memory");
+        }
+    }
+
+    fn end_greediest(&mut self) {
+        let Some(weight) = emergency::greediest(&self.gauge.weights()) else { return };
+        self.stats.ended_under_pressure.bump();
+        error!(self.log, "the machine is out of memory and nothing idle is left: a busy sandbox is ended";
+            "sandbox" => weight.id, "used_mb" => weight.used_bytes >> 20, "limit_mb" => weight.limit_bytes >> 20,
+            "available_mb" => self.last.available_bytes >> 20);
+        self.gauge.end(weight.id);
     }
 
     /// Look often as long as someone waits.
@@ -363,7 +399,7 @@ impl<W: World> Evictor<W> {
         self.hurrying = true;
         ctx.run_later(LOOK_EVERY_WAITING, |evictor, ctx| {
             evictor.hurrying = false;
-            evictor.look();
+            evictor.look(false);
             evictor.hurry(ctx);
         });
     }
@@ -375,10 +411,29 @@ impl<W: World> Actor for Evictor<W> {
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(LOOK_EVERY, |evictor, _ctx| {
             if evictor.waiters.is_empty() {
-                evictor.look();
+                evictor.look(false);
             }
         });
+        let pressed = stream::unfold((self.gauge.clone(), Duration::ZERO), |(gauge, pause)| async move {
+            // What the kernel says meanwhile it says again then.
+            tokio::time::sleep(pause).await;
+            gauge.pressed().await;
+            Some((Pressed, (gauge, PRESSED_PAUSE)))
+        });
+        ctx.add_stream(pressed);
     }
+}
+
+impl<W: World> StreamHandler<Pressed> for Evictor<W> {
+    fn handle(&mut self, _: Pressed, _ctx: &mut Context<Self>) {
+        self.stats.memory_pressure.bump();
+        self.look(true);
+        debug!(self.log, "the kernel says that memory is short"; "used_mb" => self.last.used_bytes >> 20,
+            "available_mb" => self.last.available_bytes >> 20);
+    }
+
+    /// The gauge's stream has no end.
+    fn finished(&mut self, _ctx: &mut Context<Self>) {}
 }
 
 impl<W: World> Handler<NeedRoom> for Evictor<W> {
@@ -390,6 +445,12 @@ impl<W: World> Handler<NeedRoom> for Evictor<W> {
         {
             return Box::pin(async { Ok(reservation) });
         }
+        // In an emergency nobody waits: what comes free is for those who run.
+        if self.emergency.is_on() {
+            self.stats.room_refused.bump();
+            let no_room = self.no_room();
+            return Box::pin(async { Err(no_room) });
+        }
         if self.waiters.len() >= ROOM_WAITERS_MAX {
             self.stats.room_refused.bump();
             return Box::pin(async { Err(NoRoom::Busy) });
@@ -397,7 +458,7 @@ impl<W: World> Handler<NeedRoom> for Evictor<W> {
         let (reach, answer) = oneshot::channel();
         self.waiters.push_back(Waiter { bytes, deadline: Instant::now() + ROOM_WAIT_MAX, reach });
         if self.waiters.len() == 1 {
-            self.look();
+            self.look(false);
         }
         self.hurry(ctx);
         Box::pin(async { answer.await.unwrap_or(Err(NoRoom::Busy)) })
@@ -417,157 +478,5 @@ impl<W: World> Handler<Crash> for Evictor<W> {
 
     fn handle(&mut self, _: Crash, _ctx: &mut Context<Self>) {
         panic!("crashed on request");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::sleep;
-
-    use super::*;
-    use crate::fake::{Fake, MB, call, code, lease, ms, status};
-    use crate::pool::Refusal;
-
-    /// A pool of memory of this size, in sandboxes of 10 MB.
-    fn world(pool_mb: u64) -> Fake {
-        let world = Fake::new();
-        world.state().sandbox_bytes = 10 * MB;
-        world.state().base =
-            MemoryReading { used_bytes: 0, pool_bytes: pool_mb * MB, available_bytes: 1 << 40 };
-        world
-    }
-
-    async fn n_idle(tree: &crate::supervisor::Tree<crate::fake::FakeWorld>, text: &str) -> usize {
-        let row = status(tree, text).await;
-        row.warm + row.frozen
-    }
-
-    #[actix::test]
-    async fn under_pressure_the_least_recently_used_go_first_and_busy_ones_never() {
-        tokio::time::pause();
-        let world = world(100);
-        for text in ["oldest", "middle", "newest", "busy"] {
-            world.put(text, code("v1"));
-        }
-        let tree = world.start();
-        let busy = lease(&tree, "busy").await.unwrap();
-        for text in ["oldest", "middle", "newest"] {
-            call(&tree, text, ms(10)).await.unwrap();
-        }
-        world.state().base.used_bytes = 55 * MB;
-        sleep(LOOK_EVERY * 3).await;
-        assert_eq!(
-            (n_idle(&tree, "oldest").await, n_idle(&tree, "middle").await),
-            (0, 0),
-            "15 MB over, 10 MB each"
-        );
-        assert_eq!(n_idle(&tree, "newest").await, 1);
-        world.state().base.used_bytes = 100 * MB;
-        sleep(ms(2_000)).await;
-        assert_eq!(n_idle(&tree, "newest").await, 0);
-        assert_eq!((busy.version(), status(&tree, "busy").await.busy), ("v1".into(), 1));
-        assert_eq!(tree.stats.read().released_under_pressure, 3);
-    }
-
-    #[actix::test]
-    async fn the_mild_means_come_first() {
-        tokio::time::pause();
-        let world = world(100);
-        world.put("hello", code("v1"));
-        let tree = world.start();
-        sleep(ms(50)).await;
-        call(&tree, "hello", ms(10)).await.unwrap();
-        sleep(ms(50)).await;
-        world.state().base.used_bytes = 85 * MB;
-        sleep(LOOK_EVERY).await;
-        assert_eq!(world.state().frozen.len(), 1);
-        assert!(world.state().standbys.is_empty());
-        world.state().base.used_bytes = 0;
-        sleep(ms(10_000)).await;
-        assert_eq!(world.state().live.len(), 1, "that was enough");
-        assert_eq!(world.state().standbys.len(), 4, "and they are back");
-    }
-
-    #[actix::test]
-    async fn a_machine_that_runs_out_is_relieved_whatever_the_pool_says() {
-        tokio::time::pause();
-        let world = world(1_000);
-        world.put("hello", code("v1"));
-        let tree = world.start();
-        call(&tree, "hello", ms(10)).await.unwrap();
-        world.state().base.available_bytes = 20 * MB;
-        sleep(LOOK_EVERY * 3).await;
-        assert!(world.state().live.is_empty());
-    }
-
-    #[actix::test]
-    async fn a_full_pool_makes_room_for_who_is_asked_for() {
-        tokio::time::pause();
-        let world = world(9);
-        world.state().sandbox_bytes = 2 * MB;
-        for text in ["a", "b", "c", "d", "e"] {
-            world.put(text, code("v1"));
-        }
-        let tree = world.start();
-        for text in ["a", "b", "c", "d", "e"] {
-            let began = Instant::now();
-            call(&tree, text, ms(1)).await.unwrap();
-            assert!(began.elapsed() < ms(500), "{text} took {:?}", began.elapsed());
-            assert!(world.state().live.len() <= 4);
-            sleep(ms(20)).await;
-        }
-    }
-
-    #[actix::test]
-    async fn without_room_the_answer_says_so_and_comes_in_time() {
-        tokio::time::pause();
-        let world = world(100);
-        world.state().base.used_bytes = 100 * MB;
-        world.put("hello", code("v1"));
-        let tree = world.start();
-        let began = Instant::now();
-        let answer = tree.evictor.ask(NeedRoom { bytes: 10 * MB }).await.unwrap();
-        assert_eq!(
-            answer.unwrap_err().to_string(),
-            "memory is full: 100 MB of 100 MB are in use, and 1048576 MB are left on the machine"
-        );
-        assert!(began.elapsed() < ROOM_WAIT_MAX + ms(50));
-        assert_eq!(call(&tree, "hello", ms(1)).await, Err(Refusal::QueueTimeout));
-        assert!(status(&tree, "hello").await.message.starts_with("cannot make a sandbox: memory is full"));
-        world.state().base.used_bytes = 0;
-        sleep(ms(5_000)).await;
-        assert_eq!(call(&tree, "hello", ms(1)).await, Ok("v1".into()));
-    }
-
-    #[actix::test]
-    async fn what_is_being_made_counts_and_what_was_just_made_is_not_forgotten() {
-        let world = world(100);
-        let ledger = Ledger::default();
-        ledger.read(&world);
-        let held: Vec<_> = (0..8).map(|_| ledger.try_reserve(10 * MB).expect("up to 80 %")).collect();
-        assert!(ledger.try_reserve(MB).is_none());
-        assert!(ledger.reserve_within(1.0, 20 * MB).is_some());
-        drop(held);
-        assert!(ledger.try_reserve(MB).is_none(), "they may be there, and not in the last reading");
-        ledger.read(&world);
-        assert!(ledger.try_reserve(80 * MB).is_some());
-        assert_eq!(ledger.promised(), 80 * MB, "settling");
-        ledger.read(&world);
-        assert_eq!(ledger.promised(), 0);
-        assert!(ledger.try_reserve(u64::MAX).is_none());
-    }
-
-    #[actix::test]
-    async fn whoever_stops_waiting_for_room_holds_none() {
-        tokio::time::pause();
-        let world = world(100);
-        world.state().base.used_bytes = 100 * MB;
-        let tree = world.start();
-        let gone = tokio::time::timeout(ms(100), tree.evictor.ask(NeedRoom { bytes: 50 * MB })).await;
-        assert!(gone.is_err());
-        world.state().base.used_bytes = 20 * MB;
-        sleep(ms(500)).await;
-        let room = tree.evictor.ask(NeedRoom { bytes: 80 * MB }).await.unwrap();
-        assert!(room.is_ok());
     }
 }

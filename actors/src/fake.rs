@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, SystemTime};
 
 use slog::{Discard, Logger, o};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::cron::timetable::CronEntry;
@@ -20,7 +21,7 @@ use crate::supervisor::{Config, Parts, Statuses, Tree, start};
 use crate::world::{
     Caller, Class, Clock, Code, Diary, Feed, Feeds, Gauge, Held, Installed, KafkaSource, LaunchError,
     Launcher, Line, LocalFuture, Making, MemoryReading, Network, PackageError, PackageStore, Planted,
-    PoolLimits, Registry, RegistryError, Sandbox, Standby, Survey, World, Zygote,
+    PoolLimits, Registry, RegistryError, Sandbox, Standby, Survey, Weight, World, Zygote,
 };
 use crate::zygotes::ZygotesConfig;
 
@@ -175,6 +176,12 @@ pub(crate) struct State {
     pub(crate) feeds: BTreeMap<u64, (String, String)>,
     pub(crate) n_feeds_opened: usize,
     pub(crate) feed_error: Option<String>,
+    /// Sandboxes that the kernel was asked to take from, in order.
+    pub(crate) reclaimed: Vec<u64>,
+    /// Sandboxes that were ended for want of memory.
+    pub(crate) ended: Vec<u64>,
+    /// Notified, the kernel says that memory is short.
+    pub(crate) pressed: Arc<Notify>,
 }
 
 #[derive(Clone)]
@@ -234,6 +241,9 @@ impl Fake {
             feeds: BTreeMap::new(),
             n_feeds_opened: 0,
             feed_error: None,
+            reclaimed: Vec::new(),
+            ended: Vec::new(),
+            pressed: Arc::default(),
         })))
     }
 
@@ -282,7 +292,7 @@ impl Fake {
             plan: None,
             zygote_bytes_max: 256 * MB,
         };
-        start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB }, log())
+        start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB, reclaim: true }, log())
     }
 }
 
@@ -333,6 +343,9 @@ impl Zygote for FakeZygote {
     fn is_alive(&self) -> bool {
         self.0.world.state().zygotes.contains(&self.0.name)
     }
+    fn memory_bytes(&self) -> u64 {
+        2 * MB
+    }
 }
 
 impl Drop for FakeSprout {
@@ -373,6 +386,9 @@ impl Sandbox for FakeSandbox {
     }
     fn thaw(&mut self) {
         self.world.state().frozen.remove(&self.id);
+    }
+    fn reclaim(&self) {
+        self.world.state().reclaimed.push(self.id);
     }
     fn memory_bytes(&self) -> u64 {
         self.world.state().sandbox_bytes
@@ -680,6 +696,23 @@ impl Gauge for Fake {
         let state = self.state();
         let used = state.base.used_bytes + state.live.len() as u64 * state.sandbox_bytes;
         MemoryReading { used_bytes: used, ..state.base }
+    }
+
+    fn pressed(&self) -> LocalFuture<()> {
+        let pressed = Arc::clone(&self.state().pressed);
+        Box::pin(async move { pressed.notified().await })
+    }
+
+    fn weights(&self) -> Vec<Weight> {
+        let state = self.state();
+        let used_bytes = state.sandbox_bytes;
+        state.live.keys().map(|id| Weight { id: *id, used_bytes, limit_bytes: 4 * used_bytes }).collect()
+    }
+
+    fn end(&self, id: u64) {
+        let mut state = self.state();
+        state.ended.push(id);
+        state.dead.insert(id);
     }
 }
 

@@ -60,6 +60,8 @@ pub struct ReleaseIdle {
 pub struct FreezeIdle {
     /// So many at most.
     pub n_max: usize,
+    /// Have the kernel take back what it can of those that are frozen.
+    pub reclaim: bool,
 }
 
 /// Hand out no more and end. What is on loan is dropped when it comes home.
@@ -233,14 +235,14 @@ impl<W: World> Lambda<W> {
     }
 
     fn launch(&self, place: Place<W::Sandbox>, ctx: &mut Context<Self>) {
-        let bytes = self.services.estimate(self.pool.0.idleness().sandbox_bytes);
+        let bytes = self.services.estimate(self.pool.0.sandbox_bytes());
         let generation = self.generation;
         let made = make(self.name.clone(), generation, self.code.clone(), bytes, self.services.clone());
         ctx.spawn(made.into_actor(self).map(move |made, lambda, ctx| match made {
-            Ok(Made { sandbox, _reservation, load_time }) => {
+            Ok(Made { sandbox, _reservation, load_time, took }) => {
                 lambda.services.stats.sandboxes_started.bump();
                 lambda.last_failure = None;
-                place.fill(sandbox);
+                place.fill(sandbox, took);
                 if let Some(took) = load_time
                     && generation == lambda.generation
                 {
@@ -353,6 +355,8 @@ struct Made<S> {
     _reservation: Reservation,
     /// How long it took to load the function; `None`: it was forked from one that had it loaded.
     load_time: Option<Duration>,
+    /// How long all of it took, but for the wait for memory.
+    took: Duration,
 }
 
 /// All the steps to a sandbox.
@@ -394,6 +398,7 @@ async fn make<W: World>(
             .map_err(|_| gone("evictor"))?
             .map_err(|no_room| LaunchError::Resources(no_room.to_string()))?,
     };
+    let room_at = Instant::now();
     let acquire = Acquire::<W> { name: name.clone(), generation, code: code.clone(), packages: set.clone() };
     let acquired = timeout(ACQUIRE_TIME_MAX, services.zygotes.ask(acquire))
         .await
@@ -401,7 +406,8 @@ async fn make<W: World>(
         .map_err(|_| gone("zygotes"))??;
     let (standby, start) = match acquired {
         Acquired::Sandbox(sandbox) => {
-            return Ok(Made { sandbox, _reservation: reservation, load_time: None });
+            let took = packages + room_at.elapsed();
+            return Ok(Made { sandbox, _reservation: reservation, load_time: None, took });
         }
         Acquired::Standby(standby, start) => (standby, start),
     };
@@ -410,7 +416,8 @@ async fn make<W: World>(
     let sandbox = timeout(INSTALL_TIME_MAX, install).await.map_err(|_| {
         LaunchError::Load(format!("importing the function took more than {} s", INSTALL_TIME_MAX.as_secs()))
     })??;
-    Ok(Made { sandbox, _reservation: reservation, load_time: Some(began.elapsed()) })
+    let took = packages + room_at.elapsed();
+    Ok(Made { sandbox, _reservation: reservation, load_time: Some(began.elapsed()), took })
 }
 
 impl<W: World> Actor for Lambda<W> {
@@ -473,9 +480,10 @@ impl<W: World> Handler<ReleaseIdle> for Lambda<W> {
 impl<W: World> Handler<FreezeIdle> for Lambda<W> {
     type Result = ();
 
-    fn handle(&mut self, FreezeIdle { n_max }: FreezeIdle, _ctx: &mut Context<Self>) {
+    fn handle(&mut self, FreezeIdle { n_max, reclaim }: FreezeIdle, _ctx: &mut Context<Self>) {
         let n_frozen = self.pool.0.freeze_idle(n_max);
-        debug!(self.log, "froze idle sandboxes"; "n_frozen" => n_frozen);
+        let n_reclaimed = if reclaim { self.pool.0.reclaim_frozen() } else { 0 };
+        debug!(self.log, "froze idle sandboxes"; "n_frozen" => n_frozen, "n_reclaimed" => n_reclaimed);
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::gdsf::Uses;
 use crate::name::FunctionName;
 use crate::world::LaunchError;
 use crate::zygotes::Forkability;
@@ -48,6 +49,9 @@ struct Entry<Z> {
     generation: u64,
     stage: Stage<Z>,
     n_loads: u32,
+    /// How long the import took when it was last paid.
+    took: Duration,
+    uses: Uses,
     last_used: Instant,
     pause: Backoff,
 }
@@ -86,6 +90,8 @@ impl<Z: Clone> LambdaZygotes<Z> {
             generation,
             stage: Stage::Watched,
             n_loads: 0,
+            took,
+            uses: Uses::default(),
             last_used: now,
             pause: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
         };
@@ -97,6 +103,7 @@ impl<Z: Clone> LambdaZygotes<Z> {
             *entry = fresh();
         }
         entry.n_loads += 1;
+        entry.took = took;
         entry.last_used = now;
         let worth = (entry.n_loads > 1 || !reuse) && matches!(entry.stage, Stage::Watched);
         if worth && room && entry.pause.waits_until(now).is_none() {
@@ -145,6 +152,7 @@ impl<Z: Clone> LambdaZygotes<Z> {
         match &entry.stage {
             Stage::Growing(zygote) if entry.generation == generation => {
                 entry.last_used = now;
+                entry.uses.bump(now);
                 Some(zygote.clone())
             }
             _ => None,
@@ -186,11 +194,29 @@ impl<Z: Clone> LambdaZygotes<Z> {
         });
     }
 
-    /// Gives up the one that was used least recently: memory is tight.
-    pub(crate) fn release_one(&mut self) -> Option<Z> {
-        let growing = self.by_name.iter().filter(|(_, entry)| matches!(entry.stage, Stage::Growing(_)));
-        let name = growing.min_by_key(|(_, entry)| entry.last_used).map(|(name, _)| name.clone())?;
-        match self.by_name.remove(&name)?.stage {
+    /// The one that pays least, and how much: import time that was not waited for lately, in nanoseconds, for each byte that it
+    /// takes.
+    pub(crate) fn least_paying(
+        &self,
+        bytes: impl Fn(&Z) -> u64,
+        now: Instant,
+    ) -> Option<(FunctionName, f64)> {
+        let paying = self.by_name.iter().filter_map(|(name, entry)| match &entry.stage {
+            Stage::Growing(zygote) => {
+                let saved = entry.uses.at(now) * entry.took.as_nanos() as f64;
+                Some((name, entry, saved / bytes(zygote).max(1) as f64))
+            }
+            _ => None,
+        });
+        let least = paying.min_by(|(_, one, pays), (_, other, others)| {
+            pays.total_cmp(others).then_with(|| one.last_used.cmp(&other.last_used))
+        });
+        least.map(|(name, _, pays)| (name.clone(), pays))
+    }
+
+    /// Gives it up: memory is tight.
+    pub(crate) fn release(&mut self, name: &FunctionName) -> Option<Z> {
+        match self.by_name.remove(name)?.stage {
             Stage::Growing(zygote) => Some(zygote),
             _ => None,
         }
@@ -283,12 +309,13 @@ mod tests {
             sprout(&mut zygotes, text, at as u32, start + Duration::from_secs(at as u64));
         }
         zygotes.find(&name("a"), 1, start + Duration::from_secs(5));
-        assert_eq!(zygotes.release_one(), Some(1));
+        let least = zygotes.least_paying(|_| 1, start + Duration::from_secs(6)).unwrap().0;
+        assert_eq!(zygotes.release(&least), Some(1));
         zygotes.tidy(|zygote| *zygote != 2, start + Duration::from_secs(6));
         assert_eq!(zygotes.n_live(), 1);
         zygotes.tidy(|_| true, start + Duration::from_secs(5) + UNUSED_MAX);
         assert_eq!(zygotes.n_live(), 0);
-        assert_eq!(zygotes.release_one(), None);
+        assert_eq!(zygotes.least_paying(|_| 1, start), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -205,6 +205,10 @@ pub struct WorkerStats {
     pub room_refused: Counter,
     /// Idle sandboxes given up because memory was tight.
     pub released_under_pressure: Counter,
+    /// Times the kernel said that programs wait for memory.
+    pub memory_pressure: Counter,
+    /// Busy sandboxes ended because the machine ran out of memory.
+    pub ended_under_pressure: Counter,
     /// Actors started again after a panic.
     pub actors_restarted: Counter,
     /// Versions of functions' code that were taken into service.
@@ -232,6 +236,8 @@ pub struct WorkerFigures {
     pub packages_evicted: u64,
     pub room_refused: u64,
     pub released_under_pressure: u64,
+    pub memory_pressure: u64,
+    pub ended_under_pressure: u64,
     pub actors_restarted: u64,
     pub reloads: u64,
     pub uploads_rejected: u64,
@@ -257,6 +263,8 @@ impl WorkerStats {
             packages_evicted: self.packages_evicted.get(),
             room_refused: self.room_refused.get(),
             released_under_pressure: self.released_under_pressure.get(),
+            memory_pressure: self.memory_pressure.get(),
+            ended_under_pressure: self.ended_under_pressure.get(),
             actors_restarted: self.actors_restarted.get(),
             reloads: self.reloads.get(),
             uploads_rejected: self.uploads_rejected.get(),

@@ -119,6 +119,8 @@ pub struct Config {
     pub zygotes: ZygotesConfig,
     /// What a sandbox is held to take before any was measured, in bytes.
     pub sandbox_bytes: u64,
+    /// Whether the kernel is asked to take back what it can of frozen sandboxes, when memory is tight.
+    pub reclaim: bool,
 }
 
 /// What the rest of the worker needs of the tree. A clone leads to the same one.
@@ -303,6 +305,7 @@ impl<W: World> Nursery<W> {
             routes: self.routes.clone(),
             zygotes,
             sandbox_bytes: self.config.sandbox_bytes,
+            reclaim: self.config.reclaim,
             stats: Arc::clone(&self.stats),
         };
         Evictor::new(surroundings, self.log_of("evictor"), self.monitor(Child::Evictor, incarnation)).start()

@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::costs::Costs;
 use crate::demand::Demand;
 use crate::fit::{Fitted, NODE_BYTES, Price, Standing};
+use crate::gdsf::Uses;
 use crate::packages::{Package, PackageSet};
 use crate::world::{LaunchError, Planted};
 
@@ -145,6 +146,7 @@ struct Node<Z> {
     /// It died, or took too long, while it imported: next time each package is tried in a child first.
     careful: bool,
     last_used: Instant,
+    uses: Uses,
     hits: u64,
     forks: u64,
     saved: Duration,
@@ -321,6 +323,7 @@ impl<Z: Clone> Forest<Z> {
             pause: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
             careful: false,
             last_used: now,
+            uses: Uses::default(),
             hits: 0,
             forks: 0,
             saved: Duration::ZERO,
@@ -392,6 +395,7 @@ impl<Z: Clone> Forest<Z> {
         self.demand.started(required, on_host, now);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.last_used = now;
+        node.uses.bump(now);
         node.hits += 1;
         if let Stage::Growing(grown) = &node.stage {
             node.saved += self.costs.import_time(&grown.holds);
@@ -598,21 +602,35 @@ impl<Z: Clone> Forest<Z> {
         gone
     }
 
-    /// Gives up one: memory is tight. A replica first, then the node that was used least recently; one that somebody drew
-    /// comes back later. Says which, and whether that was the node's last.
-    pub(crate) fn release_one(&mut self, now: Instant) -> Option<(NodeId, bool)> {
+    /// The node that pays least, and how much: import time that was not waited for lately, in nanoseconds, for each byte that it
+    /// takes. Replicas come before all others: they save no import.
+    pub(crate) fn least_paying(&self, bytes: impl Fn(&Z) -> u64, now: Instant) -> Option<(NodeId, f64)> {
         let growing = self.nodes.iter().filter_map(|(id, node)| match &node.stage {
-            Stage::Growing(grown) => Some((*id, node, grown)),
+            Stage::Growing(grown) => {
+                let taken: u64 = grown.replicas.iter().map(|replica| bytes(&replica.zygote)).sum();
+                let saved = node.uses.at(now) * self.costs.import_time(&grown.holds).as_nanos() as f64;
+                let is_last = grown.replicas.len() == 1;
+                Some((*id, node, is_last, if is_last { saved / taken.max(1) as f64 } else { 0.0 }))
+            }
             _ => None,
         });
-        // Of those unused for as long, the one furthest from the root.
-        let (id, number, is_last) = growing
-            .min_by_key(|(id, node, grown)| {
-                (grown.replicas.len() == 1, node.last_used, std::cmp::Reverse(*id))
-            })
-            .and_then(|(id, _, grown)| {
-                Some((id, grown.replicas.last()?.number, grown.replicas.len() == 1))
-            })?;
+        // Of those that pay the same the one that was unused for longest, and of these the one furthest from the root.
+        let least = growing.min_by(|(id, node, is_last, pays), (other_id, other, other_is_last, others)| {
+            is_last
+                .cmp(other_is_last)
+                .then_with(|| pays.total_cmp(others))
+                .then_with(|| node.last_used.cmp(&other.last_used))
+                .then_with(|| other_id.cmp(id))
+        });
+        least.map(|(id, _, _, pays)| (id, pays))
+    }
+
+    /// Gives up one, that which pays least: memory is tight. One that somebody drew comes back later. Says which, and whether
+    /// that was the node's last.
+    pub(crate) fn release_one(&mut self, bytes: impl Fn(&Z) -> u64, now: Instant) -> Option<(NodeId, bool)> {
+        let (id, _) = self.least_paying(bytes, now)?;
+        let Stage::Growing(grown) = &self.nodes.get(&id)?.stage else { return None };
+        let (number, is_last) = (grown.replicas.last()?.number, grown.replicas.len() == 1);
         if is_last && !self.is_drawn {
             self.remove(id);
         } else {

@@ -124,6 +124,8 @@ pub trait Sandbox: Send + Unpin + 'static {
     fn freeze(&mut self);
     /// Undo [`freeze`](Self::freeze).
     fn thaw(&mut self);
+    /// Have the kernel take back what it can of its memory, soon. Cheap: called under a lock.
+    fn reclaim(&self);
     /// Memory charged to it now, in bytes.
     fn memory_bytes(&self) -> u64;
     /// What runs in it is not known, so it is to end at once when it is dropped, and not in order.
@@ -143,6 +145,8 @@ pub trait Line {
 pub trait Zygote: Clone + Send + Unpin + 'static {
     /// Whether it can still be forked. Cheap.
     fn is_alive(&self) -> bool;
+    /// Memory charged to it now, in bytes.
+    fn memory_bytes(&self) -> u64;
 }
 
 /// Makes standbys, and sandboxes from them. The futures may be dropped at any time; what was half
@@ -342,6 +346,23 @@ pub enum RegistryError {
 pub trait Gauge: Clone + Send + Unpin + 'static {
     /// Bytes charged to all sandboxes and zygotes, and the pool's size in bytes.
     fn read(&self) -> MemoryReading;
+    /// Ends when the kernel says that programs wait for memory. Where it says no such thing it never ends.
+    fn pressed(&self) -> LocalFuture<()>;
+    /// What each sandbox takes and may take. Reads some files for each: for emergencies.
+    fn weights(&self) -> Vec<Weight>;
+    /// End this sandbox, whatever it does, and have whoever waits for it told that memory ran out.
+    fn end(&self, id: u64);
+}
+
+/// What one sandbox weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// As [`Sandbox::id`].
+    pub id: u64,
+    /// Memory charged to it, in bytes.
+    pub used_bytes: u64,
+    /// What it may use, in bytes.
+    pub limit_bytes: u64,
 }
 
 /// One reading of the [`Gauge`].

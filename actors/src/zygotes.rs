@@ -124,6 +124,11 @@ impl<W: World> Message for Loaded<W> {
 #[rtype(result = "usize")]
 pub struct ReleaseIdle;
 
+/// Give up the zygote that pays least: memory is tight, and nothing else can be given up. The answer is whether there was one.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+pub struct ReleaseZygote;
+
 /// Make no more, and give up those that wait: the worker ends.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -383,32 +388,41 @@ impl<W: World> Handler<ReleaseIdle> for Zygotes<W> {
     fn handle(&mut self, _: ReleaseIdle, ctx: &mut Context<Self>) -> usize {
         let n_released = self.standbys.release();
         self.not_before = Some(Instant::now() + PRESSURE_PAUSE);
-        // Standbys first: they cost 2 ms to make again, a zygote an import. One at a time, the next one when it has not
-        // been enough.
-        if n_released == 0 {
-            let now = Instant::now();
-            let released = self.forest.lock().release_one(now);
-            if let Some((node, is_last)) = released {
-                debug!(self.log, "released a zygote of packages");
-                self.fits.not_before(now + FIT_PRESSURE_PAUSE);
-                if is_last {
-                    self.give_up_kinds_of(node);
-                }
-                return 1;
-            }
-        }
-        if n_released == 0
-            && let Some(zygote) = self.lambdas.release_one()
-        {
-            debug!(self.log, "released a lambda's zygote");
-            drop(zygote);
-            return 1;
-        }
         if n_released > 0 {
             debug!(self.log, "released standbys"; "n_released" => n_released);
         }
         self.refill(ctx);
         n_released
+    }
+}
+
+impl<W: World> Handler<ReleaseZygote> for Zygotes<W> {
+    type Result = bool;
+
+    fn handle(&mut self, _: ReleaseZygote, _ctx: &mut Context<Self>) -> bool {
+        let now = Instant::now();
+        let (of_packages, of_lambdas) = (
+            self.forest.lock().least_paying(Zygote::memory_bytes, now),
+            self.lambdas.least_paying(Zygote::memory_bytes, now),
+        );
+        match (of_packages, of_lambdas) {
+            (Some((_, pays)), of_lambdas) if of_lambdas.as_ref().is_none_or(|(_, other)| pays <= *other) => {
+                let released = self.forest.lock().release_one(Zygote::memory_bytes, now);
+                let Some((node, is_last)) = released else { return false };
+                debug!(self.log, "released a zygote of packages"; "saved_ns_per_byte" => pays);
+                self.fits.not_before(now + FIT_PRESSURE_PAUSE);
+                if is_last {
+                    self.give_up_kinds_of(node);
+                }
+                true
+            }
+            (_, Some((name, pays))) => {
+                debug!(self.log, "released a lambda's zygote"; "lambda" => %name, "saved_ns_per_byte" => pays);
+                drop(self.lambdas.release(&name));
+                true
+            }
+            _ => false,
+        }
     }
 }
 

@@ -79,6 +79,12 @@ impl Footprint {
         found
     }
 
+    /// Processes that were seen and still are there, but for these.
+    pub(crate) fn processes_besides(&self, others: &[Process]) -> Vec<String> {
+        let left = self.processes.iter().filter(|process| process.is_alive() && !others.contains(process));
+        left.map(|process| process.describe()).collect()
+    }
+
     /// Removes its groups, after a failed test: its processes are dead.
     pub(crate) fn remove_cgroups(&self) {
         for root in self.cgroups() {

@@ -10,6 +10,8 @@ pub(crate) enum Need {
     Root,
     /// A program in the usual places.
     Program(&'static str),
+    /// A library, below the directory of this processor's.
+    Library(&'static str),
     /// `uv`, where the worker finds it.
     Uv,
     /// The server of a package index.
@@ -34,6 +36,11 @@ impl Need {
                 let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
                 let is_there = places.iter().any(|place| Path::new(place).join(name).exists());
                 (!is_there).then(|| format!("the program {name}"))
+            }
+            Self::Library(name) => {
+                let directories = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+                let is_there = directories.into_iter().any(|entry| entry.path().join(name).exists());
+                (!is_there).then(|| format!("the library {name} (quickstart/deps.sh --test)"))
             }
             Self::Uv => {
                 let path = std::env::var_os("PATH").unwrap_or_default();

@@ -115,7 +115,7 @@ async fn on_demand(run: &Run, n: usize) -> Result<Row, BenchError> {
         |name: &String| (name.clone(), vec![(workload::HELLO_FILE, workload::HELLO_CODE.to_owned())]);
     let functions: Vec<_> = names.iter().map(function).collect();
     let options = ["standbys=0".to_owned()];
-    let site = Site::start(&place.path().join("ol"), &place.path().join("packages"), &options, &functions)?;
+    let site = Site::start(&place.path().join("ol"), None, &options, &functions)?;
     let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
     let sample = each_once(site.address, &calls, 1, PAUSE).await;
     site.stop()?;

@@ -27,16 +27,16 @@ const MB: f64 = 1e6;
 /// Processes, by what their memory is counted to. Bytes of proportional set size: shared pages are counted
 /// in parts, so that the sum over all processes is what they take together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Memory {
+pub(super) struct Memory {
     /// The worker itself.
-    worker: f64,
+    pub(super) worker: f64,
     /// What else descends from it, outside of the sandboxes' cgroups.
     helpers: f64,
     /// What runs in the sandboxes' cgroups: zygotes, standbys and sandboxes with a function.
-    sandboxes: f64,
-    n_sandboxes: usize,
+    pub(super) sandboxes: f64,
+    pub(super) n_sandboxes: usize,
     /// Charged to the sandboxes' cgroups, kernel memory included.
-    charged: f64,
+    pub(super) charged: f64,
 }
 
 pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
@@ -112,7 +112,12 @@ pub(super) fn n_sandboxes(run: &Run) -> usize {
 }
 
 async fn settled(run: &Run) -> Memory {
-    let read = || read(run.plan.target.pid, &run.plan.target.cgroup_root);
+    settled_of(run.plan.target.pid, &run.plan.target.cgroup_root).await
+}
+
+/// What a worker and its sandboxes take, when that has come to rest.
+pub(super) async fn settled_of(pid: i32, cgroup_root: &str) -> Memory {
+    let read = || read(pid, cgroup_root);
     let mut last = read();
     for _ in 0..TRIES_MAX {
         tokio::time::sleep(STILL).await;

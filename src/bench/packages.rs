@@ -74,7 +74,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     let functions: Vec<_> = names.iter().map(|name| (name.clone(), files(&requirements))).collect();
     let options = ["standbys=0".to_owned()];
     let packages = &run.plan.target.packages_dir;
-    let site = Site::start(&place.path().join("ol"), packages, &options, &functions)?;
+    let site = Site::start(&place.path().join("ol"), Some(packages), &options, &functions)?;
     drop(each_once(site.address, &calls(&names[..1]), 1, Duration::ZERO).await);
     site.settled().await?;
     let sample = each_once(site.address, &calls(&names[1..]), 1, PAUSE).await;

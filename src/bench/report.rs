@@ -351,6 +351,7 @@ mod tests {
             n_connections: 32,
             n_cold: 1,
             n_live: 10,
+            n_dense: 10,
         };
         let mut report = Report::new(crate::bench::machine::describe(), &plan);
         report.add(row);

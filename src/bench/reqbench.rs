@@ -226,7 +226,7 @@ async fn compare(run: &mut Run, place: &Path, workload: &Workload) -> Result<Mea
     let start = |what: &str, options: &[String], functions: &[Function]| {
         // So that none is given up while it is measured.
         let more = [format!("import_cache_mb={ZYGOTES_MB}"), "release_after_s=0".to_owned()];
-        Site::start(&place.join(what), packages, &[&more, options].concat(), functions)
+        Site::start(&place.join(what), Some(packages), &[&more, options].concat(), functions)
     };
 
     run.tell(format!("{name}: without zygotes of packages"));

@@ -43,7 +43,7 @@ impl Site {
     /// `functions` by name, with their files. `options` are those of `ol worker up -o`.
     pub(super) fn start(
         place: &Path,
-        packages: &Path,
+        packages: Option<&Path>,
         options: &[String],
         functions: &[Function],
     ) -> Result<Self, BenchError> {
@@ -58,13 +58,10 @@ impl Site {
         }
         let cgroup_root = format!("ol-bench-{}-{}", std::process::id(), free_port());
         let port = free_port();
-        let own = [
-            format!("worker_port={port}"),
-            format!("Pkgs_dir={}", packages.display()),
-            format!("cgroup_root={cgroup_root}"),
-        ];
+        let own = [format!("worker_port={port}"), format!("cgroup_root={cgroup_root}")];
+        let packages = packages.map(|packages| format!("Pkgs_dir={}", packages.display()));
         let mut args = vec!["worker", "up", "-d"];
-        for option in own.iter().chain(options) {
+        for option in own.iter().chain(&packages).chain(options) {
             args.extend(["-o", option]);
         }
         ol(&ol_dir, &args)?;

@@ -53,9 +53,12 @@ pub(super) struct Run {
     /// Live sandboxes beside which 'growth' makes first calls
     #[structopt(long, default_value = "200")]
     live: usize,
+    /// Idle sandboxes of 'density'
+    #[structopt(long, default_value = "2000")]
+    idle: usize,
     #[structopt(flatten)]
     output: Output,
-    /// start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels [default: all but the last two]
+    /// start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels, pressure, overload, density [default: all up to 'web']
     scenario: Vec<Scenario>,
 }
 
@@ -176,6 +179,7 @@ impl Run {
             n_connections: self.connections.max(1),
             n_cold: self.lambdas.max(1),
             n_live: self.live,
+            n_dense: self.idle.max(1),
         })?;
         self.output.tell(&report)
     }
@@ -211,6 +215,7 @@ impl Play {
             n_connections: self.in_flight_max,
             n_cold: 0,
             n_live: 0,
+            n_dense: 0,
         };
         let score = Score { events, speed, fill_in: self.fill_in, in_flight_max: self.in_flight_max.max(1) };
         self.output.tell(&bench::play(plan, &score)?)

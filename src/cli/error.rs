@@ -27,6 +27,8 @@ pub(super) enum CliError {
     NotRoot(&'static str),
     #[error("already running (pid {pid}); to stop it: {hint}")]
     AlreadyRunning { pid: i32, hint: String },
+    #[error("{0}")]
+    Takeover(String),
     #[error("{} is not empty and was not made by 'ol worker init': choose another directory", .0.display())]
     NotOurs(PathBuf),
     #[error("the worker in {} is not running: {state}", path.display())]

@@ -5,27 +5,90 @@ use super::files;
 use super::lock::WorkerLock;
 use super::ol_dir::OlDir;
 use super::settings::Settings;
-use crate::{sandbox, serve};
+use crate::sandbox;
+use crate::serve::{self, Standing};
+use crate::takeover::{self, Estate, Predecessor};
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// `config.json`, as it is.
+    File,
+    /// With options laid over it.
+    Options,
+    /// Another file, which somebody else looks after.
+    Elsewhere,
+}
 
 /// Run the worker until it is told to end. The lock goes with the process.
-pub(super) fn run(ol_dir: &OlDir, settings: Settings) -> Result<(), CliError> {
+pub(super) fn run(ol_dir: &OlDir, settings: Settings, source: Source) -> Result<(), CliError> {
     let worker_dir = settings.worker_dir();
     files::make_dir(&worker_dir)?;
-    let _lock = WorkerLock::take(&worker_dir)?;
+    let lock = WorkerLock::take(&worker_dir)?;
     sweep(&settings)?;
+    serve(ol_dir, settings, source, &lock, None)
+}
+
+/// Have the worker that runs in the directory hand over.
+pub(super) fn hand_over(settings: &Settings) -> Result<(Predecessor, Estate), CliError> {
+    Predecessor::ask(&settings.worker_dir()).map_err(|error| CliError::Takeover(error.to_string()))
+}
+
+/// Run the worker in the place of the one that has handed over.
+pub(super) fn take_over(
+    ol_dir: &OlDir,
+    settings: Settings,
+    source: Source,
+    (predecessor, estate): (Predecessor, Estate),
+) -> Result<(), CliError> {
+    let lock = estate.lock.try_clone();
+    let lock = lock.map_err(CliError::file("share the lock of", settings.worker_dir()))?;
+    let lock = WorkerLock::handed_over(lock);
+    serve(ol_dir, settings, source, &lock, Some((predecessor, estate)))
+}
+
+fn serve(
+    ol_dir: &OlDir,
+    settings: Settings,
+    source: Source,
+    lock: &WorkerLock,
+    before: Option<(Predecessor, Estate)>,
+) -> Result<(), CliError> {
     if !settings.ignored.is_empty() {
         eprintln!(
             "ol: these fields of the configuration have no effect here: {}",
             settings.ignored.join(", ")
         );
     }
-    serve::run(ol_dir.path(), settings.config).map_err(|error| CliError::Serve(error.to_string()))
+    let failed = || CliError::file("share the lock of", settings.worker_dir());
+    let shared = lock.share().map_err(failed())?;
+    let for_stand = lock.again().map_err(failed())?;
+    let (overrides, value) = (ol_dir.overrides(), settings.value.clone());
+    let standing = Standing {
+        lock: shared,
+        before,
+        // The last run's options must not be taken for this one's.
+        stand: Box::new(move || {
+            let written = match source {
+                Source::File => files::remove(&overrides),
+                Source::Options => files::replace_json(&overrides, &value),
+                Source::Elsewhere => Ok(()),
+            };
+            written.map_err(|error| std::io::Error::other(error.to_string()))?;
+            for_stand.sign()
+        }),
+    };
+    serve::run(ol_dir.path(), settings.config, standing).map_err(|error| CliError::Serve(error.to_string()))
 }
 
 /// Remove what a killed worker left outside of its directory, and the files that say it runs.
 /// Only for who holds the lock. Gives the number of things found.
 pub(super) fn sweep(settings: &Settings) -> Result<usize, CliError> {
-    sandbox::cleanup::sweep(&settings.config.cgroup_root).map_err(|error| CliError::Sweep(error.to_string()))
+    let names = takeover::names(&settings.config.cgroup_root);
+    names.iter().try_fold(0, |n_found, name| {
+        let found = sandbox::cleanup::sweep(name).map_err(|error| CliError::Sweep(error.to_string()))?;
+        Ok(n_found + found)
+    })
 }
 
 /// Leave the terminal and session of whoever started us. Harmless when that was done already.

@@ -5,7 +5,8 @@
 //! time of its start is not, nor is the boot's id.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl WorkerLock {
         let path = lock_path(worker_dir);
         let failed = |source| LockError::File { path: path.clone(), source };
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.map_err(failed)?;
+        let file = open.map_err(failed)?;
         let mut tries = 0;
         loop {
             match file.try_lock() {
@@ -60,16 +61,47 @@ impl WorkerLock {
             }
             std::thread::sleep(TRY_EVERY);
         }
-        let me = Identity::of(nix::unistd::getpid().as_raw()).map_err(failed)?;
-        me.write_to(&mut file).map_err(failed)?;
-        Ok(Self { file })
+        let lock = Self { file };
+        lock.sign().map_err(failed)?;
+        Ok(lock)
+    }
+
+    /// The lock of a worker that hands it over. It still names that one.
+    pub(super) fn handed_over(lock: OwnedFd) -> Self {
+        Self { file: lock.into() }
+    }
+
+    /// Name this process as the one that holds it.
+    pub(super) fn sign(&self) -> io::Result<()> {
+        Identity::of(nix::unistd::getpid().as_raw())?.write_to(&mut &self.file)
+    }
+
+    /// The same lock once more: it is held until both are dropped.
+    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
+    /// The same, to sign with.
+    pub(super) fn again(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()? })
+    }
+
+    fn signed_by(&self) -> Option<Identity> {
+        let mut text = String::new();
+        let mut file = &self.file;
+        file.rewind().ok()?;
+        file.read_to_string(&mut text).ok()?;
+        Identity::parse(&text)
     }
 }
 
 impl Drop for WorkerLock {
-    /// This process may live on, as after `ol worker init`: the lock must not name it then.
+    /// This process may live on, as after `ol worker init`: the lock must not name it then. Nor may it be taken from who has
+    /// got it from us.
     fn drop(&mut self) {
-        drop(self.file.set_len(0));
+        if Identity::of(nix::unistd::getpid().as_raw()).ok() == self.signed_by() {
+            drop(self.file.set_len(0));
+        }
     }
 }
 
@@ -100,7 +132,7 @@ impl Identity {
         Ok(Self { pid, started_ticks, boot })
     }
 
-    fn write_to(&self, file: &mut File) -> io::Result<()> {
+    fn write_to(&self, file: &mut &File) -> io::Result<()> {
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{} {} {}", self.pid, self.started_ticks, self.boot)

@@ -6,7 +6,7 @@
 //! config.json.overrides    the same with the `-o` options of the last `up`, if it had any
 //! registry/                the functions
 //! lambda/                  the base image, if not the machine itself
-//! worker/                  while it runs: worker.pid, worker.port, ol.sock, worker.lock; and what it works with
+//! worker/                  while it runs: worker.pid, worker.port, ol.sock, takeover.sock, worker.lock; and what it works with
 //! worker.out               the log of a detached worker
 //! ```
 

@@ -10,6 +10,7 @@
 
 mod v1;
 mod v2;
+mod weigh;
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::reclaim::Means;
 
 /// A failed read or write below `/sys/fs/cgroup`: a bare "no such file" would say nothing there.
 #[derive(Debug, thiserror::Error)]
@@ -213,6 +216,24 @@ impl CgroupRoot {
         .unwrap_or(0)
     }
 
+    /// Where the kernel says how long this group's processes wait for memory. `None`: version 1, which does not say it of groups.
+    #[must_use]
+    pub(super) fn pressure_file(&self) -> Option<PathBuf> {
+        match &self.layout {
+            Layout::V2(root) => Some(root.inside("memory.pressure")),
+            Layout::V1(_) => None,
+        }
+    }
+
+    /// The group of version 1 that can be asked for events of `memory.pressure_level`.
+    #[must_use]
+    pub(super) fn pressure_level_group(&self) -> Option<PathBuf> {
+        match &self.layout {
+            Layout::V2(_) => None,
+            Layout::V1(root) => Some(root.inside("")),
+        }
+    }
+
     /// Kills what still runs in any of the worker's groups and removes them, the worker's own included.
     /// Gives the number of groups that were found.
     ///
@@ -306,6 +327,14 @@ impl Cgroup {
             LayoutGroup::V1(group) => group.memory_bytes(),
         }
         .unwrap_or(0)
+    }
+
+    /// How the kernel is told to take back what it can of its memory.
+    pub(super) fn means_of_reclaim(&self) -> Means {
+        match &self.layout {
+            LayoutGroup::V2(group) => Means::Reclaim { group: group.path().to_owned() },
+            LayoutGroup::V1(group) => Means::ForceEmpty { group: group.memory().to_owned() },
+        }
     }
 
     /// How many of its processes the kernel has killed for want of memory.

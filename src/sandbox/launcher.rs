@@ -31,7 +31,7 @@ use super::process::Process;
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
 use super::shells::{Count, Made, SPARE_TIME, Uses};
-use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slot, Uids};
+use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, ROOT_SANDBOX_UIDS, RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Entrance, Zygote, control_pair};
 use crate::frame::{Kind, PROTOCOL};
@@ -52,9 +52,15 @@ const PACKAGE_ZYGOTE_LIMITS: Limits =
     Limits { memory_bytes: 1 << 30, swap_bytes: 0, cpu_percent: 100, n_processes: 64 };
 /// Open files of one sandbox: the customary soft limit, which programs with `select` rely on.
 const SANDBOX_FILES_MAX: u32 = 1024;
-/// What the shims and zygotes of a worker may use: one interpreter with the standard library is 25 MB.
-const FAMILY_LIMITS: Limits =
-    Limits { memory_bytes: 1 << 30, swap_bytes: 1 << 30, cpu_percent: 1000, n_processes: 70_000 };
+/// What the shim and the zygote of a family may use. One interpreter with the standard library is 25 MB; and the kernel counts to
+/// the shim what it takes for the namespaces of each sandbox, some half a megabyte: with 1 GiB for all, two thousand sandboxes were
+/// the end of the zygote.
+const FAMILY_LIMITS: Limits = Limits {
+    memory_bytes: (1 << 30) + ROOT_SANDBOX_UIDS as u64 * (1 << 20),
+    swap_bytes: 1 << 30,
+    cpu_percent: 1000,
+    n_processes: 70_000,
+};
 
 /// What the launcher is made from.
 #[derive(Debug, Clone)]
@@ -444,6 +450,12 @@ impl Launcher {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.inner.cgroups.memory_bytes()
+    }
+
+    /// The groups of all its sandboxes.
+    #[must_use]
+    pub fn cgroups(&self) -> &CgroupRoot {
+        &self.inner.cgroups
     }
 
     /// A confined interpreter of this class, forked from a zygote of packages, or from the root zygote. As long as nobody
@@ -1136,6 +1148,11 @@ impl Sandbox {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.process.memory_bytes()
+    }
+
+    /// Has the kernel take back what it can of its memory, soon.
+    pub fn reclaim(&self) {
+        self.process.reclaim();
     }
 
     /// Why it is gone, for people, after its channel has failed.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::cgroup::Nest;
 use super::channel::ChannelError;
+use super::last_resort;
 use super::reaper::{Reaper, Remains};
+use super::reclaim;
 use super::zygote::{Exit, Zygote, describe_status};
 
 /// How long the death of an interpreter and the report of it lie apart at most: the report goes through the zygote.
@@ -40,6 +42,13 @@ impl Process {
         group.map_or(0, super::cgroup::Cgroup::memory_bytes)
     }
 
+    /// Have the kernel take back what it can of its memory, soon.
+    pub(super) fn reclaim(&self) {
+        if let Some(group) = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref()) {
+            reclaim::soon(group);
+        }
+    }
+
     /// How many of its processes the kernel has ended for want of memory.
     pub(super) fn n_oom_kills(&self) -> u64 {
         let group = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref());
@@ -68,6 +77,9 @@ impl Process {
         if !matches!(error, ChannelError::Closed) {
             return error.to_string();
         }
+        if let Some(why) = last_resort::why(self.id) {
+            return why.into();
+        }
         let status = match &self.exit {
             Some(exit) => exit.wait(EXIT_PATIENCE).await,
             None => None,
@@ -90,6 +102,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        last_resort::forget(self.id);
         if let Some(remains) = self.remains.take() {
             self.reaper.bury(remains);
         }

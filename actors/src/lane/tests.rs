@@ -343,7 +343,7 @@ impl Sim {
 
     fn grow(&mut self) {
         for place in self.pool.reserve_growth(self.pool.generation()).0 {
-            place.fill(self.world.sandbox("v"));
+            place.fill(self.world.sandbox("v"), Duration::ZERO);
         }
     }
 

@@ -57,12 +57,20 @@ impl Figures {
 }
 
 /// What could be taken from a pool if memory were tight.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Idleness {
+    /// Those that are not frozen.
     pub(crate) warm: usize,
-    pub(crate) frozen: usize,
+    /// Those that are not idle.
+    pub(crate) n_busy: usize,
+    /// What one sandbox takes; 0: not known yet.
     pub(crate) sandbox_bytes: u64,
-    pub(crate) last_used: Option<Instant>,
+    /// What a cold start takes; nothing: not known yet.
+    pub(crate) cold: Duration,
+    /// How often it was called lately.
+    pub(crate) frequency: f64,
+    /// When each idle one was used last, oldest first.
+    pub(crate) idle_since: Vec<Instant>,
 }
 
 impl<S, T> Pool<S, T> {
@@ -91,13 +99,15 @@ impl<S, T> Pool<S, T> {
     }
 
     /// What could be taken from it if memory were tight. Cheaper than [`figures`](Self::figures).
-    pub(super) fn idleness(&self) -> Idleness {
+    pub(super) fn idleness(&self, now: Instant) -> Idleness {
         let n_frozen = self.idle.iter().filter(|idle| idle.frozen).count();
         Idleness {
             warm: self.idle.len() - n_frozen,
-            frozen: n_frozen,
+            n_busy: self.busy + self.starting,
             sandbox_bytes: self.sandbox_bytes as u64,
-            last_used: self.last_used,
+            cold: Duration::from_nanos(self.cold_ns as u64),
+            frequency: self.uses.at(now),
+            idle_since: self.idle.iter().map(|idle| idle.since).collect(),
         }
     }
 }

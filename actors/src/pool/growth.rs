@@ -164,6 +164,7 @@ impl<S, T> Pool<S, T> {
             }
             self.growth_pause.succeeded();
             self.prewarm_suspended = false;
+            self.shortage = None;
         } else {
             self.draining += 1;
         }
@@ -198,8 +199,9 @@ impl<S, T> Pool<S, T> {
                     return Vec::new();
                 }
             }
-            // Room may come back while they wait.
-            LaunchError::Resources(_) => {
+            // Room may come back while they wait. If not, they are told what was missing.
+            LaunchError::Resources(what) => {
+                self.shortage = Some(what.clone());
                 self.growth_pause.failed(now);
                 return Vec::new();
             }

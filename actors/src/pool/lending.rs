@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::refusal::Refusal;
 use super::state::{Idle, Pool, Waiter};
 use crate::flight;
+use crate::world::LaunchError;
 
 /// How many idle sandboxes are looked at for one that the same thread used last: it is among the latest, or has long
 /// gone cold.
@@ -97,7 +98,7 @@ impl<S, T> Pool<S, T> {
         }
         self.busy -= 1;
         let used_on = thread::current().id();
-        self.idle.push_back(Idle { sandbox, since: now, frozen: false, used_on });
+        self.idle.push_back(Idle { sandbox, since: now, frozen: false, reclaimed: false, used_on });
         Onward::Kept
     }
 
@@ -113,6 +114,7 @@ impl<S, T> Pool<S, T> {
     pub(super) fn record(&mut self, took: Duration, pace: Option<Duration>, generation: u64, now: Instant) {
         self.n_invocations += 1;
         self.last_used = Some(now);
+        self.uses.bump(now);
         self.latency.record(took, now);
         // An old generation says nothing about how long this one takes.
         if generation == self.generation {
@@ -137,5 +139,13 @@ impl<S, T> Pool<S, T> {
             self.n_refused += 1;
         }
         in_queue
+    }
+
+    /// Why one that has waited for long enough got nothing.
+    pub(super) fn lateness(&self) -> Refusal {
+        match &self.shortage {
+            Some(what) => Refusal::Launch(LaunchError::Resources(what.clone())),
+            None => Refusal::QueueTimeout,
+        }
     }
 }

@@ -44,6 +44,7 @@ impl<S: Sandbox> Place<S> {
         let others_wait = {
             let mut pool = self.shared.lock();
             pool.arrive(self.generation, self.claimed, Instant::now());
+            pool.paid(waited);
             pool.news = Some(Ok(load_time));
             !pool.waiters.is_empty()
         };
@@ -54,13 +55,14 @@ impl<S: Sandbox> Place<S> {
         Lease::new(&self.shared, sandbox, self.generation, waited)
     }
 
-    /// The sandbox is there.
-    pub(crate) fn fill(mut self, sandbox: S) {
+    /// The sandbox is there. To make it took so long.
+    pub(crate) fn fill(mut self, sandbox: S, took: Duration) {
         self.open = false;
         let now = Instant::now();
         let onward = {
             let mut pool = self.shared.lock();
             pool.arrive(self.generation, self.claimed, now);
+            pool.paid(took);
             pool.check_in(sandbox, self.generation, false, now)
         };
         self.shared.settle(onward, self.generation, now);

@@ -159,10 +159,16 @@ impl<S: Sandbox> SharedPool<S> {
         self.0.lock().figures(Instant::now())
     }
 
+    /// What one sandbox takes, as far as it was measured; 0: not yet.
+    #[must_use]
+    pub(crate) fn sandbox_bytes(&self) -> u64 {
+        self.0.lock().sandbox_bytes as u64
+    }
+
     /// What could be taken from it if memory were tight. Cheaper than [`figures`](Self::figures).
     #[must_use]
     pub(crate) fn idleness(&self) -> Idleness {
-        self.0.lock().idleness()
+        self.0.lock().idleness(Instant::now())
     }
 
     /// Sandboxes on loan.
@@ -256,6 +262,18 @@ impl<S: Sandbox> SharedPool<S> {
     pub(crate) fn freeze_idle(&self, n_max: usize) -> usize {
         let now = Instant::now();
         (0..n_max).take_while(|_| self.freeze_one(true, now)).count()
+    }
+
+    /// Have the kernel take back what it can of the memory of those that are frozen, of each once.
+    pub(crate) fn reclaim_frozen(&self) -> usize {
+        let mut n = 0;
+        for idle in self.0.lock().idle.iter_mut().filter(|idle| idle.frozen && !idle.reclaimed) {
+            // Under the lock, since asking does not wait for it.
+            idle.sandbox.reclaim();
+            idle.reclaimed = true;
+            n += 1;
+        }
+        n
     }
 
     /// Drop up to `n_max` idle sandboxes, those first that were used least recently.

@@ -12,6 +12,7 @@ use super::lending::Asker;
 use super::refusal::Closed;
 use super::service::Service;
 use crate::backoff::Backoff;
+use crate::gdsf::Uses;
 use crate::latency::Latency;
 use crate::world::{LaunchError, PoolLimits};
 
@@ -58,7 +59,12 @@ pub(super) struct Pool<S, T> {
     pub(super) service: Service,
     pub(super) latency: Latency,
     pub(super) sandbox_bytes: f64,
+    /// How long it takes to make a sandbox, in nanoseconds; 0: not known yet.
+    pub(super) cold_ns: f64,
+    pub(super) uses: Uses,
     pub(super) last_used: Option<Instant>,
+    /// What was missing when the last sandbox could not be made, as long as none was made since.
+    pub(super) shortage: Option<String>,
     pub(super) n_invocations: u64,
     pub(super) n_errors: u64,
     pub(super) n_timeouts: u64,
@@ -71,6 +77,8 @@ pub(super) struct Idle<S> {
     pub(super) sandbox: S,
     pub(super) since: Instant,
     pub(super) frozen: bool,
+    /// The kernel was asked to take back what it can since it is idle.
+    pub(super) reclaimed: bool,
     /// The thread whose event loop it is registered with: for another one it costs two system calls, and its pages
     /// lie in another core's cache.
     pub(super) used_on: ThreadId,
@@ -120,7 +128,10 @@ impl<S, T> Pool<S, T> {
             service: Service::default(),
             latency: Latency::default(),
             sandbox_bytes: 0.0,
+            cold_ns: 0.0,
+            uses: Uses::default(),
             last_used: None,
+            shortage: None,
             n_invocations: 0,
             n_errors: 0,
             n_timeouts: 0,
@@ -190,8 +201,16 @@ impl<S, T> Pool<S, T> {
 
     /// A sandbox was found to take so much memory: about the last four count.
     pub(super) fn weigh(&mut self, bytes: u64) {
-        let mean = self.sandbox_bytes;
-        let bytes = bytes as f64;
-        self.sandbox_bytes = if mean == 0.0 { bytes } else { mean + (bytes - mean) / 4.0 };
+        self.sandbox_bytes = lately(self.sandbox_bytes, bytes as f64);
     }
+
+    /// A sandbox was made, which took so long: about the last four count.
+    pub(super) fn paid(&mut self, took: Duration) {
+        self.cold_ns = lately(self.cold_ns, took.as_nanos() as f64);
+    }
+}
+
+/// A mean of which the newest is a quarter. 0: there is none yet.
+fn lately(mean: f64, newest: f64) -> f64 {
+    if mean == 0.0 { newest } else { mean + (newest - mean) / 4.0 }
 }

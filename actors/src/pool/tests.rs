@@ -5,6 +5,7 @@ mod lending;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::*;
 use crate::fake::{Fake, FakeSandbox, limits, ms};
@@ -19,7 +20,7 @@ fn grow(pool: &SharedPool<FakeSandbox>, world: &Fake) -> usize {
     let (places, _) = pool.reserve_growth(pool.generation());
     let n = places.len();
     for place in places {
-        place.fill(world.sandbox("v"));
+        place.fill(world.sandbox("v"), Duration::ZERO);
     }
     n
 }

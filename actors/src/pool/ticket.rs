@@ -94,7 +94,10 @@ impl<S: Sandbox> Future for Ticket<S> {
             return Poll::Pending;
         }
         let mut handover = ticket.handover.take().expect("it was there a moment ago");
-        let in_queue = ticket.shared.lock().time_out(ticket.id);
+        let (in_queue, lateness) = {
+            let mut pool = ticket.shared.lock();
+            (pool.time_out(ticket.id), pool.lateness())
+        };
         if !in_queue {
             // Someone has called this waiter up at the last moment: whatever was sent counts, and what is sent
             // from now on finds a closed door and goes home.
@@ -104,7 +107,7 @@ impl<S: Sandbox> Future for Ticket<S> {
             }
             ticket.shared.lock().n_refused += 1;
         }
-        Poll::Ready(Err(Refusal::QueueTimeout))
+        Poll::Ready(Err(lateness))
     }
 }
 

@@ -543,7 +543,7 @@ async fn lambdas_run_on_their_own_arbiters() {
         caller: world.clone(),
         feeds: world.clone(),
     };
-    let config = Config { n_arbiters: 2, zygotes, sandbox_bytes: MB };
+    let config = Config { n_arbiters: 2, zygotes, sandbox_bytes: MB, reclaim: true };
     let tree = start::<FakeWorld>(parts, config, crate::fake::log());
     for text in ["a", "b", "c"] {
         world.put(text, code("v1"));

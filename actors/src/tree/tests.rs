@@ -190,10 +190,10 @@ async fn the_dead_come_back_and_under_pressure_the_least_recently_used_go() {
     let now = Instant::now();
     let (mut forest, ids) = grown(&[&["a"], &["b"], &["c"]]);
     for (at, id) in ids.iter().enumerate() {
-        forest.used(*id, &set(&["a"]), false, now + ms(at as u64));
+        forest.used(*id, &set(&["a"]), false, now + ms(1_000 * at as u64));
     }
-    forest.used(ids[0], &set(&["a"]), false, now + ms(10));
-    assert_eq!(forest.release_one(now), Some((ids[1], true)));
+    forest.used(ids[0], &set(&["a"]), false, now + ms(3_000));
+    assert_eq!(forest.release_one(|_| MB, now), Some((ids[1], true)));
     assert_eq!(forest.tidy(|zygote| *zygote != 2, now), [ids[2]]);
     assert_eq!((best(&forest, &["c"]), best(&forest, &["a"])), (None, Some(0)));
     let later = now + ms(1_000);

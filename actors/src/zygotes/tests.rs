@@ -354,8 +354,10 @@ async fn under_pressure_zygotes_of_packages_go_after_standbys() {
     sleep(ms(600)).await;
     assert_eq!(zygotes.send(ReleaseIdle).await.unwrap(), 4);
     assert_eq!(world.state().zygotes.len(), 1);
-    assert_eq!(zygotes.send(ReleaseIdle).await.unwrap(), 1);
+    assert_eq!(zygotes.send(ReleaseIdle).await.unwrap(), 0);
+    assert!(zygotes.send(ReleaseZygote).await.unwrap());
     assert!(world.state().zygotes.is_empty());
+    assert!(!zygotes.send(ReleaseZygote).await.unwrap());
 }
 
 #[actix::test]

@@ -32,7 +32,7 @@ impl ForceCleanup {
         files::make_dir(&worker_dir)?;
         let _lock = WorkerLock::take(&worker_dir)?;
         let mut n_removed = foreground::sweep(&settings)?;
-        for name in ["worker.pid", "worker.port", "ol.sock"] {
+        for name in ["worker.pid", "worker.port", "ol.sock", "takeover.sock"] {
             let path = worker_dir.join(name);
             if path.symlink_metadata().is_ok() {
                 files::remove(&path)?;

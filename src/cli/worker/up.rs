@@ -7,10 +7,11 @@ use structopt::StructOpt;
 
 use super::init::initialize;
 use crate::cli::error::{CliError, must_be_root};
+use crate::cli::foreground::Source;
 use crate::cli::launch::Launch;
 use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
-use crate::cli::{files, foreground, ports, say};
+use crate::cli::{foreground, ports, say};
 
 /// Start the worker; its directory is made if there is none
 #[derive(StructOpt)]
@@ -27,6 +28,9 @@ pub(crate) struct Up {
     /// Run in the background: return as soon as the worker answers
     #[structopt(short, long)]
     pub(crate) detach: bool,
+    /// If a worker runs in the directory, take its place: it finishes what it has begun, and no call fails
+    #[structopt(long)]
+    takeover: bool,
     /// What --detach starts: the worker itself, in a session of its own
     #[structopt(long, hidden = true)]
     in_background: bool,
@@ -45,10 +49,15 @@ impl Up {
             foreground::end_with_parent(parent)?;
         }
         let ol_dir = OlDir::at(&self.path)?;
-        if let State::Running(worker) | State::Unknown(worker) = ol_dir.state()? {
-            let hint = format!("ol worker down -p {}", self.path.display());
-            return Err(CliError::AlreadyRunning { pid: worker.pid, hint });
-        }
+        let before = match ol_dir.state()? {
+            State::Running(worker) | State::Unknown(worker) if !self.takeover => {
+                let hint = format!("ol worker down -p {}", self.path.display());
+                return Err(CliError::AlreadyRunning { pid: worker.pid, hint });
+            }
+            // Which asks for more time than this: it is starting, ending, or has just been taken over itself.
+            State::Running(_) | State::Unknown(_) => ol_dir.settings()?,
+            _ => None,
+        };
         let is_new = !ol_dir.is_initialized()?;
         let plain = if is_new {
             Settings::defaults(ol_dir.path())?
@@ -56,7 +65,16 @@ impl Up {
             Settings::read(&ol_dir.config(), ol_dir.path())?
         };
         let settings = plain.with_options(&self.options, &ol_dir.overrides(), ol_dir.path())?;
-        ports::check_free(settings.host(), settings.port(), "-o worker_port=N")?;
+        if let Some(before) = &before {
+            if before.worker_dir() != settings.worker_dir() {
+                let from = before.worker_dir().display().to_string();
+                return Err(CliError::Takeover(format!(
+                    "the worker that runs works in {from}: no other worker_dir can be taken over to; end it, and start anew"
+                )));
+            }
+        } else {
+            ports::check_free(settings.host(), settings.port(), "-o worker_port=N")?;
+        }
         if is_new {
             initialize(&ol_dir, &plain, self.image.as_deref(), false)?;
         } else if !self.in_background
@@ -67,18 +85,27 @@ impl Up {
         if self.detach {
             return self.start_in_background(&ol_dir, &settings);
         }
-        // The last run's options must not be taken for this one's.
-        if self.options.is_empty() {
-            files::remove(&ol_dir.overrides())?;
-        } else {
-            files::replace_json(&ol_dir.overrides(), &settings.value)?;
+        let source = if self.options.is_empty() { Source::File } else { Source::Options };
+        if before.is_some() {
+            let taken = foreground::hand_over(&settings);
+            if let Err(error) = &taken
+                && !matches!(ol_dir.state()?, State::Running(_) | State::Unknown(_))
+            {
+                // Then there is nothing to take over any more, and a place that is free.
+                eprintln!("ol: the worker that ran has ended: {error}");
+            } else {
+                return foreground::take_over(&ol_dir, settings, source, taken?);
+            }
         }
-        foreground::run(&ol_dir, settings)
+        foreground::run(&ol_dir, settings, source)
     }
 
     fn start_in_background(&self, ol_dir: &OlDir, settings: &Settings) -> Result<(), CliError> {
         let mut args: Vec<OsString> =
             vec!["worker".into(), "up".into(), "--in-background".into(), "-p".into(), ol_dir.path().into()];
+        if self.takeover {
+            args.push("--takeover".into());
+        }
         for option in &self.options {
             args.extend(["-o".into(), option.into()]);
         }

@@ -85,6 +85,11 @@ impl Root {
         self.memory.join(name)
     }
 
+    /// The same in the version 2 hierarchy, if there is one.
+    pub(super) fn inside_unified(&self, name: &str) -> Option<PathBuf> {
+        self.unified.as_ref().map(|root| root.join(name))
+    }
+
     pub(super) fn limit_nest(&self, nest: &Path, memory_bytes: u64, swap_bytes: u64) -> Result<()> {
         write(nest.join("memory.limit_in_bytes"), &memory_bytes.to_string())?;
         if self.accounts.swap {
@@ -129,6 +134,10 @@ impl Group {
 
     pub(super) fn unified(&self) -> Option<&Path> {
         self.unified.as_deref()
+    }
+
+    pub(super) fn memory(&self) -> &Path {
+        &self.memory
     }
 
     pub(super) fn procs(&self) -> Result<Vec<OwnedFd>> {

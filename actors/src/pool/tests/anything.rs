@@ -217,7 +217,7 @@ async fn run(ops: Vec<Op>) {
                     if place.claimed {
                         held.leases.push(place.lease(world.sandbox("v"), ms(1), ms(1)));
                     } else {
-                        place.fill(world.sandbox("v"));
+                        place.fill(world.sandbox("v"), Duration::ZERO);
                     }
                 }
             }

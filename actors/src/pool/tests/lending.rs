@@ -141,7 +141,7 @@ async fn after_a_reload_nobody_gets_the_old_code() {
     assert!(pool.reserve_growth(1).0.is_empty(), "a lambda that has the old code makes nothing any more");
     let mut ticket = queued(pool.lease());
     for place in late_place {
-        place.fill(world.sandbox("old"));
+        place.fill(world.sandbox("old"), Duration::ZERO);
     }
     first.finish(ms(1));
     assert!(poll(&mut ticket).is_pending());
