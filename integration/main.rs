@@ -15,6 +15,7 @@ mod actors;
 mod admin;
 mod api;
 mod bench;
+mod by_hand;
 mod chaos;
 mod client;
 mod crash;

@@ -2,6 +2,7 @@
 //! done is done by the registry and the sandboxes.
 
 pub(crate) mod client;
+pub mod by_hand;
 mod error;
 mod first;
 mod lane;
@@ -19,8 +20,9 @@ use std::sync::Arc;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
+use by_hand::ByHand;
 
-use crate::registry::LocalRegistry;
+use crate::registry::Registry;
 use crate::stats::Stats;
 use crate::world::{OlLauncher, OlWorld};
 
@@ -31,7 +33,7 @@ pub struct App {
     /// Makes sandboxes of what the actors give for it.
     pub launcher: OlLauncher,
     /// The functions' code.
-    pub registry: LocalRegistry,
+    pub registry: Registry,
     /// Where the times go.
     pub stats: &'static Stats,
     /// Longest request body, in bytes.
@@ -40,6 +42,8 @@ pub struct App {
     pub cgroup_layout: &'static str,
     /// The directory of the functions' logs.
     pub logs: PathBuf,
+    /// Sandboxes by hand; `None`: not with this `server_mode`.
+    pub by_hand: Option<Arc<ByHand>>,
     /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.
     pub zygotes_file: Option<PathBuf>,
 }
@@ -71,6 +75,10 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/zygotes/tree", web::get().to(zygotes::export))
         .route("/zygotes/tree", web::put().to(zygotes::import))
         .route("/zygotes/tree", web::delete().to(zygotes::forget))
+        .route("/create", web::post().to(by_hand::create))
+        .route("/destroy/{id}", web::post().to(by_hand::destroy))
+        .route("/pause/{id}", web::post().to(by_hand::pause))
+        .route("/unpause/{id}", web::post().to(by_hand::unpause))
         .route("/registry/{name}/packages", web::get().to(registry::packages))
         .route("/registry/{name}/packages", web::post().to(registry::update))
         .default_service(web::route().to(nothing_here));

@@ -36,6 +36,7 @@ pub(crate) mod runtime_files;
 pub mod seccomp;
 pub mod shim;
 mod sys;
+pub mod tally;
 mod uids;
 pub mod wire;
 mod zygote;

@@ -5,25 +5,29 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::supervisor::{self, Parts, Shutdown, Tree};
 use actors::tree::Plan;
-use actors::watcher::{Rescan, Touched};
-use actors::world::Class;
+use actors::freshness::Use;
+use actors::name::FunctionName;
+use actors::watcher::{Reach, Rescan, Touched};
+use actors::world::{Class, Code};
 use actors::zygotes::ZygotesConfig;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
+use crate::http::by_hand::ByHand;
 use crate::http::{self, App};
 use crate::image::{self, Base};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
-use crate::registry::LocalRegistry;
-use crate::registry::watch::{Watch, WatchEvent};
+use crate::registry::watch::WatchEvent;
+use crate::registry::{Registry, RegistryWatch};
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
 use crate::sandbox::logs::Logs;
@@ -129,7 +133,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         Some(descriptor) => descriptor,
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
-    let registry = LocalRegistry::open(&config, log.clone())?;
+    let registry = Registry::open(&config, log.clone())?;
     let logs_dir = worker_dir.join("logs");
     let logs =
         Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
@@ -165,11 +169,13 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
     let for_actors = OlLauncher::new(launcher.clone(), packages.clone(), stats);
-    let parts = Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge };
+    let parts = Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge: gauge.clone() };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), log.clone());
-    let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
+    let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", Path::new(&registry.place())))?;
 
     let port = listener.local_addr().map_or(config.port, |address| address.port());
+    let class = Class { network: config.network, tmp_mb: config.limits.tmp_mb };
+    let by_hand = config.by_hand.then(|| Arc::new(ByHand::new(gauge.clone(), class)));
     let app = Data::new(App {
         tree: tree.clone(),
         launcher: for_actors,
@@ -178,6 +184,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         body_bytes_max: config.body_bytes_max,
         cgroup_layout: launcher.cgroup_layout(),
         logs: logs_dir,
+        by_hand: by_hand.clone(),
         zygotes_file: Some(kept).filter(|_| is_free),
     });
     let socket = worker_dir.join("ol.sock");
@@ -216,6 +223,9 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     }
     drop(servers);
     write_stats(&worker_dir, stats, &log);
+    if let Some(by_hand) = by_hand {
+        by_hand.end();
+    }
     let for_flush = launcher.clone();
     // The reaper has its own bound for what does not die.
     let _ = actix_web::web::block(move || for_flush.flush()).await;
@@ -288,13 +298,30 @@ fn installer_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &
     }
 }
 
-fn watch(config: &Config, registry: &LocalRegistry, tree: &Tree<OlWorld>, log: &Logger) -> io::Result<Watch> {
-    let watcher = tree.watcher.clone();
+fn watch(
+    config: &Config,
+    registry: &Registry,
+    tree: &Tree<OlWorld>,
+    log: &Logger,
+) -> io::Result<RegistryWatch> {
+    let (watcher, routes) = (tree.watcher.clone(), tree.routes.clone());
+    let use_of = move |name: &FunctionName| {
+        let route = routes.get(name.as_str())?;
+        let figures = route.pool.figures();
+        let is_kept = Code::limits(&route.code).min_warm > 0 || route.code.config().triggers.has_other_than_http();
+        let n_calls = figures.invocations + figures.refused;
+        Some(Use { n_calls, stays: is_kept || figures.busy + figures.queue > 0 })
+    };
     let for_tell = log.clone();
     // When the watcher's mailbox is full it has work for a while, and a full look at the end of it makes up for
     // what could not be told.
-    Watch::start(registry.root(), config.registry_poll, log.clone(), move |event| {
+    registry.watch(config.registry_poll, log.clone(), use_of, move |event| {
         let told = match event {
+            WatchEvent::Reach(trouble) => {
+                // Told again at the next try.
+                let _ = watcher.try_tell(Reach { trouble });
+                return;
+            }
             WatchEvent::Touched(names) => watcher.try_tell(Touched { names }).is_ok(),
             WatchEvent::Rescan => false,
         };

@@ -11,7 +11,7 @@ use actors::world::{
 };
 
 use crate::packages::PackagesDir;
-use crate::registry::{FunctionCode, LocalRegistry};
+use crate::registry::{FunctionCode, Registry};
 use crate::sandbox::cgroup::Limits;
 use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
 use crate::stats::Stats;
@@ -27,7 +27,7 @@ impl World for OlWorld {
     type Zygote = GrownZygote;
     type Launcher = OlLauncher;
     type Packages = PackagesDir;
-    type Registry = LocalRegistry;
+    type Registry = Registry;
     type Gauge = OlGauge;
 }
 

@@ -30,6 +30,7 @@ mod fake;
 pub mod first;
 pub mod fit;
 pub mod flight;
+pub mod freshness;
 pub mod installs;
 pub mod lambda;
 pub mod lambda_zygotes;

@@ -16,6 +16,8 @@ pub(crate) enum Need {
     IndexServer,
     /// The package index of the world.
     RealIndex,
+    /// The servers that stand in for stores in a cloud.
+    Stores,
 }
 
 /// A file that is there on a machine that reaches the real index.
@@ -41,6 +43,10 @@ impl Need {
             Self::IndexServer => {
                 let is_there = Path::new(super::index::HOME).join("bin/pypi-server").exists();
                 (!is_there).then(|| "the server of an index (quickstart/deps.sh --test)".to_owned())
+            }
+            Self::Stores => {
+                let is_there = Path::new(super::store::HOME).join("made").exists();
+                (!is_there).then(|| "the servers of stores (quickstart/deps.sh --test)".to_owned())
             }
             Self::RealIndex => {
                 let mut curl = std::process::Command::new("curl");

@@ -63,6 +63,17 @@ pub(super) enum HttpError {
     /// A page in somebody's browser can send requests to `localhost`, and says so.
     #[error("nothing here is changed by web pages: this request has an Origin header")]
     FromPage,
+    /// What was asked for by hand cannot be meant.
+    #[error("{0}")]
+    BadOrder(String),
+    #[error("there is no sandbox '{0}'")]
+    NoSandbox(String),
+    /// Clients tell by its beginning that the worker does not do this.
+    #[error("nothing is at this path: sandboxes by hand need \"server_mode\": \"sock\" in config.json")]
+    NotByHand,
+    /// The functions lie where they cannot be changed.
+    #[error("{0}")]
+    ReadOnly(String),
     #[error("{0}")]
     Busy(String),
 }
@@ -70,13 +81,18 @@ pub(super) enum HttpError {
 impl HttpError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::NoName(_) | Self::Name(_) | Self::Body(_) | Self::BadUpload(_) | Self::BadTree(_) => {
+            Self::NoName(_)
+            | Self::Name(_)
+            | Self::Body(_)
+            | Self::BadUpload(_)
+            | Self::BadTree(_)
+            | Self::BadOrder(_) => {
                 StatusCode::BAD_REQUEST
             }
             Self::TreeIsFixed => StatusCode::CONFLICT,
-            Self::Unknown(_) => StatusCode::NOT_FOUND,
+            Self::Unknown(_) | Self::NoSandbox(_) | Self::NotByHand => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::FromPage => StatusCode::FORBIDDEN,
+            Self::FromPage | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodySlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Head(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

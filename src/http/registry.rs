@@ -11,7 +11,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
 use actors::packages::{Provide, Unprovided};
 use actors::watcher::{Refresh, Trouble};
-use actors::world::{Code, PackageError};
+use actors::world::{Code, PackageError, RegistryError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
@@ -20,7 +20,7 @@ use super::Shared;
 use super::error::HttpError;
 use super::run::find;
 use super::upload::{Unread, answered};
-use crate::registry::{Lock, Upload, UploadError, Wishes};
+use crate::registry::{Lock, UploadError, Wishes};
 
 /// Piece in which an archive is sent.
 const PIECE_BYTES: usize = 64 << 10;
@@ -35,6 +35,8 @@ impl From<UploadError> for HttpError {
             UploadError::Invalid(_) | UploadError::TooLarge { .. } | UploadError::Name(_) => {
                 Self::BadUpload(error.to_string())
             }
+            UploadError::ReadOnly(_) => Self::ReadOnly(error.to_string()),
+            UploadError::Away(_) | UploadError::Registry(RegistryError::Away(_)) => Self::Busy(error.to_string()),
             UploadError::Io { .. } | UploadError::Registry(_) => Self::Registry(error.to_string()),
         }
     }
@@ -42,7 +44,7 @@ impl From<UploadError> for HttpError {
 
 /// A browser on this machine reaches `localhost` for every page that it shows. It marks what a page sends with an
 /// `Origin`, which programs do not; which one it names says little, since a page's name can be made to lead here.
-fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
+pub(super) fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
     if request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
 }
 
@@ -89,7 +91,7 @@ async fn take_in(app: &Shared, name: &str, unread: &mut Unread) -> Result<Functi
     let name: FunctionName = name.parse()?;
     let registry = app.registry.clone();
     let for_upload = name.clone();
-    let mut upload = blocking(move || Upload::begin(&registry, for_upload)).await?;
+    let mut upload = blocking(move || registry.begin(for_upload)).await?;
     while let Some(chunk) = next(unread).await {
         let chunk = chunk.map_err(|error| HttpError::Body(error.to_string()))?;
         upload = blocking(move || {

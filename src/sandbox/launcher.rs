@@ -28,6 +28,7 @@ use super::network::{self, NetworkError, Outbound};
 use super::process::Process;
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
+use super::tally;
 use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Entrance, Zygote, control_pair};
@@ -674,7 +675,9 @@ impl Inner {
                     Some(cgroups.nest(&format!("lambda-{id}"), memory, swap)?)
                 }
             };
+            let began = Instant::now();
             let group = cgroups.create(&format!("{kind}-{id}"), limits, nest)?;
+            tally::CGROUP.add(began);
             let birthplace = if may_be_born_inside { group.birthplace()? } else { None };
             let ways = match birthplace {
                 Some(birthplace) => Ways::Birth(birthplace),
@@ -698,6 +701,7 @@ impl Inner {
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
         let shell = began.elapsed();
+        tally::SHELL.add(began);
         if is_plain {
             process.remains_mut().network = namespaces.network().map_err(failed("copy a descriptor"))?;
         }
@@ -734,7 +738,9 @@ impl Inner {
                 Ways::Procs(procs) => Entrance::Procs(procs),
             },
         };
+        let began = Instant::now();
         process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
+        tally::FORK.add(began);
         // While we held its end of the answers the death of the sandbox would not close it.
         drop((theirs, writer, control));
         let naming = self.logs.follow(reader, id);
@@ -925,7 +931,9 @@ impl Sandbox {
         if self.is_frozen != frozen {
             self.is_frozen = frozen;
             if let Some(group) = &self.process.remains_mut().cgroup {
+                let began = Instant::now();
                 group.set_frozen(frozen);
+                if frozen { &tally::PAUSE } else { &tally::UNPAUSE }.add(began);
             }
         }
     }

@@ -18,7 +18,7 @@ use slog::{Logger, warn};
 use super::cgroup::Cgroup;
 use super::network::Link;
 use super::networks::Home;
-use super::pidfd;
+use super::{pidfd, tally};
 use super::uids::{RangeLease, UidLease};
 use super::zygote::Zygote;
 
@@ -176,6 +176,9 @@ fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
         std::mem::forget((remains.uid.take(), remains.users.take()));
         remains.network = None;
         return true;
+    }
+    if removed && remains.init.is_some() {
+        tally::DESTROY.add(since);
     }
     removed
 }

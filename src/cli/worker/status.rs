@@ -33,9 +33,10 @@ impl Status {
         }
         say(format!("{line}\n\n"));
         let overview = functions::overview(&settings)?;
-        let packages = overview.worker.packages();
+        let (packages, registry) = (overview.worker.packages(), overview.worker.registry());
         say(table::render(&[(String::new(), overview.lambdas)], Style::of_stdout()));
         say(packages);
+        say(registry);
         Ok(())
     }
 }
