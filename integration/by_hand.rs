@@ -41,7 +41,8 @@ fn a_sandbox_is_made_paused_and_destroyed_by_hand() {
     assert!(post(&worker, "/destroy/1", 404).contains("'1'"));
     until("nothing is left of it", || worker.sandbox_groups().len() <= before);
     let stats: Value = worker.get("/stats").json().expect("it is JSON");
-    for name in ["Create()", "Destroy()", "Pause()", "Unpause()", "fork-proc", "make-root-fs", "fresh-cgroup"] {
+    for name in ["Create()", "Destroy()", "Pause()", "Unpause()", "fork-proc", "make-root-fs", "fresh-cgroup"]
+    {
         assert!(stats[format!("{name}.cnt")].as_u64().is_some_and(|n| n > 0), "{name}: {stats}");
     }
     // Everything else is there as well.

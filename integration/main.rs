@@ -27,6 +27,7 @@ mod leaks;
 mod limits;
 mod packages;
 mod probes;
+mod profile;
 mod quickstart;
 mod registry;
 mod selftest;

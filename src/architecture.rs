@@ -11,8 +11,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve"]),
     ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
-    ("serve", &["config", "http", "image", "logging", "packages", "registry", "sandbox", "stats", "world"]),
-    ("http", &["frame", "packages", "registry", "sandbox", "stats", "world"]),
+    (
+        "serve",
+        &[
+            "config", "http", "image", "logging", "packages", "profile", "registry", "sandbox", "stats",
+            "world",
+        ],
+    ),
+    ("http", &["frame", "packages", "profile", "registry", "sandbox", "stats", "world"]),
     ("world", &["config", "packages", "registry", "sandbox", "stats"]),
     ("image", &["registry"]),
     ("packages", &["sandbox"]),

@@ -285,7 +285,10 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
     match raw.server_mode.as_str() {
         "lambda" | "sock" | "" => {}
         other => {
-            return unsupported("server_mode", format!("is '{other}': write \"lambda\" or \"sock\", or leave it out"));
+            return unsupported(
+                "server_mode",
+                format!("is '{other}': write \"lambda\" or \"sock\", or leave it out"),
+            );
         }
     }
     let import_cache = match raw.features.import_cache.as_str() {
@@ -325,7 +328,8 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
         },
         registry_store,
         worker_dir,
-        registry_cache_bytes_max: at_least("registry_cache_mb", raw.registry_cache_mb, 1)?.saturating_mul(MIB),
+        registry_cache_bytes_max: at_least("registry_cache_mb", raw.registry_cache_mb, 1)?
+            .saturating_mul(MIB),
         registry_poll: Duration::from_millis(at_least("registry_cache_ms", raw.registry_cache_ms, 10)?),
         packages_dir: path_or("Pkgs_dir", &raw.packages_dir, || ol_dir.join("packages"))?,
         packages_bytes_max: at_least("packages_max_mb", raw.packages_max_mb, 1)?.saturating_mul(MIB),

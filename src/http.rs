@@ -1,12 +1,13 @@
 //! The HTTP face: paths, methods and status codes. What is decided is decided by the actors; what is
 //! done is done by the registry and the sandboxes.
 
-pub(crate) mod client;
 pub mod by_hand;
+pub(crate) mod client;
 mod error;
 mod first;
 mod lane;
 mod openapi;
+mod pprof;
 mod registry;
 mod run;
 mod status;
@@ -22,6 +23,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
 use by_hand::ByHand;
 
+use crate::profile::CpuProfiler;
 use crate::registry::Registry;
 use crate::stats::Stats;
 use crate::world::{OlLauncher, OlWorld};
@@ -42,6 +44,8 @@ pub struct App {
     pub cgroup_layout: &'static str,
     /// The directory of the functions' logs.
     pub logs: PathBuf,
+    /// Of the worker itself.
+    pub profiler: CpuProfiler,
     /// Sandboxes by hand; `None`: not with this `server_mode`.
     pub by_hand: Option<Arc<ByHand>>,
     /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.
@@ -75,6 +79,10 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/zygotes/tree", web::get().to(zygotes::export))
         .route("/zygotes/tree", web::put().to(zygotes::import))
         .route("/zygotes/tree", web::delete().to(zygotes::forget))
+        .route("/pprof/cpu-start", web::get().to(pprof::start))
+        .route("/pprof/cpu-start", web::post().to(pprof::start))
+        .route("/pprof/cpu-stop", web::get().to(pprof::stop))
+        .route("/pprof/cpu-stop", web::post().to(pprof::stop))
         .route("/create", web::post().to(by_hand::create))
         .route("/destroy/{id}", web::post().to(by_hand::destroy))
         .route("/pause/{id}", web::post().to(by_hand::pause))

@@ -15,6 +15,7 @@ pub mod http;
 pub mod image;
 pub mod logging;
 pub mod packages;
+pub mod profile;
 pub mod registry;
 pub mod sandbox;
 pub mod selftest;

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
-use actors::supervisor::{self, Parts, Shutdown, Tree};
-use actors::tree::Plan;
 use actors::freshness::Use;
 use actors::name::FunctionName;
+use actors::supervisor::{self, Parts, Shutdown, Tree};
+use actors::tree::Plan;
 use actors::watcher::{Reach, Rescan, Touched};
 use actors::world::{Class, Code};
 use actors::zygotes::ZygotesConfig;
@@ -26,6 +26,7 @@ use crate::http::{self, App};
 use crate::image::{self, Base};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
+use crate::profile::CpuProfiler;
 use crate::registry::watch::WatchEvent;
 use crate::registry::{Registry, RegistryWatch};
 use crate::sandbox::cleanup;
@@ -169,13 +170,16 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     };
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20);
     let for_actors = OlLauncher::new(launcher.clone(), packages.clone(), stats);
-    let parts = Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge: gauge.clone() };
+    let parts =
+        Parts { launcher: for_actors.clone(), packages, registry: registry.clone(), gauge: gauge.clone() };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), log.clone());
-    let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", Path::new(&registry.place())))?;
+    let watch =
+        watch(&config, &registry, &tree, &log).map_err(file("watch", Path::new(&registry.place())))?;
 
     let port = listener.local_addr().map_or(config.port, |address| address.port());
     let class = Class { network: config.network, tmp_mb: config.limits.tmp_mb };
     let by_hand = config.by_hand.then(|| Arc::new(ByHand::new(gauge.clone(), class)));
+    let profiler = CpuProfiler::new(Some(worker_dir.join("profile")));
     let app = Data::new(App {
         tree: tree.clone(),
         launcher: for_actors,
@@ -184,6 +188,7 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
         body_bytes_max: config.body_bytes_max,
         cgroup_layout: launcher.cgroup_layout(),
         logs: logs_dir,
+        profiler: profiler.clone(),
         by_hand: by_hand.clone(),
         zygotes_file: Some(kept).filter(|_| is_free),
     });
@@ -223,6 +228,11 @@ async fn serve(ol_dir: &Path, config: Config, listener: TcpListener, log: Logger
     }
     drop(servers);
     write_stats(&worker_dir, stats, &log);
+    if let Some(profile) = profiler.end()
+        && let Err(error) = fs::write(worker_dir.join("cpu.buf.prof"), profile)
+    {
+        warn!(log, "cannot write the profile that nobody has taken"; "error" => %error);
+    }
     if let Some(by_hand) = by_hand {
         by_hand.end();
     }
@@ -308,7 +318,8 @@ fn watch(
     let use_of = move |name: &FunctionName| {
         let route = routes.get(name.as_str())?;
         let figures = route.pool.figures();
-        let is_kept = Code::limits(&route.code).min_warm > 0 || route.code.config().triggers.has_other_than_http();
+        let is_kept =
+            Code::limits(&route.code).min_warm > 0 || route.code.config().triggers.has_other_than_http();
         let n_calls = figures.invocations + figures.refused;
         Some(Use { n_calls, stays: is_kept || figures.busy + figures.queue > 0 })
     };

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Archive, Expect, Setup, Store, Worker, eventually, requires, until};
+use crate::support::{Archive, Expect, Random, Setup, Store, Worker, eventually, requires, until};
 
 fn code(answer: &str) -> Vec<u8> {
     Archive::of(&[("f.py", &format!("def f(event): return '{answer}'\n"))])
@@ -32,12 +32,8 @@ fn is_answered(worker: &Worker, name: &str, status: u16) -> String {
 
 /// Text that cannot be packed much.
 fn noise(n: usize) -> String {
-    let mut state = 1_u64;
-    let step = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(b' ' + ((state >> 40) % 94) as u8)
-    };
-    std::iter::repeat_with(step).take(n).collect()
+    let mut random = Random::new(7);
+    std::iter::repeat_with(|| char::from(b' ' + random.below(94) as u8)).take(n).collect()
 }
 
 fn trouble(worker: &Worker) -> Option<String> {
@@ -73,7 +69,8 @@ fn uploads_and_what_others_see(store: &Store) {
 
     // More than one part of an upload.
     let big = noise(12_000_000);
-    let archive = Archive::of(&[("f.py", "def f(event): return len(open('/handler/big').read())\n"), ("big", &big)]);
+    let archive =
+        Archive::of(&[("f.py", "def f(event): return len(open('/handler/big').read())\n"), ("big", &big)]);
     assert!(archive.len() > 8 << 20, "{}", archive.len());
     one.upload("big", archive).expect(201);
     let answered = eventually("the other one has it", || {
@@ -242,7 +239,10 @@ fn a_function_too_large_or_cut_off_on_its_way_is_not_served() {
     assert!(worker.call("large", "").expect(500).contains("max_code_mb"));
     assert!(worker.call("cut", "").expect(500).contains("cut off"));
     let mirror = worker.worker_dir().join("mirror");
-    let copies = std::fs::read_dir(&mirror).expect("it is there").flatten().flat_map(|dir| std::fs::read_dir(dir.path()));
+    let copies = std::fs::read_dir(&mirror)
+        .expect("it is there")
+        .flatten()
+        .flat_map(|dir| std::fs::read_dir(dir.path()));
     assert_eq!(copies.flatten().count(), 0, "nothing half is left");
     worker.finish();
 }

@@ -116,7 +116,11 @@ impl Store {
                 command
             }
         };
-        command.current_dir(self.place.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .current_dir(self.place.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
@@ -135,7 +139,9 @@ impl Store {
 
     pub(crate) fn make_bucket(&self) {
         match self.kind {
-            Kind::S3 | Kind::Gcs => assert_eq!(self.request(Method::PUT, "/functions", Vec::new()).status.as_u16(), 200),
+            Kind::S3 | Kind::Gcs => {
+                assert_eq!(self.request(Method::PUT, "/functions", Vec::new()).status.as_u16(), 200)
+            }
             // Only who signs may make one there.
             Kind::Azure => {
                 let mut python = Command::new(Path::new(HOME).join("bin/python"));

@@ -73,7 +73,8 @@ impl Setup {
     }
 
     fn at(place: Place) -> Self {
-        let setup = Self { place, config: json!({ "worker_port": 0 }), prelude: None, environment: Vec::new() };
+        let setup =
+            Self { place, config: json!({ "worker_port": 0 }), prelude: None, environment: Vec::new() };
         Program::ol().words("worker init -p").arg(setup.ol_dir()).env("TMPDIR", setup.place.tmp()).succeed();
         setup
     }

@@ -47,9 +47,15 @@ impl StoreKind {
     /// What may come after the `?`: names that gocloud's URLs have.
     fn options(self) -> &'static [&'static str] {
         match self {
-            Self::S3 => {
-                &["prefix", "region", "endpoint", "s3ForcePathStyle", "use_path_style", "disableSSL", "disable_https"]
-            }
+            Self::S3 => &[
+                "prefix",
+                "region",
+                "endpoint",
+                "s3ForcePathStyle",
+                "use_path_style",
+                "disableSSL",
+                "disable_https",
+            ],
             Self::Gcs => &["prefix"],
             Self::Azure => &["prefix", "storage_account"],
             Self::Http => &[],
@@ -74,7 +80,8 @@ impl StoreAddress {
         };
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (host, path) = place.split_once('/').unwrap_or((place, ""));
-        let wrong = |problem: &str| field("registry", format!("is '{}', and {problem}", without_secret(text)));
+        let wrong =
+            |problem: &str| field("registry", format!("is '{}', and {problem}", without_secret(text)));
         if host.contains('@') {
             return wrong("must have no credentials in it: give them in the environment of the worker");
         }
@@ -101,7 +108,9 @@ impl StoreAddress {
             return wrong("must not have '.' or '..' in its path");
         }
         let (bucket, prefix) = match kind {
-            StoreKind::Http => (format!("{scheme}://{place}").trim_end_matches('/').to_owned(), String::new()),
+            StoreKind::Http => {
+                (format!("{scheme}://{place}").trim_end_matches('/').to_owned(), String::new())
+            }
             _ => (host.to_owned(), prefix),
         };
         Ok(Some(Self { kind: *kind, bucket, prefix, options, text: text.to_owned() }))
@@ -131,7 +140,10 @@ mod tests {
     #[test]
     fn buckets_prefixes_and_parameters_are_told_apart() {
         let address = parsed("s3://bucket/a/b/?region=eu-central-1&s3ForcePathStyle=true");
-        assert_eq!((address.kind, address.bucket.as_str(), address.prefix.as_str()), (StoreKind::S3, "bucket", "a/b"));
+        assert_eq!(
+            (address.kind, address.bucket.as_str(), address.prefix.as_str()),
+            (StoreKind::S3, "bucket", "a/b")
+        );
         assert_eq!(address.options.len(), 2);
         assert_eq!(parsed("s3://bucket?prefix=a/").prefix, "a");
         assert_eq!(parsed("gs://bucket").kind, StoreKind::Gcs);

@@ -67,7 +67,8 @@ struct State {
 }
 
 enum Kind {
-    Leaf(Box<Sandbox>),
+    /// Its code stays for as long as it does.
+    Leaf { sandbox: Box<Sandbox>, _code: FunctionCode },
     /// Has packages imported. These are not removed while it lives.
     Zygote { zygote: GrownZygote, _hold: Option<Arc<dyn Any + Send + Sync>> },
     /// Has this function loaded.
@@ -126,7 +127,9 @@ impl ByHand {
             return Err(HttpError::Busy("the worker is ending".into()));
         }
         if hands.all.len() + hands.n_coming >= HANDS_MAX {
-            return Err(HttpError::Busy(format!("there are {HANDS_MAX} sandboxes by hand already: destroy some")));
+            return Err(HttpError::Busy(format!(
+                "there are {HANDS_MAX} sandboxes by hand already: destroy some"
+            )));
         }
         hands.n_coming += 1;
         Ok(Coming(self))
@@ -175,8 +178,10 @@ impl ByHand {
         for (id, hand) in all {
             let state = hand.lock();
             let (lives, bytes) = match &state.kind {
-                Kind::Leaf(sandbox) => (sandbox.is_alive(), sandbox.memory_bytes()),
-                Kind::Zygote { zygote, .. } | Kind::OfFunction { zygote, .. } => (zygote.is_alive(), zygote.memory_bytes()),
+                Kind::Leaf { sandbox, .. } => (sandbox.is_alive(), sandbox.memory_bytes()),
+                Kind::Zygote { zygote, .. } | Kind::OfFunction { zygote, .. } => {
+                    (zygote.is_alive(), zygote.memory_bytes())
+                }
             };
             let parent = hand.parent.map_or_else(|| "none".to_owned(), |parent| parent.to_string());
             // Writing to a String does not fail.
@@ -224,7 +229,9 @@ pub(super) async fn create(request: HttpRequest, app: Shared, payload: Payload) 
 }
 
 async fn make(app: &App, by_hand: &ByHand, body: &[u8]) -> Result<u64, HttpError> {
-    let order: Order = serde_json::from_slice(body).map_err(|error| {
+    // A list would be taken for the fields in their order.
+    let order = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
+    let order = order.and_then(|fields| serde_json::from_value::<Order>(fields.into())).map_err(|error| {
         HttpError::BadOrder(format!(
             "write {{\"code\": path of a function in the registry, \"leaf\": true or false, \"parent\": id or \"\", \"pkgs\": []}}: {error}"
         ))
@@ -236,7 +243,9 @@ async fn make(app: &App, by_hand: &ByHand, body: &[u8]) -> Result<u64, HttpError
     let _turn = by_hand.making.acquire().await.expect("it is never closed");
     let memory = by_hand.gauge.read();
     if memory.used_bytes + ROOM_BYTES > memory.pool_bytes {
-        return Err(HttpError::Busy("there is no room in mem_pool_mb: destroy sandboxes, or pause none".into()));
+        return Err(HttpError::Busy(
+            "there is no room in mem_pool_mb: destroy sandboxes, or pause none".into(),
+        ));
     }
     let began = Instant::now();
     let parent = match order.parent.as_str() {
@@ -250,7 +259,8 @@ async fn make(app: &App, by_hand: &ByHand, body: &[u8]) -> Result<u64, HttpError
         path => Some(code_at(app, path).await?),
     };
     let (kind, what) = if order.leaf {
-        let code = code.ok_or_else(|| HttpError::BadOrder("a leaf needs code: the path of a function".into()))?;
+        let code =
+            code.ok_or_else(|| HttpError::BadOrder("a leaf needs code: the path of a function".into()))?;
         let what = format!("leaf of {}", code.name());
         (leaf(app, code, parent, &order.pkgs).await?, what)
     } else {
@@ -273,20 +283,31 @@ fn parent_of(id: u64, hand: &Hand) -> Result<Parent, HttpError> {
         return Err(HttpError::BadOrder(format!("the parent {id} is paused")));
     }
     match &state.kind {
-        Kind::Leaf(_) => Err(HttpError::BadOrder(format!("{id} is a leaf: nothing is forked from it"))),
+        Kind::Leaf { .. } => Err(HttpError::BadOrder(format!("{id} is a leaf: nothing is forked from it"))),
         Kind::Zygote { zygote, .. } => Ok(Parent::Packages(zygote.clone())),
         Kind::OfFunction { zygote, code } => Ok(Parent::Function(zygote.clone(), code.clone())),
     }
 }
 
-async fn leaf(app: &App, code: FunctionCode, parent: Option<Parent>, pkgs: &[String]) -> Result<Kind, HttpError> {
+async fn leaf(
+    app: &App,
+    mut code: FunctionCode,
+    parent: Option<Parent>,
+    pkgs: &[String],
+) -> Result<Kind, HttpError> {
     let launcher = &app.launcher;
     let sandbox = match parent {
         Some(Parent::Function(zygote, its_code)) => {
             if its_code.name() != code.name() {
-                return Err(HttpError::BadOrder(format!("the parent has '{}' loaded, not '{}'", its_code.name(), code.name())));
+                return Err(HttpError::BadOrder(format!(
+                    "the parent has '{}' loaded, not '{}'",
+                    its_code.name(),
+                    code.name()
+                )));
             }
-            launcher.spawn(code.name().clone(), zygote, its_code).await
+            // What the zygote has loaded.
+            code = its_code;
+            launcher.spawn(code.name().clone(), zygote, code.clone()).await
         }
         other => {
             let zygote = match other {
@@ -298,10 +319,10 @@ async fn leaf(app: &App, code: FunctionCode, parent: Option<Parent>, pkgs: &[Str
             let standby = launcher.prepare(code.class(), zygote).await.map_err(failed)?;
             app.stats.fork.add(began.elapsed());
             let making = Making { start: Start::Forked, packages: Duration::ZERO };
-            launcher.install(code.name().clone(), standby, code, packages, making).await
+            launcher.install(code.name().clone(), standby, code.clone(), packages, making).await
         }
     };
-    Ok(Kind::Leaf(Box::new(sandbox.map_err(failed)?)))
+    Ok(Kind::Leaf { sandbox: Box::new(sandbox.map_err(failed)?), _code: code })
 }
 
 async fn zygote(
@@ -327,7 +348,8 @@ async fn zygote(
     }
     let (packages, hold) = installed(app, pkgs.to_vec(), false).await?;
     let what = if packages.is_empty() { "zygote".to_owned() } else { format!("zygote with {packages}") };
-    let planted = app.launcher.plant(class, packages, from.into_iter().collect(), true).await.map_err(failed)?;
+    let planted =
+        app.launcher.plant(class, packages, from.into_iter().collect(), true).await.map_err(failed)?;
     if let Some((package, why)) = planted.failed.first() {
         return Err(HttpError::NotServable(format!("{package} cannot be imported: {why}")));
     }
@@ -341,7 +363,10 @@ async fn code_at(app: &App, path: &str) -> Result<FunctionCode, HttpError> {
     let name = inside.to_str().unwrap_or_default().trim_end_matches('/');
     let name = name.strip_suffix(".tar.gz").unwrap_or(name);
     let name: FunctionName = name.parse().map_err(|_| {
-        HttpError::BadOrder(format!("code is '{path}': write the name of a function, or its path in {}", root.display()))
+        HttpError::BadOrder(format!(
+            "code is '{path}': write the name of a function, or its path in {}",
+            root.display()
+        ))
     })?;
     let (registry, for_load) = (app.registry.clone(), name.clone());
     let loaded = web::block(move || registry.load_blocking(&for_load, None)).await;
@@ -357,7 +382,11 @@ async fn code_at(app: &App, path: &str) -> Result<FunctionCode, HttpError> {
 type Hold = Option<Arc<dyn Any + Send + Sync>>;
 
 /// Those that a function asks for, and others.
-async fn packages_of(app: &App, code: &FunctionCode, pkgs: &[String]) -> Result<(PackageSet, Hold), HttpError> {
+async fn packages_of(
+    app: &App,
+    code: &FunctionCode,
+    pkgs: &[String],
+) -> Result<(PackageSet, Hold), HttpError> {
     if pkgs.is_empty() {
         let list = if code.is_settled() { code.pins() } else { code.packages().to_vec() };
         return installed(app, list, code.is_settled()).await;
@@ -407,7 +436,7 @@ fn set_paused(app: &App, id: &str, is_paused: bool) -> Result<String, HttpError>
     let hand = by_hand(app)?.get(id)?;
     let mut state = hand.lock();
     // A zygote runs only while it is forked: to pause it is to fork it no more.
-    if let Kind::Leaf(sandbox) = &mut state.kind {
+    if let Kind::Leaf { sandbox, .. } = &mut state.kind {
         if !sandbox.is_alive() {
             return Err(HttpError::Died(format!("sandbox {id} has ended")));
         }

@@ -86,9 +86,7 @@ impl HttpError {
             | Self::Body(_)
             | Self::BadUpload(_)
             | Self::BadTree(_)
-            | Self::BadOrder(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            | Self::BadOrder(_) => StatusCode::BAD_REQUEST,
             Self::TreeIsFixed => StatusCode::CONFLICT,
             Self::Unknown(_) | Self::NoSandbox(_) | Self::NotByHand => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,

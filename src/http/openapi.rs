@@ -56,7 +56,8 @@ const CALL_FAILURES: [(u16, &str); 11] = [
     (504, "The function took longer than its `runtime_sec`"),
 ];
 
-const FROM_A_PAGE: &str = "The request comes from a web page: it has an `Origin`; or the registry is only read";
+const FROM_A_PAGE: &str =
+    "The request comes from a web page: it has an `Origin`; or the registry is only read";
 
 fn described() -> OpenApi {
     let mut info = Info::new("OpenLambda worker", env!("CARGO_PKG_VERSION"));
@@ -204,6 +205,26 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 Some(set(zygotes("forget_zygotes", "Let the tree of zygotes fit itself again")).build());
             item
         }),
+        ("/pprof/cpu-start", {
+            let start = |id| {
+                with_failures(worker(id, "Begin to profile the worker's processor time"), &[400, 403, 500])
+                    .response("200", text("Nothing"))
+            };
+            let mut item = PathItem::new(Get, start("cpu_start"));
+            item.post = Some(start("cpu_start_by_post").build());
+            item
+        }),
+        ("/pprof/cpu-stop", {
+            let stop = |id| {
+                with_failures(worker(id, "End it, and give the profile"), &[400, 403, 500]).response(
+                    "200",
+                    content("In the form of `pprof`, gzipped", "application/octet-stream", of(Type::String)),
+                )
+            };
+            let mut item = PathItem::new(Get, stop("cpu_stop"));
+            item.post = Some(stop("cpu_stop_by_post").build());
+            item
+        }),
         ("/create", {
             let create = by_hand("create", "Make a sandbox, or a zygote that others are forked from")
                 .request_body(Some(body(
@@ -214,7 +235,13 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 .response("200", text("Its id"));
             PathItem::new(HttpMethod::Post, with_failures(create, &[400, 403, 404, 413, 500, 503]))
         }),
-        ("/destroy/{id}", PathItem::new(HttpMethod::Post, one_by_hand("destroy", "End it, and all that were forked from it"))),
+        (
+            "/destroy/{id}",
+            PathItem::new(
+                HttpMethod::Post,
+                one_by_hand("destroy", "End it, and all that were forked from it"),
+            ),
+        ),
         ("/pause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("pause", "Stop it for a while"))),
         ("/unpause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("unpause", "Let it go on"))),
         ("/registry/{name}/packages", {

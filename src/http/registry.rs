@@ -36,7 +36,9 @@ impl From<UploadError> for HttpError {
                 Self::BadUpload(error.to_string())
             }
             UploadError::ReadOnly(_) => Self::ReadOnly(error.to_string()),
-            UploadError::Away(_) | UploadError::Registry(RegistryError::Away(_)) => Self::Busy(error.to_string()),
+            UploadError::Away(_) | UploadError::Registry(RegistryError::Away(_)) => {
+                Self::Busy(error.to_string())
+            }
             UploadError::Io { .. } | UploadError::Registry(_) => Self::Registry(error.to_string()),
         }
     }

@@ -172,7 +172,12 @@ impl Registry {
     ///
     /// # Errors
     /// The system's, in words.
-    pub fn write_lock(&self, name: &FunctionName, wishes: &Wishes, pins: &[String]) -> Result<(), RegistryError> {
+    pub fn write_lock(
+        &self,
+        name: &FunctionName,
+        wishes: &Wishes,
+        pins: &[String],
+    ) -> Result<(), RegistryError> {
         self.local().write_lock(name, wishes, pins)
     }
 }
@@ -224,7 +229,11 @@ impl<W: World<Code = FunctionCode>> world::Registry<W> for Registry {
         Box::pin(blocking(move || registry.load_blocking(&name, last)))
     }
 
-    fn settle(&self, code: FunctionCode, pins: Vec<String>) -> LocalFuture<Result<FunctionCode, RegistryError>> {
+    fn settle(
+        &self,
+        code: FunctionCode,
+        pins: Vec<String>,
+    ) -> LocalFuture<Result<FunctionCode, RegistryError>> {
         let registry = self.local().clone();
         Box::pin(blocking(move || {
             registry.write_lock(code.name(), code.wishes(), &pins)?;

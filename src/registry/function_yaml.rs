@@ -46,7 +46,8 @@ impl Triggers {
     /// Whether something else than a request may start it.
     #[must_use]
     pub fn has_other_than_http(&self) -> bool {
-        self.cron.as_ref().is_some_and(|all| !all.is_empty()) || self.kafka.as_ref().is_some_and(|all| !all.is_empty())
+        self.cron.as_ref().is_some_and(|all| !all.is_empty())
+            || self.kafka.as_ref().is_some_and(|all| !all.is_empty())
     }
 }
 

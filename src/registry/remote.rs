@@ -111,8 +111,8 @@ impl RemoteRegistry {
     /// Opens it; the store need not be there.
     pub(super) fn open(worker: &Config, address: &StoreAddress, log: Logger) -> Result<Self, OpenError> {
         let prepare = |source| OpenError::Prepare { path: worker.registry_dir.clone(), source };
-        let store =
-            Store::open(address).map_err(|StoreError(problem)| OpenError::Store { store: address.text.clone(), problem })?;
+        let store = Store::open(address)
+            .map_err(|StoreError(problem)| OpenError::Store { store: address.text.clone(), problem })?;
         let log = log.new(slog::o!("store" => address.text.clone()));
         let local = LocalRegistry::open(worker, log.clone())?;
         let mirror = Mirror::new(local, worker.registry_cache_bytes_max, log.clone());
@@ -125,7 +125,11 @@ impl RemoteRegistry {
             store,
             mirror,
             bytes_max: worker.code_bytes_max,
-            freshness: Mutex::new(Freshness::new(worker.registry_poll.max(AGE_LEAST), copies, Instant::now())),
+            freshness: Mutex::new(Freshness::new(
+                worker.registry_poll.max(AGE_LEAST),
+                copies,
+                Instant::now(),
+            )),
             in_flight: Mutex::default(),
             rejected: Mutex::default(),
             n_fetches: Semaphore::new(FETCHES_MAX),
@@ -204,7 +208,10 @@ impl RemoteRegistry {
                 names.sort();
                 Ok(names)
             }
-            Err(StoreError(reason)) => Err(RegistryError::Away(reason)),
+            Err(StoreError(reason)) => {
+                self.0.is_away(&reason);
+                Err(RegistryError::Away(reason))
+            }
         }
     }
 
@@ -358,7 +365,7 @@ impl Remote {
             self.store.probe().await?;
         }
         let (remote, of) = (Arc::clone(self), name.clone());
-        let concluded = match got {
+        match got {
             Got::Object(object) => {
                 let upload = self.download(name, &object.tag.clone(), object).await?;
                 on_disk(move || Ok(remote.take_in(&of, upload, n_changes))).await?
@@ -382,8 +389,7 @@ impl Remote {
                 })
                 .await?
             }
-        };
-        concluded
+        }
     }
 
     /// Downloads an object to a name that nobody serves. `Err` of it: it is no function.
@@ -394,12 +400,14 @@ impl Remote {
         object: Object,
     ) -> Result<(Tag, Result<Upload, String>), FetchError> {
         let tag = tag.clone().certain(now_s());
-        let too_large = || format!("'{name}' has more than {} MiB, the worker's max_code_mb", self.bytes_max >> 20);
+        let too_large =
+            || format!("'{name}' has more than {} MiB, the worker's max_code_mb", self.bytes_max >> 20);
         if object.bytes > self.bytes_max {
             return Ok((tag, Err(too_large())));
         }
         let (registry, of) = (self.mirror.registry().clone(), name.clone());
-        let mut upload = on_disk(move || Ok(Upload::begin(&registry, of))).await?.map_err(|error| local(&error))?;
+        let mut upload =
+            on_disk(move || Ok(Upload::begin(&registry, of))).await?.map_err(|error| local(&error))?;
         let mut pieces = object.pieces;
         let mut gathered = Vec::with_capacity(WRITE_BYTES.min(usize::try_from(object.bytes).unwrap_or(0)));
         loop {
@@ -461,6 +469,14 @@ impl Remote {
         self.mirror.forget(name);
         lock(&self.rejected).remove(name);
         self.freshness().gone(name, Instant::now());
+    }
+
+    /// Nobody asks for these any more, so nobody needs to know what is wrong with them.
+    fn forget_rejections(&self, names: &[FunctionName]) {
+        let mut rejected = lock(&self.rejected);
+        for name in names {
+            rejected.remove(name);
+        }
     }
 
     /// It has answered.

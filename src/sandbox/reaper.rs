@@ -18,9 +18,9 @@ use slog::{Logger, warn};
 use super::cgroup::Cgroup;
 use super::network::Link;
 use super::networks::Home;
-use super::{pidfd, tally};
 use super::uids::{RangeLease, UidLease};
 use super::zygote::Zygote;
+use super::{pidfd, tally};
 
 /// How often a group that still has processes is looked at.
 const RETRY_EVERY: Duration = Duration::from_millis(2);

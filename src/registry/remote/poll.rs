@@ -46,8 +46,10 @@ async fn run(remote: Weak<Remote>, use_of: impl Fn(&FunctionName) -> Option<Use>
             probe(&remote).await;
         }
         if !due.rest.is_empty() {
+            remote.forget_rejections(&due.rest);
             let (for_disk, names) = (Arc::clone(&remote), due.rest.clone());
-            let rested = tokio::task::spawn_blocking(move || names.iter().for_each(|name| for_disk.mirror.rest(name)));
+            let rested =
+                tokio::task::spawn_blocking(move || names.iter().for_each(|name| for_disk.mirror.rest(name)));
             // A copy that is not marked is asked for after a restart; no harm is done.
             let _ = rested.await;
             remote.say(WatchEvent::Touched(due.rest));

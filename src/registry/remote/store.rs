@@ -19,7 +19,8 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientConfigKey, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    BackoffConfig, ClientConfigKey, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
+    RetryConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +150,8 @@ impl Store {
         let is_on = |names: &[&str]| option(names).map(|value| matches!(value, "true" | "1"));
         let objects: Arc<dyn ObjectStore> = match address.kind {
             StoreKind::S3 => {
-                let mut builder = AmazonS3Builder::from_env().with_bucket_name(&address.bucket).with_retry(retry);
+                let mut builder =
+                    AmazonS3Builder::from_env().with_bucket_name(&address.bucket).with_retry(retry);
                 for (key, value) in patience() {
                     builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
                 }
@@ -236,7 +238,12 @@ impl Store {
     }
 
     /// Puts an archive there, as a whole or not at all.
-    pub(super) async fn put(&self, name: &FunctionName, mut file: File, bytes: u64) -> Result<Tag, StoreError> {
+    pub(super) async fn put(
+        &self,
+        name: &FunctionName,
+        mut file: File,
+        bytes: u64,
+    ) -> Result<Tag, StoreError> {
         let path = self.path(name);
         let late = |_| StoreError(format!("it took longer than {} s", OBJECT_TIME_MAX.as_secs()));
         let put = async {
@@ -289,7 +296,8 @@ impl Store {
             }
             let mut rest = object.location.prefix_match(&self.prefix).into_iter().flatten();
             let (Some(file), None) = (rest.next(), rest.next()) else { continue };
-            let name = file.as_ref().strip_suffix(ARCHIVE_SUFFIX).and_then(|name| name.parse::<FunctionName>().ok());
+            let name =
+                file.as_ref().strip_suffix(ARCHIVE_SUFFIX).and_then(|name| name.parse::<FunctionName>().ok());
             names.extend(name.filter(|name| !name.as_str().contains(ARCHIVE_SUFFIX)));
         }
         names.sort();
