@@ -111,6 +111,9 @@ async fn no_name() -> HttpResponse {
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {
+    if let Some(allowed) = registry::allowed(request.path()) {
+        return error::HttpError::RegistryMethod { allowed }.response();
+    }
     HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body(format!(
         "nothing is at {}: functions are at /run/<name>, and there are /status, /stats, /lambdas and /registry/\n",
         request.path()

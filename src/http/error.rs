@@ -63,6 +63,9 @@ pub(super) enum HttpError {
     /// A page in somebody's browser can send requests to `localhost`, and says so.
     #[error("nothing here is changed by web pages: this request has an Origin header")]
     FromPage,
+    /// The text is OpenLambda's.
+    #[error("method not allowed")]
+    RegistryMethod { allowed: &'static [&'static str] },
     /// What was asked for by hand cannot be meant.
     #[error("{0}")]
     BadOrder(String),
@@ -89,7 +92,7 @@ impl HttpError {
             | Self::BadOrder(_) => StatusCode::BAD_REQUEST,
             Self::TreeIsFixed => StatusCode::CONFLICT,
             Self::Unknown(_) | Self::NoSandbox(_) | Self::NotByHand => StatusCode::NOT_FOUND,
-            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method { .. } | Self::RegistryMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::FromPage | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodySlow(_) => StatusCode::REQUEST_TIMEOUT,
@@ -122,6 +125,9 @@ impl HttpError {
             response.insert_header((RETRY_AFTER, seconds));
         }
         if let Self::Method { allowed, .. } = self {
+            response.insert_header((ALLOW, allowed.join(", ")));
+        }
+        if let Self::RegistryMethod { allowed } = self {
             response.insert_header((ALLOW, allowed.join(", ")));
         }
         // What is left of a body that nobody wants is not read: the connection ends with the answer.

@@ -50,6 +50,17 @@ pub(super) fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
     if request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
 }
 
+/// The methods of a path of the registry, if it is one.
+pub(super) fn allowed(path: &str) -> Option<&'static [&'static str]> {
+    let parts: Vec<&str> = path.strip_prefix("/registry")?.split('/').collect();
+    match parts[..] {
+        [""] | ["", ""] | ["", _, "config"] => Some(&["GET"]),
+        ["", _] => Some(&["GET", "POST", "DELETE"]),
+        ["", _, "packages"] => Some(&["GET", "POST"]),
+        _ => None,
+    }
+}
+
 /// Files are slow, and a thread that serves HTTP must not wait for one.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
@@ -288,4 +299,26 @@ async fn config_of(app: &Shared, name: &str) -> Result<serde_json::Value, HttpEr
     let name: FunctionName = name.parse()?;
     let route = find(app, &name).await?;
     Ok(route.code.config().to_registry_json(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_method_on_a_path_of_the_registry_is_told_which_there_are() {
+        assert_eq!(allowed("/registry"), Some(&["GET"][..]));
+        assert_eq!(allowed("/registry/"), Some(&["GET"][..]));
+        assert_eq!(allowed("/registry/f"), Some(&["GET", "POST", "DELETE"][..]));
+        assert_eq!(allowed("/registry/f/config"), Some(&["GET"][..]));
+        assert_eq!(allowed("/registry/f/packages"), Some(&["GET", "POST"][..]));
+        for other in ["/registryx", "/registry/f/other", "/registry/f/config/x", "/run/f"] {
+            assert_eq!(allowed(other), None, "{other}");
+        }
+        let error = HttpError::RegistryMethod { allowed: allowed("/registry/f").unwrap() };
+        let response = error.response();
+        assert_eq!(response.status().as_u16(), 405);
+        assert_eq!(response.headers().get("allow").unwrap(), "GET, POST, DELETE");
+        assert_eq!(error.to_string(), "method not allowed");
+    }
 }
