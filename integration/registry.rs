@@ -6,4 +6,5 @@ mod http;
 mod reload;
 mod settings;
 mod shortage;
+mod stores;
 mod strangers;

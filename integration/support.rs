@@ -13,6 +13,7 @@ mod programs;
 mod random;
 pub(crate) mod require;
 mod shell;
+mod store;
 mod wait;
 mod worker;
 
@@ -29,6 +30,7 @@ pub(crate) use programs::{Output, Program};
 pub(crate) use random::Random;
 pub(crate) use require::requires;
 pub(crate) use shell::Shell;
+pub(crate) use store::Store;
 pub(crate) use wait::{block_on, eventually, patience, until};
 pub(crate) use worker::{Setup, Worker};
 

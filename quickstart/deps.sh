@@ -106,6 +106,23 @@ if [ $with_tests = yes ] && ! [ -e "$test_clients/made" ]; then
     touch "$test_clients/made"
 fi
 
+# Servers that stand in for the stores of clouds, for the tests; beside the index.
+test_stores=$repository/target/test-stores
+if [ $with_tests = yes ] && ! [ -e "$test_stores/made" ]; then
+    uv=$(find_uv) || die "the tests need uv, and it could not be installed"
+    say "installing servers of stores for the tests to $test_stores"
+    rm -rf "$test_stores"
+    "$uv" venv --quiet --python /usr/bin/python3 "$test_stores"
+    "$uv" pip install --quiet --python "$test_stores/bin/python" 'moto[server]==5.2.5'
+    # Azurite is a program for Node; one that is there already is used, whoever has installed it.
+    if ! command -v npm >/dev/null; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nodejs npm
+    fi
+    mkdir -p "$test_stores/azurite"
+    (cd "$test_stores/azurite" && npm install --silent --no-audit --no-fund azurite@3.37.0)
+    touch "$test_stores/made"
+fi
+
 export PATH=$PATH:$HOME/.cargo/bin
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 rust_version() { rustc --version 2>/dev/null | awk '{print $2}'; }

@@ -14,12 +14,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "config", "http", "image", "kafka", "logging", "packages", "registry", "sandbox", "stats",
-            "takeover", "triggers", "world",
+            "config", "http", "image", "kafka", "logging", "packages", "profile", "registry", "sandbox",
+            "stats", "takeover", "triggers", "world",
         ],
     ),
     ("takeover", &["sandbox"]),
-    ("http", &["frame", "packages", "registry", "sandbox", "stats", "triggers", "world"]),
+    ("http", &["frame", "packages", "profile", "registry", "sandbox", "stats", "triggers", "world"]),
     ("world", &["config", "kafka", "packages", "registry", "sandbox", "stats", "triggers"]),
     ("kafka", &["stats", "triggers"]),
     ("image", &["registry"]),

@@ -7,12 +7,15 @@
 //! ol bench init|run                               bench      how fast a worker is
 //! ol selftest                                     selftest   whether this machine holds what it should
 //! ol zygotes show|train|export|import             zygotes/   the tree of zygotes of a running worker
+//! ol pprof cpu-start|cpu-stop                     pprof      where a worker's processor time goes
+//! ol completion bash                              completion what a shell needs to complete all this
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
 //! ```
 
 mod admin;
 mod bench;
 mod classic;
+mod completion;
 mod error;
 mod files;
 mod foreground;
@@ -23,6 +26,7 @@ mod lock;
 mod ol_dir;
 mod package;
 mod ports;
+mod pprof;
 mod selftest;
 mod settings;
 mod stop;
@@ -62,6 +66,8 @@ enum Ol {
     #[structopt(name = "selftest")]
     SelfTest(selftest::SelfTest),
     Zygotes(zygotes::Zygotes),
+    Pprof(pprof::Pprof),
+    Completion(completion::Completion),
 }
 
 /// `ol` itself. `args` begin with the program's name.
@@ -73,6 +79,8 @@ pub fn ol(args: Vec<OsString>) -> ExitCode {
         Ol::Bench(command) => command.run(),
         Ol::SelfTest(command) => command.run(),
         Ol::Zygotes(command) => command.run(),
+        Ol::Pprof(command) => command.run(),
+        Ol::Completion(command) => command.run(Ol::clap()),
     })
 }
 

@@ -6,6 +6,7 @@
 mod classic;
 mod overrides;
 mod raw;
+mod store;
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use overrides::apply_overrides;
 pub use raw::{RawConfig, RawTrace};
+pub use store::{StoreAddress, StoreKind};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -30,14 +32,20 @@ pub struct Config {
     pub ol_dir: PathBuf,
     /// State of the running worker.
     pub worker_dir: PathBuf,
+    /// Whether sandboxes may be made by hand (`server_mode: sock`).
+    pub by_hand: bool,
     /// Name or address to listen on (`worker_url`).
     pub host: String,
     /// Port to listen on; 0 lets the kernel choose.
     pub port: u16,
-    /// Where functions are put.
+    /// Where functions are put; or copies of them, if they lie in a store.
     pub registry_dir: PathBuf,
-    /// How often the registry is looked at where the kernel gives no events.
+    /// Where functions lie, if that is not a directory.
+    pub registry_store: Option<StoreAddress>,
+    /// How often the registry is looked at where the kernel gives no events; how old copies of what lies in a store may be.
     pub registry_poll: Duration,
+    /// What copies of functions that nobody calls may take together, in bytes.
+    pub registry_cache_bytes_max: u64,
     /// Where installed packages are kept (`Pkgs_dir`).
     pub packages_dir: PathBuf,
     /// What installed packages may take together, in bytes.
@@ -286,11 +294,11 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
         }
     }
     match raw.server_mode.as_str() {
-        "lambda" | "" => {}
+        "lambda" | "sock" | "" => {}
         other => {
             return unsupported(
                 "server_mode",
-                format!("is '{other}': this version serves lambdas only; write \"lambda\" or leave it out"),
+                format!("is '{other}': write \"lambda\" or \"sock\", or leave it out"),
             );
         }
     }
@@ -304,6 +312,8 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
             );
         }
     };
+    let worker_dir = path_or("worker_dir", &raw.worker_dir, || ol_dir.join("worker"))?;
+    let registry_store = StoreAddress::parse(&raw.registry)?;
     let limits = limits("limits", &raw.limits)?;
     let installer_limits = limits_of_installer(&raw, limits)?;
     let mem_pool_mb = raw.mem_pool_mb.unwrap_or_else(default_pool_mb);
@@ -320,10 +330,17 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
         return field("network", "asks for more than network_max allows".to_owned());
     }
     Ok(Config {
-        worker_dir: path_or("worker_dir", &raw.worker_dir, || ol_dir.join("worker"))?,
+        by_hand: raw.server_mode == "sock",
         host: if raw.worker_url.is_empty() { "localhost".to_owned() } else { raw.worker_url },
         port: raw.worker_port.number()?,
-        registry_dir: registry_dir(&raw.registry, &ol_dir)?,
+        registry_dir: match &registry_store {
+            Some(store) => worker_dir.join("mirror").join(digits(store.text.as_bytes(), 6)),
+            None => registry_dir(&raw.registry, &ol_dir)?,
+        },
+        registry_store,
+        worker_dir,
+        registry_cache_bytes_max: at_least("registry_cache_mb", raw.registry_cache_mb, 1)?
+            .saturating_mul(MIB),
         registry_poll: Duration::from_millis(at_least("registry_cache_ms", raw.registry_cache_ms, 10)?),
         packages_dir: path_or("Pkgs_dir", &raw.packages_dir, || ol_dir.join("packages"))?,
         packages_bytes_max: at_least("packages_max_mb", raw.packages_max_mb, 1)?.saturating_mul(MIB),
@@ -471,19 +488,17 @@ fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, Config
 }
 
 fn registry_dir(text: &str, ol_dir: &Path) -> Result<PathBuf, ConfigError> {
-    if let Some((scheme, path)) = text.split_once("://") {
-        if scheme != "file" {
-            return unsupported(
-                "registry",
-                format!(
-                    "is '{text}': this version serves local directories only; write file:///path or a path"
-                ),
-            );
-        }
+    let default = || ol_dir.join("registry");
+    match text.split_once("://") {
         // gocloud's blob URLs may carry parameters, such as ?create_dir=true.
-        return path_or("registry", path.split('?').next().unwrap_or(path), || ol_dir.join("registry"));
+        Some((_, path)) => path_or("registry", path.split('?').next().unwrap_or(path), default),
+        None => path_or("registry", text, default),
     }
-    path_or("registry", text, || ol_dir.join("registry"))
+}
+
+/// The first of the digits that tell this text from others.
+fn digits(text: &[u8], n_bytes: usize) -> String {
+    Sha256::digest(text).iter().take(n_bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn path_or(
@@ -542,11 +557,7 @@ fn cgroup_root(name: Option<String>, ol_dir: &Path) -> Result<String, ConfigErro
             .take(100)
             .map(|c| if allowed(c) { c } else { '_' })
             .collect();
-        let digits: String = Sha256::digest(ol_dir.as_os_str().as_bytes())
-            .iter()
-            .take(3)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digits = digits(ol_dir.as_os_str().as_bytes(), 3);
         return Ok(format!("ol-{base}-{digits}-sandboxes"));
     };
     // The kernel's own files are named `cgroup.procs`, `memory.max` and so on.

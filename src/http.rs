@@ -1,6 +1,7 @@
 //! The HTTP face: paths, methods and status codes. What is decided is decided by the actors; what is
 //! done is done by the registry and the sandboxes.
 
+pub mod by_hand;
 pub(crate) mod client;
 mod error;
 mod farewell;
@@ -8,6 +9,7 @@ mod first;
 mod kafka;
 mod lane;
 mod openapi;
+mod pprof;
 mod registry;
 mod run;
 mod socket;
@@ -24,11 +26,13 @@ use std::sync::Arc;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
+use by_hand::ByHand;
 use tokio_util::sync::CancellationToken;
 
 pub use trigger::attend;
 
-use crate::registry::LocalRegistry;
+use crate::profile::CpuProfiler;
+use crate::registry::Registry;
 use crate::stats::Stats;
 use crate::world::{OlLauncher, OlWorld};
 
@@ -39,7 +43,7 @@ pub struct App {
     /// Makes sandboxes of what the actors give for it.
     pub launcher: OlLauncher,
     /// The functions' code.
-    pub registry: LocalRegistry,
+    pub registry: Registry,
     /// Where the times go.
     pub stats: &'static Stats,
     /// Longest request body, in bytes.
@@ -50,6 +54,10 @@ pub struct App {
     pub logs: PathBuf,
     /// Begins when the worker ends: who listens for more than a request should leave.
     pub ending: CancellationToken,
+    /// Of the worker itself.
+    pub profiler: CpuProfiler,
+    /// Sandboxes by hand; `None`: not with this `server_mode`.
+    pub by_hand: Option<Arc<ByHand>>,
     /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.
     pub zygotes_file: Option<PathBuf>,
 }
@@ -81,6 +89,14 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/zygotes/tree", web::get().to(zygotes::export))
         .route("/zygotes/tree", web::put().to(zygotes::import))
         .route("/zygotes/tree", web::delete().to(zygotes::forget))
+        .route("/pprof/cpu-start", web::get().to(pprof::start))
+        .route("/pprof/cpu-start", web::post().to(pprof::start))
+        .route("/pprof/cpu-stop", web::get().to(pprof::stop))
+        .route("/pprof/cpu-stop", web::post().to(pprof::stop))
+        .route("/create", web::post().to(by_hand::create))
+        .route("/destroy/{id}", web::post().to(by_hand::destroy))
+        .route("/pause/{id}", web::post().to(by_hand::pause))
+        .route("/unpause/{id}", web::post().to(by_hand::unpause))
         .route("/registry/{name}/packages", web::get().to(registry::packages))
         .route("/registry/{name}/packages", web::post().to(registry::update))
         .route("/kafka/register/", web::route().to(kafka::no_name))
@@ -115,6 +131,9 @@ async fn no_name() -> HttpResponse {
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {
+    if let Some(allowed) = registry::allowed(request.path()) {
+        return error::HttpError::RegistryMethod { allowed }.response();
+    }
     HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body(format!(
         "nothing is at {}: functions are at /run/<name>, and there are /status, /stats, /lambdas and /registry/\n",
         request.path()

@@ -16,6 +16,7 @@ pub mod image;
 pub mod kafka;
 pub mod logging;
 pub mod packages;
+pub mod profile;
 pub mod registry;
 pub mod sandbox;
 pub mod selftest;

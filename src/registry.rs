@@ -1,4 +1,5 @@
-//! The registry: a directory with a folder or a `.tar.gz` per function.
+//! The registry: a directory with a folder or a `.tar.gz` per function; or a store elsewhere, of which there is such a directory
+//! with copies ([`remote`]).
 //!
 //! ```text
 //! <registry>/hello/f.py              what users edit
@@ -10,6 +11,7 @@
 //! files. So nothing is served from it: a function is copied to a directory of the worker's own, and
 //! invocations that run keep the copy that they started with.
 
+mod any;
 mod archive;
 mod code;
 mod content;
@@ -18,6 +20,7 @@ mod extension;
 mod folder;
 pub mod function_yaml;
 mod lock;
+mod remote;
 mod requirements;
 mod schedule;
 mod upload;
@@ -34,10 +37,11 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
 
 use actors::name::FunctionName;
-use actors::world::{self, LocalFuture, World};
+use actors::world;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use slog::{Logger, warn};
 
+pub use any::{Change, Registry, RegistryWatch};
 pub use code::FunctionCode;
 pub use function_yaml::FunctionConfig;
 pub use lock::Lock;
@@ -135,6 +139,14 @@ pub enum OpenError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The store that is named cannot be meant.
+    #[error("registry: {store}: {problem}")]
+    Store {
+        /// Its address.
+        store: String,
+        /// What is wrong, with it or with the environment.
+        problem: String,
     },
 }
 
@@ -439,33 +451,6 @@ impl LocalRegistry {
             }
         }
         reported.retain(|name| passed_over.contains(name));
-    }
-}
-
-impl<W: World<Code = FunctionCode>> world::Registry<W> for LocalRegistry {
-    fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, world::RegistryError>> {
-        Box::pin(self.clone().scan_and_report())
-    }
-
-    fn load(
-        &self,
-        name: FunctionName,
-        last: Option<FunctionCode>,
-    ) -> LocalFuture<Result<Option<FunctionCode>, world::RegistryError>> {
-        let registry = self.clone();
-        Box::pin(blocking(move || registry.load_blocking(&name, last)))
-    }
-
-    fn settle(
-        &self,
-        code: FunctionCode,
-        pins: Vec<String>,
-    ) -> LocalFuture<Result<FunctionCode, world::RegistryError>> {
-        let registry = self.clone();
-        Box::pin(blocking(move || {
-            registry.write_lock(code.name(), code.wishes(), &pins)?;
-            Ok(code.settled(&registry.0.locks))
-        }))
     }
 }
 

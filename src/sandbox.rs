@@ -42,6 +42,7 @@ pub mod seccomp;
 mod shells;
 pub mod shim;
 mod sys;
+pub mod tally;
 mod uids;
 pub mod wire;
 mod zygote;

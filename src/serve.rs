@@ -16,23 +16,27 @@ use actix_web::dev::Service as _;
 use actix_web::http::ConnectionType;
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
+use actors::freshness::Use;
+use actors::name::FunctionName;
 use actors::supervisor::{self, Parts, Shutdown, Tree};
 use actors::tree::Plan;
-use actors::watcher::{Rescan, Touched};
-use actors::world::Class;
+use actors::watcher::{Reach, Rescan, Touched};
+use actors::world::{Class, Code};
 use actors::zygotes::ZygotesConfig;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::http::by_hand::ByHand;
 use crate::http::{self, App};
 use crate::image::{self, Base};
 use crate::kafka::{KafkaFeeds, KafkaSettings};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
-use crate::registry::watch::{Watch, WatchEvent};
-use crate::registry::{GENERATIONS, LocalRegistry};
+use crate::profile::CpuProfiler;
+use crate::registry::watch::WatchEvent;
+use crate::registry::{GENERATIONS, Registry, RegistryWatch};
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
 use crate::sandbox::logs::Logs;
@@ -198,7 +202,7 @@ async fn serve(
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
     let beside = before.is_some().then(std::process::id);
-    let registry = LocalRegistry::open_in(&config, &generations, beside, log.clone())?;
+    let registry = Registry::open_in(&config, &generations, beside, log.clone())?;
     let logs_dir = worker_dir.join("logs");
     let logs =
         Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
@@ -244,17 +248,21 @@ async fn serve(
         launcher: for_actors.clone(),
         packages,
         registry: registry.clone(),
-        gauge,
+        gauge: gauge.clone(),
         clock: OlClock,
         diary: OlDiary::new(&worker_dir, log.clone()),
         caller: OlCaller::new(desk, stats),
         feeds: feeds.clone(),
     };
     let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), log.clone());
-    let watch = watch(&config, &registry, &tree, &log).map_err(file("watch", registry.root()))?;
+    let watch =
+        watch(&config, &registry, &tree, &log).map_err(file("watch", Path::new(&registry.place())))?;
 
     let port = listener.local_addr().map_or(config.port, |address| address.port());
     let ending = CancellationToken::new();
+    let class = Class { network: config.network };
+    let by_hand = config.by_hand.then(|| Arc::new(ByHand::new(gauge.clone(), class)));
+    let profiler = CpuProfiler::new(Some(worker_dir.join("profile")));
     let app = Data::new(App {
         tree: tree.clone(),
         launcher: for_actors,
@@ -263,6 +271,8 @@ async fn serve(
         body_bytes_max: config.body_bytes_max,
         cgroup_layout: launcher.cgroup_layout(),
         logs: logs_dir,
+        profiler: profiler.clone(),
+        by_hand: by_hand.clone(),
         zygotes_file: Some(kept).filter(|_| is_free),
         ending: ending.clone(),
     });
@@ -367,6 +377,14 @@ async fn serve(
         reign.see_off().await;
     }
     write_stats(&worker_dir, stats, &log);
+    if let Some(profile) = profiler.end()
+        && let Err(error) = fs::write(worker_dir.join("cpu.buf.prof"), profile)
+    {
+        warn!(log, "cannot write the profile that nobody has taken"; "error" => %error);
+    }
+    if let Some(by_hand) = by_hand {
+        by_hand.end();
+    }
     let for_flush = launcher.clone();
     // The reaper has its own bound for what does not die.
     let _ = actix_web::web::block(move || for_flush.flush()).await;
@@ -441,13 +459,31 @@ fn installer_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &
     }
 }
 
-fn watch(config: &Config, registry: &LocalRegistry, tree: &Tree<OlWorld>, log: &Logger) -> io::Result<Watch> {
-    let watcher = tree.watcher.clone();
+fn watch(
+    config: &Config,
+    registry: &Registry,
+    tree: &Tree<OlWorld>,
+    log: &Logger,
+) -> io::Result<RegistryWatch> {
+    let (watcher, routes) = (tree.watcher.clone(), tree.routes.clone());
+    let use_of = move |name: &FunctionName| {
+        let route = routes.get(name.as_str())?;
+        let figures = route.pool.figures();
+        let is_kept =
+            Code::limits(&route.code).min_warm > 0 || route.code.config().triggers.has_other_than_http();
+        let n_calls = figures.invocations + figures.refused;
+        Some(Use { n_calls, stays: is_kept || figures.busy + figures.queue > 0 })
+    };
     let for_tell = log.clone();
     // When the watcher's mailbox is full it has work for a while, and a full look at the end of it makes up for
     // what could not be told.
-    Watch::start(registry.root(), config.registry_poll, log.clone(), move |event| {
+    registry.watch(config.registry_poll, log.clone(), use_of, move |event| {
         let told = match event {
+            WatchEvent::Reach(trouble) => {
+                // Told again at the next try.
+                let _ = watcher.try_tell(Reach { trouble });
+                return;
+            }
             WatchEvent::Touched(names) => watcher.try_tell(Touched { names }).is_ok(),
             WatchEvent::Rescan => false,
         };

@@ -17,7 +17,7 @@ use slog::{Logger, warn};
 
 use crate::kafka::KafkaFeeds;
 use crate::packages::PackagesDir;
-use crate::registry::{FunctionCode, LocalRegistry};
+use crate::registry::{FunctionCode, Registry};
 use crate::sandbox::cgroup::Limits;
 use crate::sandbox::last_resort;
 use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
@@ -36,7 +36,7 @@ impl World for OlWorld {
     type Zygote = GrownZygote;
     type Launcher = OlLauncher;
     type Packages = PackagesDir;
-    type Registry = LocalRegistry;
+    type Registry = Registry;
     type Gauge = OlGauge;
     type Clock = OlClock;
     type Diary = OlDiary;

@@ -33,6 +33,7 @@ mod fake;
 pub mod first;
 pub mod fit;
 pub mod flight;
+pub mod freshness;
 pub(crate) mod gdsf;
 pub mod haste;
 pub mod installs;

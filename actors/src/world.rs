@@ -340,6 +340,10 @@ pub enum RegistryError {
     /// The registry could not be read.
     #[error("cannot read the registry: {0}")]
     Unavailable(String),
+    /// The registry lies elsewhere, which does not answer, and there is no copy of this function. Who keeps the registry sees to
+    /// it, and says when it is back.
+    #[error("the registry does not answer: {0}")]
+    Away(String),
 }
 
 /// How much memory is in use. A clone is cheap and is the same gauge.

@@ -20,6 +20,8 @@ pub(crate) enum Need {
     Clients,
     /// The package index of the world.
     RealIndex,
+    /// The servers that stand in for stores in a cloud.
+    Stores,
 }
 
 /// Where deps.sh puts them, when all are there.
@@ -56,6 +58,10 @@ impl Need {
             Self::Clients => {
                 let is_there = Path::new(CLIENTS).exists();
                 (!is_there).then(|| "clients in Python (quickstart/deps.sh --test)".to_owned())
+            }
+            Self::Stores => {
+                let is_there = Path::new(super::store::HOME).join("made").exists();
+                (!is_there).then(|| "the servers of stores (quickstart/deps.sh --test)".to_owned())
             }
             Self::RealIndex => {
                 let mut curl = std::process::Command::new("curl");

@@ -23,13 +23,17 @@ pub(crate) struct Setup {
     config: Value,
     /// Shell commands before the worker, in a mount namespace that it has to itself.
     prelude: Option<String>,
+    environment: Environment,
 }
+
+type Environment = Vec<(String, String)>;
 
 /// A worker that runs, or did.
 #[derive(Debug)]
 pub(crate) struct Worker {
     place: Place,
     ol_dir: PathBuf,
+    environment: Environment,
     /// Gone once it was waited for; never there for one that runs in the background.
     child: Option<Child>,
     /// Those that were to take its place, or had it before.
@@ -88,6 +92,12 @@ impl Setup {
         self
     }
 
+    /// Adds to the worker's environment.
+    pub(crate) fn with_environment(mut self, variables: &[(&str, String)]) -> Self {
+        self.environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        self
+    }
+
     /// Puts a function into the registry before the worker starts.
     pub(crate) fn with(self, name: &str, files: Files<'_>) -> Self {
         write_folder(&self.ol_dir().join("registry").join(name), files);
@@ -100,7 +110,8 @@ impl Setup {
     }
 
     fn at(place: Place) -> Self {
-        let setup = Self { place, config: json!({ "worker_port": 0 }), prelude: None };
+        let setup =
+            Self { place, config: json!({ "worker_port": 0 }), prelude: None, environment: Vec::new() };
         Program::ol().words("worker init -p").arg(setup.ol_dir()).env("TMPDIR", setup.place.tmp()).succeed();
         setup
     }
@@ -115,11 +126,12 @@ impl Setup {
         merge(&mut config, self.config);
         fs::write(&path, config.to_string()).expect("it can be changed");
         let mounts = mounts(&self.place.token());
-        let child = spawn(&self.place, &ol_dir, self.prelude.as_deref());
+        let child = spawn(&self.place, &ol_dir, self.prelude.as_deref(), &self.environment);
         let process = Process::of(child.id().cast_signed()).expect("it was just started");
         let mut worker = Worker {
             place: self.place,
             ol_dir,
+            environment: self.environment,
             child: Some(child),
             others: Vec::new(),
             process,
@@ -162,6 +174,7 @@ impl Worker {
         let mut worker = Self {
             place,
             ol_dir: ol_dir.into(),
+            environment: Vec::new(),
             child: None,
             others: Vec::new(),
             process,
@@ -449,7 +462,7 @@ impl Worker {
         what: &str,
         has_come: impl Fn(Process) -> bool,
     ) -> Footprint {
-        let child = spawn(&self.place, &self.ol_dir, None);
+        let child = spawn(&self.place, &self.ol_dir, None, &self.environment);
         self.process = Process::of(child.id().cast_signed()).expect("it was just started");
         self.child = Some(child);
         until(what, || has_come(self.process));
@@ -460,7 +473,7 @@ impl Worker {
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.is_none(), "it has not ended");
-        let child = spawn(&self.place, &self.ol_dir, None);
+        let child = spawn(&self.place, &self.ol_dir, None, &self.environment);
         self.process = Process::of(child.id().cast_signed()).expect("it was just started");
         self.child = Some(child);
         self.wait_until_ready();
@@ -472,7 +485,7 @@ impl Worker {
         self.footprint();
         let mut args = vec!["--takeover"];
         args.extend(options.iter().flat_map(|option| ["-o", option]));
-        let child = spawn_with(&self.place, &self.ol_dir, None, &args);
+        let child = spawn_with(&self.place, &self.ol_dir, None, &self.environment, &args);
         let new = Process::of(child.id().cast_signed()).expect("it was just started");
         self.others.push(child);
         (self.process, new)
@@ -641,11 +654,17 @@ impl Drop for Worker {
     }
 }
 
-fn spawn(place: &Place, ol_dir: &Path, prelude: Option<&str>) -> Child {
-    spawn_with(place, ol_dir, prelude, &[])
+fn spawn(place: &Place, ol_dir: &Path, prelude: Option<&str>, environment: &Environment) -> Child {
+    spawn_with(place, ol_dir, prelude, environment, &[])
 }
 
-fn spawn_with(place: &Place, ol_dir: &Path, prelude: Option<&str>, args: &[&str]) -> Child {
+fn spawn_with(
+    place: &Place,
+    ol_dir: &Path,
+    prelude: Option<&str>,
+    environment: &Environment,
+    args: &[&str],
+) -> Child {
     let log = File::options()
         .create(true)
         .append(true)
@@ -660,6 +679,7 @@ fn spawn_with(place: &Place, ol_dir: &Path, prelude: Option<&str>, args: &[&str]
             .arg(Program::ol_path())
             .env("OL", ol_dir),
     };
+    let program = environment.iter().fold(program, |program, (name, value)| program.env(name, value));
     let mut command = program
         .words("worker up -p")
         .arg(ol_dir)

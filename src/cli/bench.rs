@@ -158,6 +158,11 @@ impl Init {
         let Some(settings) = ol_dir.settings()? else {
             return Err(CliError::NotRunning { path: ol_dir.path().to_owned(), state: State::Uninitialized });
         };
+        if let Some(store) = &settings.config.registry_store {
+            let text =
+                format!("functions lie in {}: bench a worker whose registry is a directory", store.text);
+            return Err(CliError::Config(text));
+        }
         let registry = &settings.config.registry_dir;
         let n = workload::install(registry)?;
         say(format!("Wrote {n} functions to {}\n", registry.display()));

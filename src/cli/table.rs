@@ -43,6 +43,13 @@ pub(super) struct Lambdas {
 pub(super) struct Worker {
     packages: Installs,
     counters: Counters,
+    health: Health,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Health {
+    registry_trouble: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,6 +70,14 @@ struct Counters {
 }
 
 impl Worker {
+    /// A line about the registry, if there is trouble with it.
+    pub(super) fn registry(&self) -> String {
+        match &self.health.registry_trouble {
+            Some(reason) => format!("\nregistry: {reason}; what is known is served on\n"),
+            None => String::new(),
+        }
+    }
+
     /// A line about packages; nothing, where there are none.
     pub(super) fn packages(&self) -> String {
         let Installs { running, waiting, bytes } = self.packages;

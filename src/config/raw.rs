@@ -19,6 +19,7 @@ pub struct RawConfig {
     pub worker_port: Port,
     pub registry: String,
     pub registry_cache_ms: u64,
+    pub registry_cache_mb: u64,
     #[serde(rename = "Pkgs_dir")]
     pub packages_dir: String,
     pub packages_max_mb: u64,
@@ -67,6 +68,7 @@ impl Default for RawConfig {
             worker_port: Port::Text("5000".to_owned()),
             registry: String::new(),
             registry_cache_ms: 5000,
+            registry_cache_mb: 1024,
             packages_dir: String::new(),
             packages_max_mb: 10_240,
             pip_mirror: String::new(),

@@ -69,6 +69,20 @@ pub(super) enum HttpError {
     /// A page in somebody's browser can send requests to `localhost`, and says so.
     #[error("nothing here is changed by web pages: this request has an Origin header")]
     FromPage,
+    /// The text is OpenLambda's.
+    #[error("method not allowed")]
+    RegistryMethod { allowed: &'static [&'static str] },
+    /// What was asked for by hand cannot be meant.
+    #[error("{0}")]
+    BadOrder(String),
+    #[error("there is no sandbox '{0}'")]
+    NoSandbox(String),
+    /// Clients tell by its beginning that the worker does not do this.
+    #[error("nothing is at this path: sandboxes by hand need \"server_mode\": \"sock\" in config.json")]
+    NotByHand,
+    /// The functions lie where they cannot be changed.
+    #[error("{0}")]
+    ReadOnly(String),
     #[error("{0}")]
     Busy(String),
 }
@@ -76,17 +90,21 @@ pub(super) enum HttpError {
 impl HttpError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::NoName(_) | Self::Name(_) | Self::Body(_) | Self::BadUpload(_) | Self::BadTree(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NoName(_)
+            | Self::Name(_)
+            | Self::Body(_)
+            | Self::BadUpload(_)
+            | Self::BadTree(_)
+            | Self::BadOrder(_)
+            | Self::NoSocket(_) => StatusCode::BAD_REQUEST,
             Self::Handshake(actix_http::ws::HandshakeError::UnsupportedVersion) => {
                 StatusCode::UPGRADE_REQUIRED
             }
-            Self::NoSocket(_) | Self::Handshake(_) => StatusCode::BAD_REQUEST,
+            Self::Handshake(_) => StatusCode::BAD_REQUEST,
             Self::TreeIsFixed => StatusCode::CONFLICT,
-            Self::Unknown(_) => StatusCode::NOT_FOUND,
-            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::FromPage => StatusCode::FORBIDDEN,
+            Self::Unknown(_) | Self::NoSandbox(_) | Self::NotByHand => StatusCode::NOT_FOUND,
+            Self::Method { .. } | Self::RegistryMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::FromPage | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodySlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Head(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -122,6 +140,9 @@ impl HttpError {
         }
         if status == StatusCode::UPGRADE_REQUIRED {
             response.insert_header((UPGRADE, "websocket")).insert_header((SEC_WEBSOCKET_VERSION, "13"));
+        }
+        if let Self::RegistryMethod { allowed } = self {
+            response.insert_header((ALLOW, allowed.join(", ")));
         }
         // What is left of a body that nobody wants is not read: the connection ends with the answer.
         if matches!(self, Self::BodyTooLong { .. } | Self::BodySlow(_) | Self::Body(_)) {

@@ -60,7 +60,8 @@ const CALL_FAILURES: [(u16, &str); 12] = [
     (504, "The function took longer than its `runtime_sec`"),
 ];
 
-const FROM_A_PAGE: &str = "The request comes from a web page: it has an `Origin`";
+const FROM_A_PAGE: &str =
+    "The request comes from a web page: it has an `Origin`; or the registry is only read";
 
 fn described() -> OpenApi {
     let mut info = Info::new("OpenLambda worker", env!("CARGO_PKG_VERSION"));
@@ -233,6 +234,45 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 Some(set(zygotes("forget_zygotes", "Let the tree of zygotes fit itself again")).build());
             item
         }),
+        ("/pprof/cpu-start", {
+            let start = |id| {
+                with_failures(worker(id, "Begin to profile the worker's processor time"), &[400, 403, 500])
+                    .response("200", text("Nothing"))
+            };
+            let mut item = PathItem::new(Get, start("cpu_start"));
+            item.post = Some(start("cpu_start_by_post").build());
+            item
+        }),
+        ("/pprof/cpu-stop", {
+            let stop = |id| {
+                with_failures(worker(id, "End it, and give the profile"), &[400, 403, 500]).response(
+                    "200",
+                    content("In the form of `pprof`, gzipped", "application/octet-stream", of(Type::String)),
+                )
+            };
+            let mut item = PathItem::new(Get, stop("cpu_stop"));
+            item.post = Some(stop("cpu_stop_by_post").build());
+            item
+        }),
+        ("/create", {
+            let create = by_hand("create", "Make a sandbox, or a zygote that others are forked from")
+                .request_body(Some(body(
+                    "`code`: a function of the registry; `leaf`; `parent`: an id or nothing; `pkgs`: packages",
+                    JSON,
+                    true,
+                )))
+                .response("200", text("Its id"));
+            PathItem::new(HttpMethod::Post, with_failures(create, &[400, 403, 404, 413, 500, 503]))
+        }),
+        (
+            "/destroy/{id}",
+            PathItem::new(
+                HttpMethod::Post,
+                one_by_hand("destroy", "End it, and all that were forked from it"),
+            ),
+        ),
+        ("/pause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("pause", "Stop it for a while"))),
+        ("/unpause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("unpause", "Let it go on"))),
         ("/registry/{name}/packages", {
             let mut item = PathItem::new(
                 Get,
@@ -259,6 +299,16 @@ fn items() -> Vec<(&'static str, PathItem)> {
 
 fn worker(id: &str, summary: &str) -> OperationBuilder {
     OperationBuilder::new().operation_id(Some(id)).tag("worker").summary(Some(summary))
+}
+
+/// Only with `server_mode: sock`.
+fn by_hand(id: &str, summary: &str) -> OperationBuilder {
+    OperationBuilder::new().operation_id(Some(id)).tag("sandboxes by hand").summary(Some(summary))
+}
+
+fn one_by_hand(id: &str, summary: &str) -> OperationBuilder {
+    let operation = by_hand(id, summary).parameter(in_path("id", "What `/create` has answered"));
+    with_failures(operation, &[403, 404, 502]).response("200", text("Nothing"))
 }
 
 /// Each may find the actor that is asked being restarted.
@@ -383,10 +433,12 @@ fn body(description: &str, kind: &str, is_required: bool) -> RequestBody {
 fn with_failures(mut operation: OperationBuilder, statuses: &[u16]) -> OperationBuilder {
     for &status in statuses {
         let description = match status {
-            400 => "The name, or what was sent, is none, or its packages cannot be had",
+            400 => "The name, or what was sent, cannot be meant, or its packages cannot be had",
             403 => FROM_A_PAGE,
-            404 => "There is no such function",
-            503 => "Part of the worker is being restarted, or the package index is away",
+            404 => "There is no such function or sandbox",
+            413 => "The order is too long",
+            502 => "The sandbox has ended",
+            503 => "Part of the worker is being restarted, or the package index or the store is away",
             _ => "The registry cannot be read or written, or the function cannot be served",
         };
         operation = operation.response(status.to_string(), failure(status, description));

@@ -11,7 +11,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
 use actors::packages::{Provide, Unprovided};
 use actors::watcher::{Refresh, Trouble};
-use actors::world::{Code, PackageError};
+use actors::world::{Code, PackageError, RegistryError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
@@ -20,7 +20,7 @@ use super::Shared;
 use super::error::HttpError;
 use super::run::find;
 use super::upload::{Unread, answered};
-use crate::registry::{Lock, Upload, UploadError, Wishes};
+use crate::registry::{Lock, UploadError, Wishes};
 
 /// Piece in which an archive is sent.
 const PIECE_BYTES: usize = 64 << 10;
@@ -35,6 +35,10 @@ impl From<UploadError> for HttpError {
             UploadError::Invalid(_) | UploadError::TooLarge { .. } | UploadError::Name(_) => {
                 Self::BadUpload(error.to_string())
             }
+            UploadError::ReadOnly(_) => Self::ReadOnly(error.to_string()),
+            UploadError::Away(_) | UploadError::Registry(RegistryError::Away(_)) => {
+                Self::Busy(error.to_string())
+            }
             UploadError::Io { .. } | UploadError::Registry(_) => Self::Registry(error.to_string()),
         }
     }
@@ -44,6 +48,17 @@ impl From<UploadError> for HttpError {
 /// `Origin`, which programs do not; which one it names says little, since a page's name can be made to lead here.
 pub(super) fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
     if request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
+}
+
+/// The methods of a path of the registry, if it is one.
+pub(super) fn allowed(path: &str) -> Option<&'static [&'static str]> {
+    let parts: Vec<&str> = path.strip_prefix("/registry")?.split('/').collect();
+    match parts[..] {
+        [""] | ["", ""] | ["", _, "config"] => Some(&["GET"]),
+        ["", _] => Some(&["GET", "POST", "DELETE"]),
+        ["", _, "packages"] => Some(&["GET", "POST"]),
+        _ => None,
+    }
 }
 
 /// Files are slow, and a thread that serves HTTP must not wait for one.
@@ -89,7 +104,7 @@ async fn take_in(app: &Shared, name: &str, unread: &mut Unread) -> Result<Functi
     let name: FunctionName = name.parse()?;
     let registry = app.registry.clone();
     let for_upload = name.clone();
-    let mut upload = blocking(move || Upload::begin(&registry, for_upload)).await?;
+    let mut upload = blocking(move || registry.begin(for_upload)).await?;
     while let Some(chunk) = next(unread).await {
         let chunk = chunk.map_err(|error| HttpError::Body(error.to_string()))?;
         upload = blocking(move || {
@@ -284,4 +299,26 @@ async fn config_of(app: &Shared, name: &str) -> Result<serde_json::Value, HttpEr
     let name: FunctionName = name.parse()?;
     let route = find(app, &name).await?;
     Ok(route.code.config().to_registry_json(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_method_on_a_path_of_the_registry_is_told_which_there_are() {
+        assert_eq!(allowed("/registry"), Some(&["GET"][..]));
+        assert_eq!(allowed("/registry/"), Some(&["GET"][..]));
+        assert_eq!(allowed("/registry/f"), Some(&["GET", "POST", "DELETE"][..]));
+        assert_eq!(allowed("/registry/f/config"), Some(&["GET"][..]));
+        assert_eq!(allowed("/registry/f/packages"), Some(&["GET", "POST"][..]));
+        for other in ["/registryx", "/registry/f/other", "/registry/f/config/x", "/run/f"] {
+            assert_eq!(allowed(other), None, "{other}");
+        }
+        let error = HttpError::RegistryMethod { allowed: allowed("/registry/f").unwrap() };
+        let response = error.response();
+        assert_eq!(response.status().as_u16(), 405);
+        assert_eq!(response.headers().get("allow").unwrap(), "GET, POST, DELETE");
+        assert_eq!(error.to_string(), "method not allowed");
+    }
 }

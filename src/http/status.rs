@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::error::HttpError;
 
 use super::Shared;
+use crate::sandbox::tally::{self, Tally};
 
 /// `/status`: OpenLambda's text, which scripts compare.
 pub(super) async fn ready() -> HttpResponse {
@@ -30,10 +31,28 @@ pub(super) async fn pid() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(std::process::id().to_string())
 }
 
+/// OpenLambda's names of what is done to sandboxes.
+const TALLIES: [(&str, &Tally); 6] = [
+    ("fresh-cgroup", &tally::CGROUP),
+    ("make-root-fs", &tally::SHELL),
+    ("fork-proc", &tally::FORK),
+    ("Pause()", &tally::PAUSE),
+    ("Unpause()", &tally::UNPAUSE),
+    ("Destroy()", &tally::DESTROY),
+];
+
 /// `/stats`.
 pub(super) async fn stats(app: Shared) -> HttpResponse {
     let mut map = app.stats.to_map();
     let counters = app.tree.stats.read();
+    for (name, tally) in TALLIES {
+        let (n, total) = tally.read();
+        if n > 0 {
+            map.insert(format!("{name}.cnt"), n);
+            map.insert(format!("{name}.ms-avg"), total.as_millis() as u64 / n);
+            map.insert(format!("{name}.us-avg"), total.as_micros() as u64 / n);
+        }
+    }
     let activity = app.tree.packages.ask(AskActivity).await.ok();
     // Three tiers, each with what it has spared, what it could not, and what it has let go.
     let figures = [
@@ -47,6 +66,9 @@ pub(super) async fn stats(app: Shared) -> HttpResponse {
         ("zygotes.started", counters.package_zygotes_started + counters.lambda_zygotes_started),
         ("sandboxes.started", counters.sandboxes_started),
         ("sandboxes.evictions", counters.released_under_pressure),
+        ("evict.cnt", counters.released_under_pressure),
+        ("ImportCache.Create.cnt", counters.package_zygotes_started),
+        ("ImportCache.createChildSandboxFromNode.cnt", counters.package_zygote_forks),
     ];
     map.extend(figures.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
     HttpResponse::Ok().json(map)
@@ -107,6 +129,9 @@ pub(super) async fn debug(app: Shared) -> HttpResponse {
     let _ = writeln!(text, "{:#?}\n", app.tree.stats.read());
     for lambda in lambdas {
         let _ = writeln!(text, "{lambda:#?}\n");
+    }
+    if let Some(by_hand) = &app.by_hand {
+        text.push_str(&by_hand.describe());
     }
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text)
 }

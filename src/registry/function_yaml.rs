@@ -52,6 +52,15 @@ pub struct Triggers {
     pub kafka: Option<Vec<KafkaTrigger>>,
 }
 
+impl Triggers {
+    /// Whether something else than a request may start it.
+    #[must_use]
+    pub fn has_other_than_http(&self) -> bool {
+        self.cron.as_ref().is_some_and(|all| !all.is_empty())
+            || self.kafka.as_ref().is_some_and(|all| !all.is_empty())
+    }
+}
+
 /// A method that is served.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]

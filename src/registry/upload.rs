@@ -84,6 +84,12 @@ pub enum UploadError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The functions lie where they cannot be changed.
+    #[error("the registry is {0}, which is only read: change it there")]
+    ReadOnly(String),
+    /// The functions lie elsewhere, and that place does not answer.
+    #[error("the registry does not answer: {0}")]
+    Away(String),
     /// The function that was asked for cannot be read.
     #[error(transparent)]
     Registry(#[from] world::RegistryError),
@@ -128,12 +134,27 @@ impl Upload {
         self.file.write_all(chunk).map_err(step("write the upload"))
     }
 
+    /// Of which function.
+    pub(super) fn name(&self) -> &FunctionName {
+        &self.name
+    }
+
+    /// All of what was taken in, from its beginning, and how much it is.
+    pub(super) fn reopen(&self) -> Result<(File, u64), UploadError> {
+        let mut file = self.file.try_clone().map_err(step("read the upload"))?;
+        file.rewind().map_err(step("read the upload"))?;
+        Ok((file, self.bytes))
+    }
+
+    /// As [`check`](Self::check), if that was not done before.
+    pub(super) fn check_once(&mut self) -> Result<(), UploadError> {
+        if self.is_checked { Ok(()) } else { self.check().map(drop) }
+    }
+
     /// Check the archive and, if it is a function, put it in the place of what had its name: an archive
     /// or a folder. Nobody sees a moment without the function.
     pub fn commit(mut self) -> Result<Replaced, UploadError> {
-        if !self.is_checked {
-            self.check()?;
-        }
+        self.check_once()?;
         self.file.sync_all().map_err(step("sync the upload"))?;
         let registry = self.registry.clone();
         let exchange = registry.0.exchange.write().expect("nothing panics with this lock");
@@ -173,7 +194,7 @@ impl Upload {
             world::RegistryError::Invalid(text) | world::RegistryError::Unsettled(text) => {
                 UploadError::Invalid(text)
             }
-            other @ world::RegistryError::Unavailable(_) => UploadError::Registry(other),
+            other => UploadError::Registry(other),
         };
         let (directory, mut target) = self.registry.new_directory(&self.name).map_err(for_author)?;
         let bytes_max = self.registry.0.worker.code_bytes_max;

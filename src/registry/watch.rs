@@ -42,6 +42,8 @@ pub enum WatchEvent {
     Touched(Vec<FunctionName>),
     /// Any function may have.
     Rescan,
+    /// The place where functions lie does not answer, for this reason, or with `None`, answers again.
+    Reach(Option<String>),
 }
 
 /// Watches until it is dropped.

@@ -31,6 +31,7 @@ use super::process::Process;
 use super::reaper::{Reaper, Remains};
 use super::seccomp;
 use super::shells::{Count, Made, SPARE_TIME, Uses};
+use super::tally;
 use super::uids::{self, LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, ROOT_SANDBOX_UIDS, RangeLease, Slot, Uids};
 use super::wire::{BaseSpec, ShimSpec};
 use super::zygote::{Birth, Entrance, Zygote, control_pair};
@@ -346,7 +347,9 @@ impl GroupOrder {
                 )?)
             }
         };
+        let began = Instant::now();
         let group = cgroups.create(&self.name, self.limits, nest)?;
+        tally::CGROUP.add(began);
         let birthplace = if self.may_be_born_inside { group.birthplace()? } else { None };
         let ways = match birthplace {
             Some(birthplace) => Ways::Birth(birthplace),
@@ -789,7 +792,9 @@ impl Inner {
                 Ways::Procs(procs) => Entrance::Procs(procs),
             },
         };
+        let began = Instant::now();
         process.exit = Some(zygote.fork(&birth).await.map_err(failed("fork an interpreter"))?);
+        tally::FORK.add(began);
         // While we held its end of the answers the death of the sandbox would not close it.
         drop((theirs, writer, control));
         let naming = self.logs.follow(reader, process.id);
@@ -850,6 +855,7 @@ impl Inner {
         let Shell { init, namespaces } =
             zygote.family.make_shell(&order).await.map_err(failed("prepare a shell"))?;
         let took = began.elapsed();
+        tally::SHELL.add(began);
         if is_plain {
             process.remains_mut().network = namespaces.network().map_err(failed("copy a descriptor"))?;
         }
@@ -1139,7 +1145,9 @@ impl Sandbox {
         if self.is_frozen != frozen {
             self.is_frozen = frozen;
             if let Some(group) = &self.process.remains_mut().cgroup {
+                let began = Instant::now();
                 group.set_frozen(frozen);
+                if frozen { &tally::PAUSE } else { &tally::UNPAUSE }.add(began);
             }
         }
     }

@@ -18,9 +18,9 @@ use slog::{Logger, warn};
 use super::cgroup::Cgroup;
 use super::network::Link;
 use super::networks::Home;
-use super::pidfd;
 use super::uids::{RangeLease, UidLease};
 use super::zygote::{Exit, Zygote};
+use super::{pidfd, tally};
 
 /// How often a group that still has processes is looked at.
 const RETRY_EVERY: Duration = Duration::from_millis(2);
@@ -199,6 +199,9 @@ fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
         std::mem::forget((remains.uid.take(), remains.users.take()));
         remains.network = None;
         return true;
+    }
+    if removed && remains.init.is_some() {
+        tally::DESTROY.add(since);
     }
     removed
 }

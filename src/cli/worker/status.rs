@@ -33,10 +33,11 @@ impl Status {
         }
         say(format!("{line}\n\n"));
         let overview = functions::overview(&settings)?;
-        let packages = overview.worker.packages();
+        let (packages, registry) = (overview.worker.packages(), overview.worker.registry());
         let triggers = table::triggers(&overview.lambdas);
         say(table::render(&[(String::new(), overview.lambdas)], Style::of_stdout()));
         say(triggers + &packages);
+        say(registry);
         Ok(())
     }
 }

@@ -1,0 +1,283 @@
+//! Functions that lie in a store: in buckets of three clouds, and on a web server.
+
+use serde_json::json;
+
+use crate::support::{Archive, Expect, Random, Setup, Store, Worker, eventually, requires, until};
+
+fn code(answer: &str) -> Vec<u8> {
+    Archive::of(&[("f.py", &format!("def f(event): return '{answer}'\n"))])
+}
+
+fn worker_of(store: &Store) -> Setup {
+    Worker::with_config(store.config()).with_environment(&store.environment())
+}
+
+/// Waits until a function answers so.
+#[track_caller]
+fn answers(worker: &Worker, name: &str, answer: &str) {
+    eventually(&format!("{name} answers {answer}"), || {
+        let reply = worker.call(name, "");
+        (reply.status.as_u16() == 200 && reply.json::<String>().ok().as_deref() == Some(answer)).then_some(())
+    });
+}
+
+/// Waits until a function is answered with this status; gives the text.
+#[track_caller]
+fn is_answered(worker: &Worker, name: &str, status: u16) -> String {
+    eventually(&format!("{name} is answered {status}"), || {
+        let reply = worker.call(name, "");
+        (reply.status.as_u16() == status).then(|| reply.text())
+    })
+}
+
+/// Text that cannot be packed much.
+fn noise(n: usize) -> String {
+    let mut random = Random::new(7);
+    std::iter::repeat_with(|| char::from(b' ' + random.below(94) as u8)).take(n).collect()
+}
+
+fn trouble(worker: &Worker) -> Option<String> {
+    worker.status_json()["worker"]["health"]["registry_trouble"].as_str().map(str::to_owned)
+}
+
+/// What a worker does with a store that can be written to, and what another sees of it.
+fn uploads_and_what_others_see(store: &Store) {
+    let (one, other) = (worker_of(store).start(), worker_of(store).start());
+    assert_eq!(one.get("/registry/").expect(200).trim(), "[]");
+    one.call("hi", "").expect(404);
+    let reply = one.upload("hi", code("one"));
+    assert_eq!(reply.expect(201), "Lambda hi uploaded successfully");
+    assert_eq!(one.call("hi", "").ok(), json!("one"));
+    answers(&other, "hi", "one");
+    assert_eq!(one.get("/registry/").expect(200).trim(), r#"["hi"]"#);
+    assert_eq!(other.get("/registry/hi").body, code("one"));
+    other.get("/registry/hi/config").expect(200);
+    other.get("/registry/none").expect(404);
+
+    other.install("hi", &[("f.py", "def f(event): return 'two'\n")]);
+    assert_eq!(other.call("hi", "").ok(), json!("two"));
+    answers(&one, "hi", "two");
+
+    // What is no function replaces nothing, here and there.
+    assert!(one.upload("hi", b"no archive".to_vec()).expect(400).contains("gzip"));
+    assert_eq!(other.get("/registry/hi").body, code("two"));
+
+    assert_eq!(one.request("DELETE", "/registry/hi", &[], "").expect(200), "Lambda hi deleted successfully");
+    one.call("hi", "").expect(404);
+    is_answered(&other, "hi", 404);
+    one.request("DELETE", "/registry/hi", &[], "").expect(404);
+
+    // More than one part of an upload.
+    let big = noise(12_000_000);
+    let archive =
+        Archive::of(&[("f.py", "def f(event): return len(open('/handler/big').read())\n"), ("big", &big)]);
+    assert!(archive.len() > 8 << 20, "{}", archive.len());
+    one.upload("big", archive).expect(201);
+    let answered = eventually("the other one has it", || {
+        let reply = other.call("big", "");
+        (reply.status.as_u16() == 200).then(|| reply.text())
+    });
+    assert_eq!(answered, "12000000");
+    one.finish();
+    other.finish();
+}
+
+/// What a worker does with what others put there.
+fn what_others_put_there(store: &Store) {
+    store.put("hi", code("one"));
+    let worker = worker_of(store).start();
+    assert_eq!(worker.call("hi", "").ok(), json!("one"));
+    store.put("hi", code("two"));
+    answers(&worker, "hi", "two");
+
+    // It was asked for, and was not there; a moment later it is.
+    worker.call("late", "").expect(404);
+    store.put("late", code("here"));
+    answers(&worker, "late", "here");
+
+    // What is no function replaces nothing, and is told of.
+    store.put("hi", Archive::of(&[("g.py", "")]));
+    worker.lambda_until("is told of", "hi", |lambda| {
+        lambda["message"].as_str().is_some_and(|text| text.contains("no f.py"))
+    });
+    assert_eq!(worker.call("hi", "").ok(), json!("two"));
+    store.put("hi", code("three"));
+    answers(&worker, "hi", "three");
+    store.put("never", b"no archive".to_vec());
+    assert!(worker.call("never", "").expect(500).contains("gzip"));
+
+    store.remove("hi");
+    is_answered(&worker, "hi", 404);
+    worker.finish();
+}
+
+#[test]
+fn functions_come_from_a_bucket_of_amazon() {
+    requires!(Root, Stores);
+    let store = Store::s3();
+    what_others_put_there(&store);
+}
+
+#[test]
+fn workers_share_a_bucket_of_amazon() {
+    requires!(Root, Stores);
+    uploads_and_what_others_see(&Store::s3());
+}
+
+#[test]
+fn workers_share_a_bucket_of_google() {
+    requires!(Root, Stores);
+    let store = Store::gcs();
+    what_others_put_there(&store);
+    uploads_and_what_others_see(&Store::gcs());
+}
+
+#[test]
+fn workers_share_a_container_of_azure() {
+    requires!(Root, Stores, Program("node"));
+    uploads_and_what_others_see(&Store::azure());
+}
+
+#[test]
+fn functions_come_from_a_web_server_which_is_only_read() {
+    requires!(Root);
+    let store = Store::web();
+    what_others_put_there(&store);
+    let worker = worker_of(&store).start();
+    answers(&worker, "late", "here");
+    assert_eq!(worker.get("/registry/").expect(200).trim(), r#"["late"]"#);
+    assert!(worker.upload("new", code("new")).expect(403).contains("only read"));
+    assert!(worker.request("DELETE", "/registry/late", &[], "").expect(403).contains("only read"));
+    assert_eq!(worker.get("/registry/late").body, code("here"));
+    worker.finish();
+}
+
+#[test]
+fn while_a_store_is_away_copies_are_served_also_after_a_restart() {
+    requires!(Root, Stores);
+    let mut store = Store::s3();
+    store.put("hi", code("one"));
+    let mut worker = worker_of(&store).start();
+    assert_eq!(worker.call("hi", "").ok(), json!("one"));
+    store.go();
+    until("the trouble is known", || trouble(&worker).is_some_and(|text| text.starts_with("s3://functions")));
+    assert!(worker.ol("worker status").succeed().contains("registry: s3://functions"));
+    assert_eq!(worker.call("hi", "").ok(), json!("one"));
+    let refused = worker.call("unknown", "");
+    assert!(refused.headers.contains_key("retry-after"));
+    assert!(refused.expect(503).contains("does not answer"));
+    worker.upload("hi", code("two")).expect(503);
+    worker.get("/registry/").expect(503);
+    assert_eq!(worker.get("/registry/hi").body, code("one"));
+
+    // Killed: nothing was put in order before.
+    worker.kill();
+    worker.start_again();
+    assert_eq!(worker.call("hi", "").ok(), json!("one"));
+    until("the trouble is known again", || trouble(&worker).is_some());
+
+    // A store that has lost its bucket is no reason to forget what it had.
+    store.come_without_bucket();
+    until("that is known", || trouble(&worker).is_some_and(|text| text.contains("NoSuchBucket")));
+    assert_eq!(worker.call("hi", "").ok(), json!("one"));
+    store.make_bucket();
+    store.put("hi", code("three"));
+    answers(&worker, "hi", "three");
+    until("the trouble is over", || trouble(&worker).is_none());
+    worker.upload("mine", code("mine")).expect(201);
+    assert!(store.has("mine"));
+    worker.request("DELETE", "/registry/mine", &[], "").expect(200);
+    assert!(!store.has("mine"));
+    worker.finish();
+}
+
+#[test]
+fn a_worker_starts_while_its_store_is_away_says_so_and_finds_it_later() {
+    requires!(Root, Stores);
+    let mut store = Store::azure();
+    store.go();
+    let worker = worker_of(&store).start();
+    until("the trouble is known", || trouble(&worker).is_some_and(|text| text.starts_with("az://functions")));
+    worker.call("hi", "").expect(503);
+    store.come();
+    until("the trouble is over", || trouble(&worker).is_none());
+    worker.upload("hi", code("here")).expect(201);
+    assert_eq!(worker.call("hi", "").ok(), json!("here"));
+    worker.finish();
+}
+
+#[test]
+fn a_store_that_hangs_holds_up_nobody_who_has_a_copy() {
+    requires!(Root);
+    let store = Store::web();
+    store.put("hi", code("one"));
+    let mut worker = worker_of(&store).start();
+    assert_eq!(worker.call("hi", "").ok(), json!("one"));
+    store.hang();
+    until("the trouble is known", || {
+        assert_eq!(worker.call("hi", "").ok(), json!("one"));
+        trouble(&worker).is_some()
+    });
+    worker.kill();
+    worker.start_again();
+    assert_eq!(worker.call("hi", "").ok(), json!("one"));
+    worker.call("unknown", "").expect(503);
+    store.put("hi", code("two"));
+    store.go_on();
+    answers(&worker, "hi", "two");
+    worker.finish();
+}
+
+#[test]
+fn a_function_too_large_or_cut_off_on_its_way_is_not_served() {
+    requires!(Root, Stores);
+    let store = Store::s3();
+    store.put("large", Archive::of(&[("f.py", "def f(event): return 1\n"), ("noise", &noise(3_000_000))]));
+    let whole = code("whole");
+    store.put("cut", whole[..whole.len() - 9].to_vec());
+    let worker = worker_of(&store).with_config(json!({ "max_code_mb": 1 })).start();
+    assert!(worker.call("large", "").expect(500).contains("max_code_mb"));
+    assert!(worker.call("cut", "").expect(500).contains("cut off"));
+    let mirror = worker.worker_dir().join("mirror");
+    let copies = std::fs::read_dir(&mirror)
+        .expect("it is there")
+        .flatten()
+        .flat_map(|dir| std::fs::read_dir(dir.path()));
+    assert_eq!(copies.flatten().count(), 0, "nothing half is left");
+    worker.finish();
+}
+
+#[test]
+fn credentials_of_a_store_stay_with_the_worker() {
+    requires!(Root, Stores);
+    let store = Store::s3();
+    let look = "import os\ndef f(event): return [dict(os.environ), open('/proc/self/environ').read()]\n";
+    store.put("look", Archive::of(&[("f.py", look)]));
+    let worker = worker_of(&store).start();
+    let seen = worker.call("look", "").ok().to_string();
+    assert!(!seen.contains("very-secret-indeed") && !seen.contains("AWS_"), "{seen}");
+    for text in [worker.log(), worker.status_json().to_string()] {
+        assert!(!text.contains("very-secret-indeed"), "{text}");
+    }
+    worker.finish();
+}
+
+#[test]
+fn a_store_that_cannot_be_meant_is_refused_at_the_start() {
+    requires!(Root);
+    let setup = Worker::with_config(json!({}));
+    let run = |registry: &str| {
+        let output = crate::support::Program::ol()
+            .words("worker up -p")
+            .arg(setup.ol_dir())
+            .arg("-o")
+            .arg(format!("worker_port=0,registry={registry}"))
+            .run();
+        assert_ne!(output.code, Some(0));
+        output.stderr
+    };
+    assert!(run("ftp://example.org").contains("s3://"));
+    assert!(run("http://me:secret@localhost/").contains("credentials"));
+    // Neither an account nor an emulator is in the environment.
+    assert!(run("az://functions").to_lowercase().contains("account"));
+}
