@@ -64,6 +64,30 @@ async def asgi(scope, receive, send):
     await send({"type": "http.response.body", "body": b"Hello, world!"})
 "#;
 
+/// uvicorn with several processes. Its own `--workers` hands on sockets of which asyncio does not see that they are TCP, and
+/// so leaves Nagle's algorithm on: each answer, being two writes, then waits 40 ms for an acknowledgement.
+const UVICORN: &str = r#"
+import os, signal, socket, sys
+import uvicorn
+port, n, app = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+def listening():
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
+pids = []
+for listener in [listening() for _ in range(n)]:
+    pid = os.fork()
+    if not pid:
+        uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False)).run(sockets=[listener])
+        os._exit(0)
+    pids.append(pid)
+    listener.close()
+signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in pids])
+for pid in pids:
+    os.waitpid(pid, 0)
+"#;
+
 /// One of the two.
 struct Kind {
     /// As the function's environment says it, and in `CODE`.
@@ -197,27 +221,19 @@ impl Server {
         // Free a moment ago; whoever takes it in between makes the server fail, and says so.
         let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
         let address = address.map_err(failed("find a port"))?;
-        let mut command = Command::new(program);
         let app = format!("app:{}", kind.name);
-        match kind.server {
-            "gunicorn" => {
-                // Its plain workers close each connection; these keep them.
-                command.args(["--worker-class", "gthread", "--keep-alive", "75", "--workers"]);
-                command.arg(n_processes.to_string()).arg("--threads").arg(n_connections.max(2).to_string());
-                command.args([
-                    "--log-level",
-                    "critical",
-                    "--no-control-socket",
-                    "--bind",
-                    &address.to_string(),
-                    &app,
-                ]);
-            }
-            _ => {
-                command.args(["--log-level", "critical", "--no-access-log", "--host", "127.0.0.1"]);
-                command.arg("--port").arg(address.port().to_string());
-                command.arg("--workers").arg(n_processes.to_string()).arg(app);
-            }
+        let mut command;
+        if kind.server == "gunicorn" {
+            // Its plain workers close each connection; these keep them.
+            command = Command::new(program);
+            command.args(["--worker-class", "gthread", "--keep-alive", "75", "--workers"]);
+            command.arg(n_processes.to_string()).arg("--threads").arg(n_connections.max(2).to_string());
+            command.args(["--log-level", "critical", "--no-control-socket", "--bind"]);
+            command.arg(address.to_string()).arg(&app);
+        } else {
+            command = Command::new(program.with_file_name("python3"));
+            command.arg("-c").arg(UVICORN);
+            command.arg(address.port().to_string()).arg(n_processes.to_string()).arg(&app);
         }
         let child = command.current_dir(place.path()).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let child = child.map_err(failed("start a server"))?;
