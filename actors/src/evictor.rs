@@ -5,7 +5,7 @@
 //! this order, and only as far as needed:
 //!
 //! 1. idle sandboxes are frozen, so that they touch no memory, and the kernel takes back what it can of them;
-//! 2. if that was not enough by the next look, or a new sandbox waits for room: idle sandboxes are given up, those first that
+//! 2. if that was not enough after [`MILD_MEANS_TAKE`], or the machine is short, or a new sandbox waits for room: idle sandboxes are given up, those first that
 //!    are worth least ([`gdsf`](crate::gdsf));
 //! 3. if there are not enough of these, and it is not only the mark that is exceeded: standbys that wait, and then the zygotes
 //!    that pay least, one at a time;
@@ -93,9 +93,12 @@ pub const LOOK_EVERY_WAITING: Duration = Duration::from_millis(10);
 pub const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How many may wait for room.
 pub const ROOM_WAITERS_MAX: usize = 1_024;
-/// How often idle sandboxes are frozen and reclaimed anew as long as memory is tight: as long as most take to be used and to be
-/// idle again.
+/// How long after the first time idle sandboxes are frozen and reclaimed anew, and from then on in half of it, as long as memory is
+/// tight: most have been used and are idle again.
 const MILD_MEANS_EVERY: Duration = Duration::from_secs(2);
+/// How long freezing and reclaiming may take before idle sandboxes are given up, as long as only the mark is exceeded and nobody
+/// waits: a busy machine takes a while to take back what thousands have read.
+pub const MILD_MEANS_TAKE: Duration = Duration::from_secs(1);
 /// The kernel's word counts so often at most: it is a look at all functions.
 const PRESSED_PAUSE: Duration = Duration::from_millis(500);
 /// What a cold start is held to take before any was measured.
@@ -228,8 +231,12 @@ impl<W: World> Evictor<W> {
                 }
             }
             Some(then) if now.saturating_duration_since(then) >= MILD_MEANS_EVERY => {
-                self.mild_means_used = Some(now);
+                // The time that they take has passed: it is not waited for again.
+                self.mild_means_used = Some(now.checked_sub(MILD_MEANS_TAKE).unwrap_or(now));
                 self.freeze_idle();
+            }
+            Some(then) if excess.over_brim == 0 && now.saturating_duration_since(then) < MILD_MEANS_TAKE => {
+                return;
             }
             Some(_) => {}
         }

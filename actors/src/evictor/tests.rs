@@ -33,7 +33,7 @@ async fn under_pressure_the_least_recently_used_go_first_and_busy_ones_never() {
         call(&tree, text, ms(10)).await.unwrap();
     }
     world.state().base.used_bytes = 55 * MB;
-    sleep(LOOK_EVERY * 3).await;
+    sleep(MILD_MEANS_TAKE + LOOK_EVERY * 3).await;
     assert_eq!(
         (n_idle(&tree, "oldest").await, n_idle(&tree, "middle").await),
         (0, 0),
@@ -166,7 +166,9 @@ async fn what_is_dear_to_make_again_stays_although_it_was_used_before() {
     world.state().install_time = ms(1);
     call(&tree, "cheap", ms(10)).await.unwrap();
     world.state().base.used_bytes = 65 * MB;
-    sleep(LOOK_EVERY * 3).await;
+    sleep(MILD_MEANS_TAKE / 2).await;
+    assert_eq!((n_idle(&tree, "cheap").await, n_idle(&tree, "dear").await), (1, 1), "it may be enough");
+    sleep(MILD_MEANS_TAKE).await;
     assert_eq!((n_idle(&tree, "cheap").await, n_idle(&tree, "dear").await), (0, 1));
 }
 
