@@ -18,7 +18,7 @@ use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::freshness::Use;
 use actors::name::FunctionName;
-use actors::supervisor::{self, Parts, Shutdown, Tree};
+use actors::supervisor::{self, Parts, Shutdown, Tree, YieldTriggers};
 use actors::tree::Plan;
 use actors::watcher::{Reach, Rescan, Touched};
 use actors::world::{Class, Code};
@@ -261,8 +261,8 @@ async fn serve(
     let port = listener.local_addr().map_or(config.port, |address| address.port());
     let ending = CancellationToken::new();
     let class = Class { network: config.network };
-    let by_hand = config.by_hand.then(|| Arc::new(ByHand::new(gauge.clone(), class)));
-    let profiler = CpuProfiler::new(Some(worker_dir.join("profile")));
+    let by_hand = config.by_hand.then(|| Arc::new(ByHand::new(gauge.clone(), class, beside)));
+    let profiler = CpuProfiler::new(Some(worker_dir.join(generations.replace(GENERATIONS, "profile"))));
     let app = Data::new(App {
         tree: tree.clone(),
         launcher: for_actors,
@@ -336,6 +336,17 @@ async fn serve(
         servers: handles.clone(),
         guests,
         grace: config.grace,
+        yield_triggers: {
+            let (supervisor, log) = (tree.supervisor.clone(), log.clone());
+            Box::new(move |yielded| {
+                if supervisor.try_send(YieldTriggers(yielded)).is_err() {
+                    warn!(
+                        log,
+                        "the supervisor is not told who sees to the triggers: calls may be made twice"
+                    );
+                }
+            })
+        },
         log: log.clone(),
     };
     let end = reign.last(&mut signals).await;
@@ -343,6 +354,7 @@ async fn serve(
     info!(log, "the worker ends: it finishes what runs"; "grace_s" => config.grace.as_secs());
     if end == Ending::Told {
         reign.door.close();
+        reign.tell_end();
     }
     drop(watch);
     ending.cancel();

@@ -360,7 +360,7 @@ impl world::Diary for OlDiary {
         let Self { path, log } = self.clone();
         Box::pin(async move {
             let text = serde_json::to_string(&schedules).expect("names and numbers can always be written");
-            let new = path.with_extension("json.new");
+            let new = path.with_extension(format!("json.{}", std::process::id()));
             let written = match tokio::fs::write(&new, text).await {
                 Ok(()) => tokio::fs::rename(&new, &path).await,
                 Err(error) => Err(error),

@@ -82,6 +82,9 @@ pub enum NoRoom {
 /// The share of the pool above which memory is tight; the fifth above it is for bursts, while idle sandboxes
 /// are given up.
 pub const TIGHT_SHARE: f64 = 0.8;
+/// The share of the pool up to which a standby is put to use without asking: the memory that it has is in the reading, so that all
+/// that is promised twice is what is left to its function. Above it, whoever wants one waits for room.
+pub const READY_SHARE: f64 = 0.95;
 /// Memory that must be left on the machine, as a share of the pool.
 pub const SPARE_SHARE: f64 = 0.05;
 /// How often memory is read: often enough to see a burst, seldom enough to cost nothing.

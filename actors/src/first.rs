@@ -89,7 +89,7 @@ impl<W: World> AtHand<W> {
         let best = self.forest.lock().best(&packages, class.network == Network::Host);
         let kind = StandbyKind { class, node: best.map_or(NodeId::ROOT, |best| best.node) };
         let (place, (standby, reservation)) = ticket.claim(route.generation, |measured| {
-            let reservation = self.services.ledger.try_reserve(self.services.estimate(measured))?;
+            let reservation = self.services.ledger.try_reserve_ready(self.services.estimate(measured))?;
             Some((self.standbys.take_ready(&kind)?, reservation))
         })?;
         if !packages.is_empty() {

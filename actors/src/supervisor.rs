@@ -53,6 +53,11 @@ use crate::zygotes::{self, Standbys, Zygotes, ZygotesConfig};
 #[rtype(result = "Vec<LambdaStatus>")]
 pub struct Statuses;
 
+/// Whether another worker, which has taken this one's place, sees to the triggers. What has begun goes on.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct YieldTriggers(pub bool);
+
 /// How is the worker?
 #[derive(Debug, Message)]
 #[rtype(result = "Health")]
@@ -239,6 +244,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         leaving: Vec::new(),
         registry_trouble: None,
         shutting_down: false,
+        triggers_yielded: false,
         log,
     });
     tree
@@ -389,6 +395,8 @@ pub struct Supervisor<W: World> {
     /// Pools of lambdas that are gone, while invocations in them still run.
     leaving: Vec<SharedPool<W::Sandbox>>,
     registry_trouble: Option<String>,
+    /// Another worker sees to the triggers.
+    triggers_yielded: bool,
     shutting_down: bool,
     log: Logger,
 }
@@ -581,7 +589,8 @@ impl<W: World> Supervisor<W> {
         };
         self.nursery.stats.actors_restarted.bump();
         ctx.run_later(pause, move |supervisor, _ctx| {
-            if !supervisor.shutting_down {
+            let is_yielded = supervisor.triggers_yielded && matches!(child, Child::Cron | Child::Kafka);
+            if !supervisor.shutting_down && !is_yielded {
                 supervisor.restart_service(&child);
             }
         });
@@ -724,6 +733,25 @@ impl<W: World> Handler<Statuses> for Supervisor<W> {
             rows.sort_by(|a, b| a.name.cmp(&b.name));
             rows
         })
+    }
+}
+
+impl<W: World> Handler<YieldTriggers> for Supervisor<W> {
+    type Result = ();
+
+    fn handle(&mut self, YieldTriggers(yielded): YieldTriggers, ctx: &mut Context<Self>) {
+        if self.shutting_down || self.triggers_yielded == yielded {
+            return;
+        }
+        self.triggers_yielded = yielded;
+        if yielded {
+            let closed = join(self.tree.cron.ask(cron::Close), self.tree.kafka.ask(cron::Close));
+            ctx.spawn(closed.into_actor(self).map(|_closed, _supervisor, _ctx| ()));
+        } else {
+            // What was closed stays so; those that are started now look at all functions.
+            self.restart_service(&Child::Cron);
+            self.restart_service(&Child::Kafka);
+        }
     }
 }
 

@@ -590,7 +590,15 @@ impl Worker {
     /// Nothing inside of it that says it runs or that sandboxes have used.
     #[track_caller]
     fn check_directory(&self) {
-        for name in ["ol.sock", "worker.pid", "worker.port", "takeover.sock", "generations-next"] {
+        for name in [
+            "ol.sock",
+            "worker.pid",
+            "worker.port",
+            "takeover.sock",
+            "generations-next",
+            "profile",
+            "profile-next",
+        ] {
             assert!(!self.worker_dir().join(name).exists(), "worker/{name} is still there");
         }
         for dir in [self.worker_dir().join("root"), self.worker_dir().join("generations"), self.place.tmp()] {

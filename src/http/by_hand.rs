@@ -103,8 +103,12 @@ impl Drop for Coming<'_> {
 impl ByHand {
     /// None yet. `class` is what sandboxes without a function are like.
     #[must_use]
-    pub fn new(gauge: OlGauge, class: Class) -> Self {
-        Self { hands: Mutex::default(), making: Semaphore::new(MAKING_MAX), gauge, class }
+    /// `beside`: a number that is not that of a worker whose place this one takes, so that no number means a sandbox of
+    /// both.
+    pub fn new(gauge: OlGauge, class: Class, beside: Option<u32>) -> Self {
+        let last = beside.map_or(0, |number| u64::from(number) << 20);
+        let hands = Hands { last, ..Hands::default() };
+        Self { hands: Mutex::new(hands), making: Semaphore::new(MAKING_MAX), gauge, class }
     }
 
     /// Destroys all, and makes no more.

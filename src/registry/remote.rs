@@ -122,7 +122,10 @@ impl RemoteRegistry {
         let log = log.new(slog::o!("store" => address.text.clone()));
         let local = LocalRegistry::open_in(worker, generations, beside, log.clone())?;
         let mirror = Mirror::new(local, worker.registry_cache_bytes_max, log.clone());
-        mirror.sweep_others().map_err(prepare)?;
+        // The one beside us may have another store, and serve from its copies.
+        if beside.is_none() {
+            mirror.sweep_others().map_err(prepare)?;
+        }
         let copies = mirror.in_use();
         info!(log, "functions come from a store"; "n_copies" => copies.len());
         let (runtime, end) = start_runtime().map_err(prepare)?;

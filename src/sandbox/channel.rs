@@ -202,6 +202,13 @@ impl Channel {
         self.send_frame(kind, 0, 0, &[], body).await
     }
 
+    /// Nothing is expected for a while: gives back what it keeps to read into, if nothing lies in it.
+    pub fn rest_idle(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// Asks a new interpreter to get ready. `brief`: see [`BRIEF`].
     ///
     /// # Errors

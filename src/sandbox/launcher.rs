@@ -1133,6 +1133,7 @@ impl Sandbox {
 
     /// Stops its processes from running.
     pub fn freeze(&mut self) {
+        self.channel.rest_idle();
         self.set_frozen(true);
     }
 

@@ -68,7 +68,13 @@ impl Logs {
         let (feeds, mut queue) = mpsc::unbounded_channel::<Feed>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("logs".into()).spawn(move || {
-            let files = Rc::new(Files { directory, bytes_max, open: RefCell::default(), log });
+            let files = Rc::new(Files {
+                directory,
+                bytes_max,
+                open: RefCell::default(),
+                buffer: vec![0; PIPE_BYTES].into(),
+                log,
+            });
             tokio::task::LocalSet::new().block_on(&runtime, async move {
                 while let Some(feed) = queue.recv().await {
                     tokio::task::spawn_local(follow(feed, Rc::clone(&files)));
@@ -92,14 +98,17 @@ async fn follow(feed: Feed, files: Rc<Files>) {
     let file = files.of(&name);
     let Ok(mut pipe) = sys::register(File::from(feed.pipe), Interest::READABLE) else { return };
     let mut lines = Lines { sandbox: feed.sandbox, invocation: String::from("0"), partial: Vec::new() };
-    let mut buffer = vec![0; PIPE_BYTES];
     let mut n_read = 0;
     let mut second = tokio::time::Instant::now();
     loop {
-        let result = pipe.async_io_mut(Interest::READABLE, |pipe| pipe.read(&mut buffer)).await;
-        let Ok(n @ 1..) = result else { break };
         let mut out = Vec::new();
-        lines.take(&buffer[..n], &mut out);
+        let read = |pipe: &mut File| {
+            let mut buffer = files.buffer.borrow_mut();
+            let n = pipe.read(&mut buffer)?;
+            lines.take(&buffer[..n], &mut out);
+            Ok(n)
+        };
+        let Ok(n @ 1..) = pipe.async_io_mut(Interest::READABLE, read).await else { break };
         file.borrow_mut().write(&out, &files);
         // An empty line is one byte to the function and forty to us.
         n_read += n.max(out.len());
@@ -204,6 +213,8 @@ struct Files {
     bytes_max: u64,
     /// Closed when the last sandbox of the function is gone.
     open: RefCell<HashMap<FunctionName, Weak<RefCell<LogFile>>>>,
+    /// What was just read, from whichever pipe: one for each of thousands of sandboxes would be most of what they cost here.
+    buffer: RefCell<Vec<u8>>,
     log: Logger,
 }
 

@@ -123,10 +123,19 @@ pub(super) struct Reign<'a> {
     pub(super) servers: (ServerHandle, ServerHandle),
     pub(super) guests: Guests,
     pub(super) grace: Duration,
+    /// Whoever serves sees to the triggers: told whether that is another one.
+    pub(super) yield_triggers: Box<dyn Fn(bool) + 'a>,
     pub(super) log: Logger,
 }
 
 impl Reign<'_> {
+    /// This worker is to end, and the one before it as well: at the same time, not one after the other.
+    pub(super) fn tell_end(&self) {
+        if let Some(fading) = &self.fading {
+            fading.predecessor.tell_end();
+        }
+    }
+
     /// Until this worker is to end.
     pub(super) async fn last(&mut self, signals: &mut Signals) -> Ending {
         let mut leaving: Option<Leaving> = None;
@@ -142,6 +151,7 @@ impl Reign<'_> {
                             "n_connections" => self.guests.n());
                         tokio::join!(self.servers.0.pause(), self.servers.1.pause());
                         self.guests.set_leave(true);
+                        (self.yield_triggers)(true);
                         leaving = Some(Leaving::begin());
                     }
                     Visit::Ends => return Ending::Replaced,
@@ -149,6 +159,7 @@ impl Reign<'_> {
                         if leaving.take().is_some() {
                             warn!(self.log, "the worker that had taken this one's place is gone: it serves on");
                             self.guests.set_leave(false);
+                            (self.yield_triggers)(false);
                             tokio::join!(self.servers.0.resume(), self.servers.1.resume());
                         }
                         let sweep = Arc::clone(&self.sweep);

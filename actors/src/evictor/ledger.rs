@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{SPARE_SHARE, TIGHT_SHARE, part_of};
+use super::{READY_SHARE, SPARE_SHARE, TIGHT_SHARE, part_of};
 use crate::world::{Gauge, MemoryReading};
 
 /// What memory is used and promised. A clone is the same ledger.
@@ -41,6 +41,13 @@ impl Ledger {
     #[must_use]
     pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
         self.reserve_within(TIGHT_SHARE, bytes)
+    }
+
+    /// The same for a sandbox that is made of a standby: that is there, and its memory is used already. So it may come
+    /// nearer to the brim ([`READY_SHARE`]) than what is made from nothing.
+    #[must_use]
+    pub fn try_reserve_ready(&self, bytes: u64) -> Option<Reservation> {
+        self.reserve_within(READY_SHARE, bytes)
     }
 
     pub(super) fn reserve_within(&self, share: f64, bytes: u64) -> Option<Reservation> {

@@ -129,7 +129,14 @@ async fn what_is_being_made_counts_and_what_was_just_made_is_not_forgotten() {
     ledger.read(&world);
     let held: Vec<_> = (0..8).map(|_| ledger.try_reserve(10 * MB).expect("up to 80 %")).collect();
     assert!(ledger.try_reserve(MB).is_none());
+    assert!(
+        ledger.try_reserve_ready(15 * MB).is_some(),
+        "what is made of a standby comes nearer to the brim"
+    );
+    ledger.read(&world);
+    assert!(ledger.try_reserve_ready(16 * MB).is_none());
     assert!(ledger.reserve_within(1.0, 20 * MB).is_some());
+    ledger.read(&world);
     drop(held);
     assert!(ledger.try_reserve(MB).is_none(), "they may be there, and not in the last reading");
     ledger.read(&world);
