@@ -50,7 +50,7 @@ pub(super) fn translate(config: &mut Value) -> Result<Vec<String>, ConfigError> 
             return unsupported(
                 "registry",
                 format!(
-                    "is '{kind}': this version serves local directories only; write file:///path or a path"
+                    "is '{kind}': write a path, file:///path, or a store: s3://…, gs://…, az://…, https://…"
                 ),
             );
         }

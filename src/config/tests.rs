@@ -121,7 +121,7 @@ fn what_is_not_done_here_is_refused() {
         (json!({ "sandbox": "docker" }), "sandbox is 'docker'"),
         (json!({ "server_mode": "none" }), "server_mode is 'none'"),
         (json!({ "registry": "ftp://example.org/r" }), "s3://"),
-        (json!({ "registry": "remote" }), "local directories only"),
+        (json!({ "registry": "remote" }), "registry is 'remote': write a path, file:///path, or a store"),
         (json!({ "features": { "import_cache": "forest" } }), "features.import_cache"),
         (
             json!({ "mem_pool_mb": 1000, "import_cache_mb": 1001 }),

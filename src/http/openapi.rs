@@ -135,10 +135,12 @@ fn items() -> Vec<(&'static str, PathItem)> {
         ("/registry/{name}", {
             let mut item = PathItem::new(
                 Get,
-                with_failures(registry("download", "Download a function"), &[400, 404, 500]).response(
-                    "200",
-                    ResponseBuilder::new().description("The files").content(GZIP, bytes()).build(),
-                ),
+                with_failures(registry("download", "Download a function"), &[400, 404, 500])
+                    .response(
+                        "200",
+                        ResponseBuilder::new().description("The files").content(GZIP, bytes()).build(),
+                    )
+                    .response("503", busy("The store is away")),
             );
             item.post = Some(
                 with_failures(
@@ -236,8 +238,10 @@ fn items() -> Vec<(&'static str, PathItem)> {
         }),
         ("/pprof/cpu-start", {
             let start = |id| {
-                with_failures(worker(id, "Begin to profile the worker's processor time"), &[400, 403, 500])
+                with_failures(worker(id, "Begin to profile the worker's processor time"), &[403])
                     .response("200", text("Nothing"))
+                    .response("400", text("Profiling has been started already"))
+                    .response("500", text("The profiler cannot start"))
             };
             let mut item = PathItem::new(Get, start("cpu_start"));
             item.post = Some(start("cpu_start_by_post").build());
@@ -245,10 +249,17 @@ fn items() -> Vec<(&'static str, PathItem)> {
         }),
         ("/pprof/cpu-stop", {
             let stop = |id| {
-                with_failures(worker(id, "End it, and give the profile"), &[400, 403, 500]).response(
-                    "200",
-                    content("In the form of `pprof`, gzipped", "application/octet-stream", of(Type::String)),
-                )
+                with_failures(worker(id, "End it, and give the profile"), &[403])
+                    .response(
+                        "200",
+                        content(
+                            "In the form of `pprof`, gzipped",
+                            "application/octet-stream",
+                            of(Type::String),
+                        ),
+                    )
+                    .response("400", text("Profiling was not started"))
+                    .response("500", text("The profile cannot be made"))
             };
             let mut item = PathItem::new(Get, stop("cpu_stop"));
             item.post = Some(stop("cpu_stop_by_post").build());
@@ -333,6 +344,7 @@ fn list(id: &str) -> OperationBuilder {
         .summary(Some("The names of all functions"))
         .response("200", json("In the order of the alphabet", array_of(Type::String)))
         .response("500", text("The registry cannot be read"))
+        .response("503", busy("The store is away"))
 }
 
 /// A path without a function in it, whatever the method.
