@@ -109,7 +109,9 @@ impl CpuProfiler {
     /// # Errors
     /// When it has not begun.
     pub fn stop(&self) -> Result<Vec<u8>, ProfileError> {
-        match std::mem::take(&mut self.lock().stage) {
+        // Taken out before: symbols are looked up without the lock, which HTTP threads take.
+        let stage = std::mem::take(&mut self.lock().stage);
+        match stage {
             Stage::Off => Err(ProfileError::NotRunning),
             Stage::On(guard) => encoded(&guard),
             Stage::Over(bytes) => Ok(bytes),

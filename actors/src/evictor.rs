@@ -219,8 +219,8 @@ impl<W: World> Evictor<W> {
             self.spare_asked = None;
             self.emergency.look(false, now);
             if pressed {
-                // It may be one sandbox that is at its own limit. To freeze what is idle costs it nothing.
-                self.freeze_idle();
+                // It may be one sandbox that is at its own limit: nobody else is to pay for that with pages to be read again.
+                self.freeze_idle(false);
             }
             return;
         }
@@ -236,7 +236,7 @@ impl<W: World> Evictor<W> {
             Some(then) if now.saturating_duration_since(then) >= MILD_MEANS_EVERY => {
                 // The time that they take has passed: it is not waited for again.
                 self.mild_means_used = Some(now.checked_sub(MILD_MEANS_TAKE).unwrap_or(now));
-                self.freeze_idle();
+                self.freeze_idle(self.reclaim);
             }
             Some(then) if excess.over_brim == 0 && now.saturating_duration_since(then) < MILD_MEANS_TAKE => {
                 return;
@@ -321,16 +321,16 @@ impl<W: World> Evictor<W> {
     }
 
     fn use_mild_means(&mut self) {
-        let n_frozen = self.freeze_idle();
+        let n_frozen = self.freeze_idle(self.reclaim);
         info!(self.log, "memory is tight"; "used_mb" => self.last.used_bytes >> 20,
             "pool_mb" => self.last.pool_bytes >> 20, "available_mb" => self.last.available_bytes >> 20,
             "n_frozen" => n_frozen);
     }
 
-    fn freeze_idle(&mut self) -> usize {
+    fn freeze_idle(&mut self, reclaim: bool) -> usize {
         let mut n_frozen = 0;
         for (route, idleness) in self.idle_lambdas() {
-            let order = lambda::FreezeIdle { n_max: idleness.warm, reclaim: self.reclaim };
+            let order = lambda::FreezeIdle { n_max: idleness.warm, reclaim };
             let told = route.lambda.as_ref().map(|lambda| lambda.try_send(order));
             if matches!(told, Some(Ok(()))) {
                 n_frozen += idleness.warm;

@@ -17,6 +17,8 @@ const WITH_STANDBY_MS_MAX: f64 = 1.0;
 const WITHOUT_STANDBY_MS_MAX: f64 = 4.0;
 /// Between two calls: the worker has made the next standby by then, and it takes longer than a plain one's 20 ms.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two calls that are forked on demand: as between plain ones, in `cold`.
+const ON_DEMAND_PAUSE: Duration = Duration::from_millis(20);
 /// How long the worker may take to have the packages imported in a zygote.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How often the plain import is timed.
@@ -77,7 +79,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     let site = Site::start(&place.path().join("ol"), Some(packages), &options, &functions)?;
     drop(each_once(site.address, &calls(&names[..1]), 1, Duration::ZERO).await);
     site.settled().await?;
-    let sample = each_once(site.address, &calls(&names[1..]), 1, PAUSE).await;
+    let sample = each_once(site.address, &calls(&names[1..]), 1, ON_DEMAND_PAUSE).await;
     site.stop()?;
     run.report.add(row("forked from their zygote on demand", WITHOUT_STANDBY_MS_MAX, &sample));
     if let Some(ms) = median(imports) {

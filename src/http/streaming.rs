@@ -72,6 +72,8 @@ impl Streaming {
     /// Given up while it waits, it has changed nothing.
     async fn piece(&mut self) -> Result<Option<Bytes>, ChannelError> {
         let Some(lease) = self.lease.as_mut() else { return Ok(None) };
+        // One for the whole piece: frames with nothing in them are no sign of life.
+        let deadline = Instant::now() + self.runtime;
         loop {
             if let Some(incoming) = self.first.take() {
                 if incoming.header.failed() && incoming.header.kind == Kind::ResponseBody {
@@ -83,7 +85,6 @@ impl Streaming {
                     return Ok(Some(incoming.body));
                 }
             }
-            let deadline = Instant::now() + self.runtime;
             let late = |_| ChannelError::Closed;
             if self.n_rest > 0 {
                 let piece = timeout_at(deadline, lease.channel.rest(self.n_rest)).await.map_err(late)??;

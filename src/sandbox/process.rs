@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cgroup::Nest;
 use super::channel::ChannelError;
 use super::last_resort;
-use super::reaper::{Reaper, Remains};
+use super::reaper::{Reaper, Remains, Retiring};
 use super::reclaim;
 use super::zygote::{Exit, Zygote, describe_status};
 
@@ -64,7 +64,7 @@ impl Process {
     pub(super) fn retire(&mut self) {
         let exit = self.exit.clone();
         if let Some(remains) = &mut self.remains {
-            remains.retiring = exit;
+            remains.retiring = exit.and_then(Retiring::begin);
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,9 +32,35 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// How long a function that wants to be told of its sandbox's end may take over it. A worker that ends waits for that, and
 /// memory that others want is not free before.
 const RETIREMENT: Duration = Duration::from_secs(3);
+/// How many take their time at once. They have their memory and their processors for that time, and belong to no pool any more:
+/// what is more than this is ended at once, so that no function has more sandboxes than it may by ending slowly.
+const RETIRING_MAX: usize = 16;
 /// How long an init may take to end after it was killed. The kernel lets it go when everybody in its pid namespace has been
 /// buried, which is done by the zygote that they were forked from, as soon as it is not busy with a fork.
 const BURIAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One of those that take their time, and its interpreter's end.
+#[derive(Debug)]
+pub(super) struct Retiring {
+    exit: Arc<Exit>,
+}
+
+static N_RETIRING: AtomicUsize = AtomicUsize::new(0);
+
+impl Retiring {
+    /// `None`: there are enough of them.
+    pub(super) fn begin(exit: Arc<Exit>) -> Option<Self> {
+        let more = |n: usize| (n < RETIRING_MAX).then_some(n + 1);
+        N_RETIRING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self { exit })
+    }
+}
+
+impl Drop for Retiring {
+    fn drop(&mut self) {
+        N_RETIRING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What there is to take down. Any part may be missing when a launch failed half way.
 #[derive(Debug)]
@@ -49,7 +76,7 @@ pub(super) struct Remains {
     /// The uids of its own user namespace; as above.
     pub(super) users: Option<RangeLease>,
     /// Its interpreter's end, if that is to come by itself.
-    pub(super) retiring: Option<Arc<Exit>>,
+    pub(super) retiring: Option<Retiring>,
     /// Who has to bury what was forked into it.
     pub(super) zygote: Weak<Zygote>,
 }
@@ -119,8 +146,8 @@ impl Reaper {
                     Err(RecvTimeoutError::Disconnected) => thread::sleep(RETRY_EVERY),
                 }
                 pending.retain_mut(|(remains, since)| {
-                    if let Some(exit) = &remains.retiring {
-                        if exit.is_over() || since.elapsed() > RETIREMENT {
+                    if let Some(retiring) = &remains.retiring {
+                        if retiring.exit.is_over() || since.elapsed() > RETIREMENT {
                             remains.retiring = None;
                             kill(remains);
                             *since = Instant::now();
@@ -159,7 +186,8 @@ fn kill_or_let_end(remains: &Remains) {
     if remains.retiring.is_none() {
         kill(remains);
     } else if let Some(group) = &remains.cgroup {
-        // An idle one may be frozen.
+        // Those who serve come first; and an idle one may be frozen.
+        group.set_idle(true);
         group.set_frozen(false);
     }
 }

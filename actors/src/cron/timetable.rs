@@ -151,7 +151,12 @@ impl Timer {
             if n_counted == COUNT_MAX {
                 // Those in between are not counted; what may still run is found from its own end.
                 let floor = now.checked_sub(LATE_MAX).unwrap_or(now);
-                time = schedule.next_after(floor.max(time)).filter(|near| *near <= now).unwrap_or(time);
+                let Some(near) = schedule.next_after(floor.max(time)).filter(|near| *near <= now) else {
+                    // None of them is near enough to be run.
+                    self.missed(time);
+                    return None;
+                };
+                time = near;
             }
         }
         if is_late(time) {
@@ -297,6 +302,30 @@ mod tests {
         let year = 365.0 * 86_400.0;
         assert_eq!(timer.look(at(year)), Some(at(year)));
         assert!(timer.status().missed >= COUNT_MAX && timer.status().missed < COUNT_MAX + 100);
+    }
+
+    /// Due each second of the first half of each day.
+    #[derive(Debug)]
+    struct Mornings;
+
+    impl Schedule for Mornings {
+        fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
+            let s = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() + 1;
+            let s = if s % 86_400 < 43_200 { s } else { s.div_ceil(86_400) * 86_400 };
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(s))
+        }
+    }
+
+    #[test]
+    fn what_was_due_in_the_morning_is_passed_over_in_the_evening_in_a_moment() {
+        let schedule = Arc::new(Mornings);
+        let mut timer = Timer::new(CronEntry { schedule, ..entry(1) }, at(0.0));
+        let evening = 31.0 * 86_400.0 + 64_800.0;
+        assert_eq!(timer.look(at(evening)), None);
+        let n_missed = timer.status().missed;
+        assert!((COUNT_MAX..COUNT_MAX + 100).contains(&n_missed), "{n_missed}");
+        // Days begin two hours before the beginning of the test.
+        assert_eq!(timer.next(), Some(at(32.0 * 86_400.0 - 7_200.0)));
     }
 
     #[test]

@@ -55,13 +55,14 @@ impl Emergency {
     }
 }
 
-/// The one that has grown most over its share. All that is used is shared out as the limits are: so one with a large limit may
-/// have more, and a small one that uses all it may has more than its share when others do not.
+/// The one that has grown most over its share. All that is used is shared out as the limits are, but nobody's share is more than an
+/// equal part: limits are what functions ask for, and who asks for much must not be spared at the cost of who asks for little.
 pub(super) fn greediest(weights: &[Weight]) -> Option<Weight> {
     let used: u64 = weights.iter().map(|weight| weight.used_bytes).sum();
     let limits: u64 = weights.iter().map(|weight| weight.limit_bytes).sum();
+    let equal = used as f64 / weights.len().max(1) as f64;
     let over = |weight: &Weight| {
-        let share = used as f64 * weight.limit_bytes as f64 / limits.max(1) as f64;
+        let share = (used as f64 * weight.limit_bytes as f64 / limits.max(1) as f64).min(equal);
         weight.used_bytes as f64 - share
     };
     weights.iter().copied().filter(|weight| weight.used_bytes > 0).max_by(|one, other| {
@@ -83,8 +84,10 @@ mod tests {
         assert_eq!(id(&[]), None);
         assert_eq!(id(&[weight(1, 0, 50)]), None, "nothing would come back");
         assert_eq!(id(&[weight(1, 40, 50), weight(2, 20, 50)]), Some(1));
-        // 180 used, limits of 650: the large one may have 138 and has 100, the small one 14 and has 40.
-        assert_eq!(id(&[weight(1, 100, 500), weight(2, 40, 50), weight(3, 40, 100)]), Some(2));
+        // 180 used, limits of 650: by its limit the large one might have 138, but not more than the equal part of 60.
+        assert_eq!(id(&[weight(1, 100, 500), weight(2, 40, 50), weight(3, 40, 100)]), Some(1));
+        // Of those with the same limit the one that has more; and a large limit that is hardly used is nobody's fault.
+        assert_eq!(id(&[weight(1, 10, 500), weight(2, 40, 50), weight(3, 45, 50)]), Some(3));
     }
 
     #[test]

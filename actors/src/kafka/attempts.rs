@@ -109,11 +109,12 @@ impl Attempts {
 
     /// A function may send itself back for ever, but not as fast as it can.
     fn seek(&mut self, from: i64, to: i64) -> Next {
-        let n = match self.seeking {
-            Some((seeking, n)) if seeking == from => n + 1,
-            _ => 0,
+        // Also from a record before the one that it was sent back from: it may be two that send each other back.
+        let (furthest, n) = match self.seeking {
+            Some((seeking, n)) if from <= seeking => (seeking, n + 1),
+            _ => (from, 0),
         };
-        self.seeking = Some((from, n));
+        self.seeking = Some((furthest, n));
         let pause = if n == 0 { Duration::ZERO } else { self.pause(from, n, AGAIN, AGAIN_MAX) };
         Next::Seek { offset: to, pause }
     }
@@ -142,6 +143,19 @@ mod tests {
 
     fn no_room() -> Outcome {
         Outcome::NoRoom { text: String::new() }
+    }
+
+    #[test]
+    fn two_records_that_send_each_other_back_do_so_slower_and_slower() {
+        let mut attempts = Attempts::new(3, 1);
+        let mut pauses = Vec::new();
+        for round in 0..6 {
+            let (from, to) = if round % 2 == 0 { (5, 3) } else { (3, 5) };
+            let Next::Seek { pause, .. } = attempts.judge(from, &DONE, Some(to)) else { panic!("no seek") };
+            pauses.push(pause);
+        }
+        assert!(pauses[1..].iter().all(|pause| !pause.is_zero()), "{pauses:?}");
+        assert!(pauses[5] > pauses[1], "{pauses:?}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::http::farewell::{self, Answer};
 use crate::sandbox::channel::{ChannelError, Incoming};
 use crate::sandbox::launcher::Sandbox;
 
+/// Of a reason that the sandbox is told: as long as one may be in WebSocket's own frame (RFC 6455, 5.5).
+const REASON_BYTES_MAX: usize = 123;
 /// Pieces for a client that the connection has not taken yet: one is under way, and one ready.
 const PIECES_MAX: usize = 2;
 /// How long a client may be silent until it is asked whether it is there, and again until it is taken for gone. Proxies and
@@ -372,7 +374,8 @@ impl Session {
         if matches!(end, End::Returned { failed: true }) {
             lease.count_error();
         }
-        let words = closed(code, &text);
+        // It is to be one packet.
+        let words = closed(code, &text[..text.floor_char_boundary(REASON_BYTES_MAX)]);
         let left = timeout(farewell::PATIENCE, async {
             loop {
                 // Tried first: an app that reads has made room.
