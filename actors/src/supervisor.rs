@@ -575,6 +575,10 @@ impl<W: World> Supervisor<W> {
         if service.incarnation != ended {
             return;
         }
+        if self.triggers_yielded && matches!(child, Child::Cron | Child::Kafka) {
+            // It was told to close, and comes back with the place.
+            return;
+        }
         let now = Instant::now();
         let pause = match service.budget.try_spend(now) {
             Ok(pause) => {

@@ -50,6 +50,11 @@ fn a_web_page_cannot_change_the_registry() {
         assert!(reply.expect(403).contains("Origin"));
     }
     assert_eq!(worker.get("/registry/").ok(), json!(["mine"]));
+    // An image in a page has no origin.
+    let image = [("sec-fetch-site", "cross-site")];
+    worker.request("GET", "/pprof/cpu-start", &image, Vec::new()).expect(403);
+    let typed = [("sec-fetch-site", "none")];
+    worker.request("GET", "/pprof/cpu-stop", &typed, Vec::new()).expect(400);
 }
 
 #[test]

@@ -45,9 +45,12 @@ impl From<UploadError> for HttpError {
 }
 
 /// A browser on this machine reaches `localhost` for every page that it shows. It marks what a page sends with an
-/// `Origin`, which programs do not; which one it names says little, since a page's name can be made to lead here.
+/// `Origin`, which programs do not; which one it names says little, since a page's name can be made to lead here. What it
+/// merely embeds, an image for example, has none, but says in `Sec-Fetch-Site` that another site asks.
 pub(super) fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
-    if request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
+    let site = request.headers().get("sec-fetch-site").and_then(|site| site.to_str().ok());
+    let is_embedded = site.is_some_and(|site| !matches!(site, "none" | "same-origin"));
+    if is_embedded || request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
 }
 
 /// The methods of a path of the registry, if it is one.
