@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use structopt::StructOpt;
 
@@ -37,6 +39,24 @@ pub(crate) struct Up {
     /// For who needs a worker for a while: it ends when the one that started it does, in whatever way
     #[structopt(long, hidden = true, value_name = "PID")]
     with_parent: Option<i32>,
+}
+
+/// How long a worker may take to be gone when it does not answer any more.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Whether the worker that did not hand over is no more. One that was killed lets go of its sockets a moment before it lets go of
+/// its lock.
+fn has_ended(ol_dir: &OlDir) -> Result<bool, CliError> {
+    let deadline = Instant::now() + END_PATIENCE;
+    loop {
+        match ol_dir.state()? {
+            State::Running(_) | State::Unknown(_) if Instant::now() >= deadline => return Ok(false),
+            State::Running(_) | State::Unknown(_) => thread::sleep(LOOK_EVERY),
+            _ => return Ok(true),
+        }
+    }
 }
 
 impl Up {
@@ -89,7 +109,7 @@ impl Up {
         if before.is_some() {
             let taken = foreground::hand_over(&settings);
             if let Err(error) = &taken
-                && !matches!(ol_dir.state()?, State::Running(_) | State::Unknown(_))
+                && has_ended(&ol_dir)?
             {
                 // Then there is nothing to take over any more, and a place that is free.
                 eprintln!("ol: the worker that ran has ended: {error}");
