@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use actors::kafka::group;
+use actors::kafka::{FEEDS_MAX, group};
 use actors::name::FunctionName;
 use actors::stats::FeedFigures;
 use actors::world::{Feed, Feeds, KafkaSource};
@@ -61,13 +61,22 @@ struct Running {
     changed: Condvar,
 }
 
+/// Readers that may be on their way out besides those that read: each has several threads until its last call is over, so that
+/// changing a function again and again must not make ever more of them.
+const ENDING_MAX: usize = 32;
+
 /// Counts a reader for as long as it lives.
 struct Counted(Arc<Running>);
 
 impl Counted {
-    fn new(running: &Arc<Running>) -> Self {
-        *running.n.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Self(Arc::clone(running))
+    /// `None`: there are too many already.
+    fn new(running: &Arc<Running>) -> Option<Self> {
+        let mut n = running.n.lock().unwrap_or_else(PoisonError::into_inner);
+        if *n >= FEEDS_MAX + ENDING_MAX {
+            return None;
+        }
+        *n += 1;
+        Some(Self(Arc::clone(running)))
     }
 }
 
@@ -126,7 +135,9 @@ impl Feeds for KafkaFeeds {
             log: inner.log.new(o!("lambda" => name.to_string(), "topics" => source.topics.join(" "))),
         };
         let shared = Arc::new(Shared::new(commands));
-        let (for_thread, counted) = (Arc::clone(&shared), Counted::new(&inner.running));
+        let counted = Counted::new(&inner.running)
+            .ok_or_else(|| "too many readers of Kafka have not ended yet; tried again".to_owned())?;
+        let for_thread = Arc::clone(&shared);
         thread::Builder::new()
             .name("kafka-feed".to_owned())
             .spawn(move || {

@@ -119,7 +119,9 @@ impl Reader {
     fn wanted(&self, text: &str) -> Option<i64> {
         let offset = text.trim().parse().ok().filter(|offset| *offset >= 0);
         if offset.is_none() {
-            warn!(self.function.log, "X-Kafka-Seek-Offset is not understood, and passed over"; "value" => text);
+            // A header may be 64 KiB long, and come with each record.
+            let start = &text[..text.floor_char_boundary(100)];
+            warn!(self.function.log, "X-Kafka-Seek-Offset is not understood, and passed over"; "value" => start);
         }
         offset
     }

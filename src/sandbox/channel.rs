@@ -316,26 +316,30 @@ impl Channel {
         }
     }
 
-    /// Takes back the requests that the sandbox has not read, and gives their numbers. It will not see them.
+    /// Takes back the requests that the sandbox has not read, and gives their numbers. It will not see them. Not what ends an
+    /// earlier one (`CANCEL`, `CLOSED`), nor what stands behind that: the sandbox waits for it.
     pub fn take_back(&mut self) -> VecDeque<u32> {
-        iter::from_fn(|| self.unread(RecvFlags::empty())).collect()
+        let is_request = || self.unread(RecvFlags::PEEK).is_some_and(|(kind, _)| kind == Kind::Request as u8);
+        let next = || if is_request() { self.unread(RecvFlags::empty()) } else { None };
+        iter::from_fn(next).map(|(_, number)| number).collect()
     }
 
     /// The number of the request that the sandbox reads next.
     #[must_use]
     pub fn first_unread(&self) -> Option<u32> {
-        self.unread(RecvFlags::PEEK)
+        self.unread(RecvFlags::PEEK).map(|(_, number)| number)
     }
 
-    fn unread(&self, flags: RecvFlags) -> Option<u32> {
+    /// Kind and number of what the sandbox reads next.
+    fn unread(&self, flags: RecvFlags) -> Option<(u8, u32)> {
         let mut header = [0u8; HEADER_BYTES];
         loop {
             // The rest of a packet goes with what is read of it. Whether the socket blocks is for the sandbox to say as
             // well: it is the same one.
             match rustix::net::recv(self.unread.as_ref()?, &mut header[..], flags | RecvFlags::DONTWAIT) {
                 Ok((HEADER_BYTES, _)) => {
-                    let [.., a, b, c, d] = header;
-                    return Some(u32::from_le_bytes([a, b, c, d]));
+                    let [_, _, _, _, kind, .., a, b, c, d] = header;
+                    return Some((kind, u32::from_le_bytes([a, b, c, d])));
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 _ => return None,
@@ -548,6 +552,20 @@ mod tests {
         assert!(channel.try_send_request(b"", b"d", false).unwrap());
         assert_eq!(rustix::io::read(&theirs.requests, &mut first).unwrap(), HEADER_BYTES + 1);
         assert_eq!((first[8], first[HEADER_BYTES]), (4, b'd'));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_call_is_not_taken_back_nor_what_stands_behind_it() {
+        let (mut channel, theirs) = Channel::pair().unwrap();
+        assert!(channel.try_send_request(b"", b"a", false).unwrap());
+        let mut first = [0; 64];
+        let _ = rustix::io::read(&theirs.requests, &mut first).unwrap();
+        assert!(channel.try_send(Kind::Closed, 0, b"").unwrap());
+        assert!(channel.try_send_request(b"", b"b", false).unwrap());
+        assert!(channel.take_back().is_empty());
+        let n = rustix::io::read(&theirs.requests, &mut first).unwrap();
+        assert_eq!((n, first[4]), (HEADER_BYTES, Kind::Closed as u8));
+        assert_eq!(channel.take_back(), [2]);
     }
 
     #[test]
