@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -134,5 +135,30 @@ fn first_calls_that_nobody_waits_for_leave_nothing_half_made() {
     let status = settled(&worker);
     let lambdas = status["lambdas"].as_array().unwrap();
     assert!(lambdas.iter().all(|lambda| lambda["errors"] == 0), "{status}");
+    worker.finish();
+}
+
+#[test]
+fn a_client_that_leaves_before_its_call_has_begun_costs_no_sandbox() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"limits": {"max_instances": 1}})).start();
+    worker.install_f("f", "def f(event): return event");
+    let sandbox = |event: u64| -> u64 {
+        let reply = worker.call("f", json!(event));
+        let invocation = reply.header("x-ol-invocation").expect("it is told").to_owned();
+        assert_eq!(reply.ok(), json!(event));
+        invocation.split_once('-').and_then(|(sandbox, _)| sandbox.parse().ok()).expect("a number")
+    };
+    let before = sandbox(1);
+    let processes = worker.sandbox_processes(before);
+    processes.iter().for_each(|process| process.signal(Signal::SIGSTOP));
+    let mut client = worker.connect();
+    client.announce("POST", "/run/f", 1);
+    client.send(b"2");
+    until("it has been sent", || worker.lambda("f")["busy"] == 1);
+    drop(client);
+    until("nobody waits for it", || worker.lambda("f")["busy"] == 0);
+    processes.iter().for_each(|process| process.signal(Signal::SIGCONT));
+    assert_eq!(sandbox(3), before);
     worker.finish();
 }

@@ -387,8 +387,17 @@ impl Seat {
         if !self.is_front() {
             return;
         }
+        let is_unread = !self.lane.state.borrow().front_has_begun();
         let is_asgi = self.lane.state.borrow_mut().lease().is_some_and(|lease| lease.is_asgi());
-        if !is_asgi {
+        if is_unread {
+            // The sandbox gets no processor. What it has not seen it need not see, and is no reason to end it.
+            match self.break_up() {
+                Some((lease, false)) => lease.give_back(),
+                // It has begun this moment.
+                Some((lease, true)) => farewell::begin(lease, self.number, Answer::default()),
+                None => {}
+            }
+        } else if !is_asgi {
             self.give_up(Discard::ClientGone);
         } else if let Some((lease, _)) = self.alone() {
             farewell::begin(lease, self.number, Answer::default());
