@@ -13,7 +13,7 @@ use slog::Logger;
 use super::remote::{Poll, RemoteRegistry};
 use super::upload::{Download, Replaced, Upload, UploadError};
 use super::watch::{Watch, WatchEvent};
-use super::{FunctionCode, GENERATIONS, LocalRegistry, Lock, OpenError, Wishes, blocking};
+use super::{FunctionCode, LocalRegistry, Lock, OpenError, Wishes, blocking};
 use crate::config::Config;
 
 /// The registry of a worker. Cheap to clone.
@@ -39,18 +39,11 @@ pub struct RegistryWatch {
 }
 
 impl Registry {
-    /// Opens what the configuration names. A store need not be there.
+    /// Opens what the configuration names, maybe beside a worker that still serves from it; see [`LocalRegistry::open_in`]. A
+    /// store need not be there.
     ///
     /// # Errors
     /// When directories cannot be made, or the address of a store cannot be meant.
-    pub fn open(worker: &Config, log: Logger) -> Result<Self, OpenError> {
-        Self::open_in(worker, GENERATIONS, None, log)
-    }
-
-    /// The same beside a worker that still serves from it; see [`LocalRegistry::open_in`].
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
     pub fn open_in(
         worker: &Config,
         generations: &str,
