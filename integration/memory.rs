@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Expect, Process, Setup, Worker, eventually, requires, until};
 
-/// Holds so many MB, reads so many from a file of its code, and stays for so long.
+/// Holds so many MB, reads a file of its code with pauses, and stays for so long.
 const HUNGRY: &str = "
 import os, time
 HELD = []
@@ -17,6 +17,7 @@ def f(event):
         with open(os.path.join(os.path.dirname(__file__), 'large.bin'), 'rb') as large:
             while piece := large.read(1 << 20):
                 n += len(piece)
+                time.sleep(event.get('pause', 0))
     print('has', event, flush=True)
     time.sleep(event.get('seconds', 0))
     return n
@@ -149,7 +150,8 @@ fn what_a_frozen_sandbox_has_read_is_taken_back_before_the_sandbox_is() {
     let eaten = eaters.map(|name| worker.call_aside(name, json!({"hold": hold, "seconds": 1000})));
     eaters.iter().for_each(|name| drop(worker.logged(name, "has")));
     let sandbox = {
-        let reply = worker.call("reader", json!({"read": true}));
+        // It is still at it when memory has been tight for longer than idle sandboxes have to give back what they can.
+        let reply = worker.call("reader", json!({"read": true, "pause": 0.06}));
         let id = reply.sandbox();
         assert_eq!(reply.ok(), json!(40u64 << 20));
         id

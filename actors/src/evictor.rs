@@ -5,8 +5,9 @@
 //! this order, and only as far as needed:
 //!
 //! 1. idle sandboxes are frozen, so that they touch no memory, and the kernel takes back what it can of them;
-//! 2. if that was not enough after [`MILD_MEANS_TAKE`], or the machine is short, or a new sandbox waits for room: idle sandboxes are given up, those first that
-//!    are worth least ([`gdsf`](crate::gdsf));
+//! 2. if that was not enough after [`MILD_MEANS_TAKE`], or the machine is short, or a new sandbox waits for room: idle sandboxes are
+//!    given up, those first that are worth least ([`gdsf`](crate::gdsf)). As long as only the mark is exceeded, each of them first
+//!    has as long to give back what the kernel can take;
 //! 3. if there are not enough of these, and it is not only the mark that is exceeded: standbys that wait, and then the zygotes
 //!    that pay least, one at a time;
 //! 4. new sandboxes are refused, with the reason;
@@ -37,7 +38,7 @@ use crate::gdsf::{Candidate, Gdsf};
 use crate::lambda;
 use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
-use crate::pool::Idleness;
+use crate::pool::{IdleOne, Idleness};
 use crate::router::{Route, Routes};
 use crate::stats::WorkerStats;
 use crate::world::{Gauge, MemoryReading, World};
@@ -96,9 +97,9 @@ pub const LOOK_EVERY_WAITING: Duration = Duration::from_millis(10);
 pub const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How many may wait for room.
 pub const ROOM_WAITERS_MAX: usize = 1_024;
-/// How long after the first time idle sandboxes are frozen and reclaimed anew, and from then on in half of it, as long as memory is
-/// tight: most have been used and are idle again.
-const MILD_MEANS_EVERY: Duration = Duration::from_secs(2);
+/// How long a sandbox must have been idle to be frozen for memory that is tight already: one that is called all the time is idle for
+/// moments, and is not to be frozen in each.
+const MILD_MEANS_AFTER: Duration = LOOK_EVERY;
 /// How long freezing and reclaiming may take before idle sandboxes are given up, as long as only the mark is exceeded and nobody
 /// waits: a busy machine takes a while to take back what thousands have read.
 pub const MILD_MEANS_TAKE: Duration = Duration::from_secs(1);
@@ -121,8 +122,8 @@ pub struct Evictor<W: World> {
     zygotes: Link<Zygotes<W>>,
     sandbox_bytes: u64,
     last: MemoryReading,
-    /// Memory was tight at the last look, and the mild means were used then.
-    mild_means_used: Option<Instant>,
+    /// Memory was tight at the last look, and has been since then.
+    tight_since: Option<Instant>,
     reclaim: bool,
     gdsf: Gdsf,
     emergency: Emergency,
@@ -194,7 +195,7 @@ impl<W: World> Evictor<W> {
             zygotes,
             sandbox_bytes,
             last,
-            mild_means_used: None,
+            tight_since: None,
             reclaim,
             gdsf: Gdsf::default(),
             emergency: Emergency::default(),
@@ -215,35 +216,33 @@ impl<W: World> Evictor<W> {
         let now = Instant::now();
         let excess = self.excess(pressed, now);
         if excess.over_mark == 0 {
-            self.mild_means_used = None;
+            self.tight_since = None;
             self.spare_asked = None;
             self.emergency.look(false, now);
             if pressed {
                 // It may be one sandbox that is at its own limit: nobody else is to pay for that with pages to be read again.
-                self.freeze_idle(false);
+                self.freeze_idle(now, Duration::ZERO, false);
             }
             return;
         }
-        let waited_for = !self.waiters.is_empty();
-        match self.mild_means_used {
-            None => {
-                self.mild_means_used = Some(now);
-                self.use_mild_means();
-                if !waited_for {
-                    return;
-                }
-            }
-            Some(then) if now.saturating_duration_since(then) >= MILD_MEANS_EVERY => {
-                // The time that they take has passed: it is not waited for again.
-                self.mild_means_used = Some(now.checked_sub(MILD_MEANS_TAKE).unwrap_or(now));
-                self.freeze_idle(self.reclaim);
-            }
-            Some(then) if excess.over_brim == 0 && now.saturating_duration_since(then) < MILD_MEANS_TAKE => {
+        let only_mark = excess.over_brim == 0;
+        if let Some(since) = self.tight_since {
+            // Those that were busy then, or have been since.
+            self.freeze_idle(now, MILD_MEANS_AFTER, self.reclaim);
+            if only_mark && now.saturating_duration_since(since) < MILD_MEANS_TAKE {
                 return;
             }
-            Some(_) => {}
+        } else {
+            self.tight_since = Some(now);
+            let n_frozen = self.freeze_idle(now, Duration::ZERO, self.reclaim);
+            info!(self.log, "memory is tight"; "used_mb" => self.last.used_bytes >> 20,
+                "pool_mb" => self.last.pool_bytes >> 20, "available_mb" => self.last.available_bytes >> 20,
+                "n_frozen" => n_frozen);
+            if self.waiters.is_empty() {
+                return;
+            }
         }
-        let Released { n_idle, missing } = self.release(excess.over_mark, now);
+        let Released { n_idle, missing } = self.release(excess.over_mark, only_mark, now);
         if missing > 0 && excess.over_brim > 0 {
             self.release_spare(now);
         }
@@ -317,30 +316,39 @@ impl<W: World> Evictor<W> {
             let idleness = route.pool.idleness();
             (route, idleness)
         });
-        idle.filter(|(_, idleness)| !idleness.idle_since.is_empty()).collect()
+        idle.filter(|(_, idleness)| !idleness.idle.is_empty()).collect()
     }
 
-    fn use_mild_means(&mut self) {
-        let n_frozen = self.freeze_idle(self.reclaim);
-        info!(self.log, "memory is tight"; "used_mb" => self.last.used_bytes >> 20,
-            "pool_mb" => self.last.pool_bytes >> 20, "available_mb" => self.last.available_bytes >> 20,
-            "n_frozen" => n_frozen);
-    }
-
-    fn freeze_idle(&mut self, reclaim: bool) -> usize {
+    /// Have those frozen, and reclaimed if that is asked for, that have been idle for `after`. Lambdas whose idle sandboxes have been
+    /// through it hear nothing.
+    fn freeze_idle(&mut self, now: Instant, after: Duration, reclaim: bool) -> usize {
         let mut n_frozen = 0;
         for (route, idleness) in self.idle_lambdas() {
-            let order = lambda::FreezeIdle { n_max: idleness.warm, reclaim };
+            let idle =
+                || idleness.idle.iter().filter(|one| now.saturating_duration_since(one.since) >= after);
+            let n_max = idle().filter(|one| !one.frozen).count();
+            let n_to_reclaim = idle().filter(|one| reclaim && one.reclaimed.is_none()).count();
+            if n_max == 0 && n_to_reclaim == 0 {
+                continue;
+            }
+            let order = lambda::FreezeIdle { n_max, reclaim };
             let told = route.lambda.as_ref().map(|lambda| lambda.try_send(order));
             if matches!(told, Some(Ok(()))) {
-                n_frozen += idleness.warm;
+                n_frozen += n_max;
             }
         }
         n_frozen
     }
 
-    /// Have idle sandboxes given up, those first that are worth least.
-    fn release(&mut self, excess: u64, now: Instant) -> Released {
+    /// Whether it has had the time to give back what the kernel can take of it.
+    fn was_reclaimed(&self, one: &IdleOne, now: Instant) -> bool {
+        let asked = one.reclaimed.is_some_and(|then| now.saturating_duration_since(then) >= MILD_MEANS_TAKE);
+        asked || !self.reclaim
+    }
+
+    /// Have idle sandboxes given up, those first that are worth least; or, if only the mark is exceeded, of those that have been
+    /// reclaimed.
+    fn release(&mut self, excess: u64, only_mark: bool, now: Instant) -> Released {
         let idle = self.idle_lambdas();
         let candidates: Vec<Candidate> = idle
             .iter()
@@ -350,7 +358,12 @@ impl<W: World> Evictor<W> {
                 bytes: if idleness.sandbox_bytes > 0 { idleness.sandbox_bytes } else { self.sandbox_bytes }
                     .max(1),
                 n_busy: idleness.n_busy,
-                idle_since: idleness.idle_since.clone(),
+                idle_since: idleness
+                    .idle
+                    .iter()
+                    .filter(|one| !only_mark || self.was_reclaimed(one, now))
+                    .map(|one| one.since)
+                    .collect(),
             })
             .collect();
         let taken = self.gdsf.choose(&candidates, excess, now);

@@ -53,7 +53,7 @@ mod tests;
 mod ticket;
 
 pub use figures::Figures;
-pub(crate) use figures::Idleness;
+pub(crate) use figures::{IdleOne, Idleness};
 pub use growth::{GROWTH_PAUSE, GROWTH_PAUSE_MAX, WAIT_TARGET};
 pub(crate) use idle::TEND_PAUSE_MIN;
 pub use lease::{Discard, Lease};

@@ -180,6 +180,27 @@ async fn what_is_dear_to_make_again_stays_although_it_was_used_before() {
 }
 
 #[actix::test]
+async fn one_that_was_busy_when_memory_became_tight_gives_back_what_it_can_before_it_is_given_up() {
+    tokio::time::pause();
+    let world = world(100);
+    world.put("reader", code("v1"));
+    let tree = world.start();
+    let busy = lease(&tree, "reader").await.unwrap();
+    let id = busy.id;
+    world.state().base.used_bytes = 75 * MB;
+    sleep(MILD_MEANS_TAKE + LOOK_EVERY).await;
+    assert!(world.state().reclaimed.is_empty());
+    busy.finish(ms(10));
+    sleep(MILD_MEANS_AFTER + LOOK_EVERY).await;
+    assert_eq!(world.state().reclaimed, [id]);
+    assert_eq!(n_idle(&tree, "reader").await, 1);
+    sleep(MILD_MEANS_TAKE / 2).await;
+    assert_eq!(n_idle(&tree, "reader").await, 1, "it may be enough");
+    sleep(MILD_MEANS_TAKE).await;
+    assert_eq!(n_idle(&tree, "reader").await, 0);
+}
+
+#[actix::test]
 async fn the_kernels_word_has_it_look_at_once_and_take_no_more_than_it_must() {
     tokio::time::pause();
     let world = world(1_000);

@@ -59,8 +59,6 @@ impl Figures {
 /// What could be taken from a pool if memory were tight.
 #[derive(Debug, Clone)]
 pub(crate) struct Idleness {
-    /// Those that are not frozen.
-    pub(crate) warm: usize,
     /// Those that are not idle.
     pub(crate) n_busy: usize,
     /// What one sandbox takes; 0: not known yet.
@@ -69,8 +67,19 @@ pub(crate) struct Idleness {
     pub(crate) cold: Duration,
     /// How often it was called lately.
     pub(crate) frequency: f64,
-    /// When each idle one was used last, oldest first.
-    pub(crate) idle_since: Vec<Instant>,
+    /// The idle ones, the one that was used least recently first.
+    pub(crate) idle: Vec<IdleOne>,
+}
+
+/// What the evictor must know of an idle sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IdleOne {
+    /// When it was used last.
+    pub(crate) since: Instant,
+    /// It is frozen.
+    pub(crate) frozen: bool,
+    /// When the kernel was asked to take back what it can of it, since then.
+    pub(crate) reclaimed: Option<Instant>,
 }
 
 impl<S, T> Pool<S, T> {
@@ -100,14 +109,16 @@ impl<S, T> Pool<S, T> {
 
     /// What could be taken from it if memory were tight. Cheaper than [`figures`](Self::figures).
     pub(super) fn idleness(&self, now: Instant) -> Idleness {
-        let n_frozen = self.idle.iter().filter(|idle| idle.frozen).count();
         Idleness {
-            warm: self.idle.len() - n_frozen,
             n_busy: self.busy + self.starting,
             sandbox_bytes: self.sandbox_bytes as u64,
             cold: Duration::from_nanos(self.cold_ns as u64),
             frequency: self.uses.at(now),
-            idle_since: self.idle.iter().map(|idle| idle.since).collect(),
+            idle: self
+                .idle
+                .iter()
+                .map(|idle| IdleOne { since: idle.since, frozen: idle.frozen, reclaimed: idle.reclaimed })
+                .collect(),
         }
     }
 }

@@ -98,7 +98,7 @@ impl<S, T> Pool<S, T> {
         }
         self.busy -= 1;
         let used_on = thread::current().id();
-        self.idle.push_back(Idle { sandbox, since: now, frozen: false, reclaimed: false, used_on });
+        self.idle.push_back(Idle { sandbox, since: now, frozen: false, reclaimed: None, used_on });
         Onward::Kept
     }
 

@@ -267,10 +267,11 @@ impl<S: Sandbox> SharedPool<S> {
     /// Have the kernel take back what it can of the memory of those that are frozen, of each once.
     pub(crate) fn reclaim_frozen(&self) -> usize {
         let mut n = 0;
-        for idle in self.0.lock().idle.iter_mut().filter(|idle| idle.frozen && !idle.reclaimed) {
+        let now = Instant::now();
+        for idle in self.0.lock().idle.iter_mut().filter(|idle| idle.frozen && idle.reclaimed.is_none()) {
             // Under the lock, since asking does not wait for it.
             idle.sandbox.reclaim();
-            idle.reclaimed = true;
+            idle.reclaimed = Some(now);
             n += 1;
         }
         n

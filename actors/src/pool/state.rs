@@ -77,8 +77,8 @@ pub(super) struct Idle<S> {
     pub(super) sandbox: S,
     pub(super) since: Instant,
     pub(super) frozen: bool,
-    /// The kernel was asked to take back what it can since it is idle.
-    pub(super) reclaimed: bool,
+    /// When the kernel was asked to take back what it can, since it is idle.
+    pub(super) reclaimed: Option<Instant>,
     /// The thread whose event loop it is registered with: for another one it costs two system calls, and its pages
     /// lie in another core's cache.
     pub(super) used_on: ThreadId,
