@@ -16,8 +16,11 @@ const ON_DEMAND_P50_MS_MAX: f64 = 2.5;
 const OF_WARM_MAX: f64 = 3.0;
 /// Goal: functions per second.
 const PER_S_MIN: f64 = 800.0;
-/// Between two first calls of the variant that leaves the worker time to prepare.
+/// Between two first calls of the variant that leaves the worker time to prepare. Long enough that processor and caches go to
+/// sleep in between, which a warm call that comes as seldom pays for as well.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Between two first calls where there is a standby for each: the machine stays awake, and what follows a first call is done.
+const SHORT_PAUSE: Duration = Duration::from_millis(2);
 /// After the uploads: the worker prepares what it wants to have ready.
 const SETTLE: Duration = Duration::from_millis(700);
 /// Calls at once of the variants with many.
@@ -80,52 +83,79 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
         uploaded?;
         floor.go_on();
     }
-    let (row, warm) = seldom(run, n).await;
-    rows.push((row, 1));
-    rows.push((on_demand(run, n).await?, 1));
+    let ready = ready(run, n).await?;
+    rows.push((
+        ready.row(&format!("{n} lambdas, one at a time, 2 ms apart, a standby for each"), P50_MS_MAX),
+        1,
+    ));
+    let on_demand = on_demand(run, n).await?;
+    rows.push((
+        on_demand.row(&format!("{n} lambdas without a standby, 20 ms apart"), ON_DEMAND_P50_MS_MAX),
+        1,
+    ));
     floor.go_on();
-    run.tell("cold: bare standbys");
-    let standbys = forkers.measure_standbys(n, PAUSE);
-    run.report.add(Row::of("cold", "floor: bare standby, 20 ms apart, no HTTP", &standbys).without_rate());
-    let of = |what: &str, floor: &Sample| {
-        Quantity::new(
-            "cold",
-            format!("first call with a standby there, p50 of {what}"),
-            paced / floor.percentile_us(50.0),
-            "x",
-        )
-    };
-    run.report.add_quantity(of("a warm call that comes as seldom", &warm).at_most(OF_WARM_MAX));
-    run.report.add_quantity(of("a bare standby's", &standbys));
+    for (pause, first, name) in [(PAUSE, paced, "20 ms"), (SHORT_PAUSE, ready.p50_us(), "2 ms")] {
+        run.tell(format!("cold: warm calls and bare standbys, {name} apart"));
+        let warm = vec![workload::call(&workload::hello()); n];
+        let warm = each_once(run.address, &warm, 1, pause).await;
+        rows.push((
+            Row::of("cold", &format!("{n} warm calls of hello, {name} apart"), &warm).without_rate(),
+            1,
+        ));
+        let standbys = forkers.measure_standbys(n, pause);
+        let what = format!("floor: bare standby, {name} apart, no HTTP");
+        run.report.add(Row::of("cold", &what, &standbys).without_rate());
+        let of = |what: &str, floor: &Sample| {
+            let text = format!("first call with a standby there, {name} apart, p50 of {what}");
+            Quantity::new("cold", text, first / floor.percentile_us(50.0), "x")
+        };
+        run.report.add_quantity(of("a warm call's", &warm).at_most(OF_WARM_MAX));
+        run.report.add_quantity(of("a bare standby's", &standbys));
+    }
     tell(run, rows, &floor, "cold");
     Ok(())
 }
 
-/// Calls that find a warm sandbox, but come as seldom as first calls do: processor, caches and all have gone to sleep in between.
-async fn seldom(run: &Run, n: usize) -> (Row, Sample) {
-    run.tell("cold: warm calls that come as seldom");
-    let calls = vec![workload::call(&workload::hello()); n];
-    let sample = each_once(run.address, &calls, 1, PAUSE).await;
-    (Row::of("cold", &format!("{n} warm calls of hello, 20 ms apart"), &sample).without_rate(), sample)
+/// First calls on a worker of the benchmark's own.
+struct OnSite(Sample);
+
+impl OnSite {
+    async fn measure(n: usize, standbys: usize, key: &str, pause: Duration) -> Result<Self, BenchError> {
+        let place = site::place()?;
+        let names = workload::new_names(key, n);
+        let function =
+            |name: &String| (name.clone(), vec![(workload::HELLO_FILE, workload::HELLO_CODE.to_owned())]);
+        let functions: Vec<_> = names.iter().map(function).collect();
+        let options = [format!("standbys={standbys}")];
+        let site = Site::start(&place.path().join("ol"), None, &options, &functions)?;
+        site.has_standbys(standbys).await?;
+        let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
+        let sample = each_once(site.address, &calls, 1, pause).await;
+        site.stop()?;
+        Ok(Self(sample))
+    }
+
+    fn p50_us(&self) -> f64 {
+        self.0.percentile_us(50.0)
+    }
+
+    fn row(&self, what: &str, p50_ms_max: f64) -> Row {
+        let mut row = Row::of("cold", what, &self.0).without_rate();
+        row.goals.push(Goal::at_most("p50 ms", p50_ms_max, self.p50_us() / 1e3));
+        row
+    }
 }
 
-/// On a worker of the benchmark's own, which keeps no standbys.
-async fn on_demand(run: &Run, n: usize) -> Result<Row, BenchError> {
+/// With as many standbys as there are first calls.
+async fn ready(run: &Run, n: usize) -> Result<OnSite, BenchError> {
+    run.tell("cold: with a standby for each");
+    OnSite::measure(n, n, "ready", SHORT_PAUSE).await
+}
+
+/// With none.
+async fn on_demand(run: &Run, n: usize) -> Result<OnSite, BenchError> {
     run.tell("cold: without standbys");
-    let place = site::place()?;
-    let names = workload::new_names("demand", n);
-    let function =
-        |name: &String| (name.clone(), vec![(workload::HELLO_FILE, workload::HELLO_CODE.to_owned())]);
-    let functions: Vec<_> = names.iter().map(function).collect();
-    let options = ["standbys=0".to_owned()];
-    let site = Site::start(&place.path().join("ol"), None, &options, &functions)?;
-    let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
-    let sample = each_once(site.address, &calls, 1, PAUSE).await;
-    site.stop()?;
-    let mut row =
-        Row::of("cold", &format!("{n} lambdas without a standby, 20 ms apart"), &sample).without_rate();
-    row.goals.push(Goal::at_most("p50 ms", ON_DEMAND_P50_MS_MAX, sample.percentile_us(50.0) / 1e3));
-    Ok(row)
+    OnSite::measure(n, 0, "demand", PAUSE).await
 }
 
 async fn call(run: &Run, names: &[String], way: Way) -> Sample {

@@ -78,6 +78,22 @@ impl Site {
         pid(&self.ol_dir)
     }
 
+    /// Waits until so many standbys are there.
+    pub(super) async fn has_standbys(&self, n: usize) -> Result<(), BenchError> {
+        let began = Instant::now();
+        loop {
+            let reply = self.client().get("/lambdas").await?;
+            let shown: Value = reply.json().map_err(|error| BenchError::Refused(error.to_string()))?;
+            if shown["worker"]["standbys"].as_u64().is_some_and(|there| there >= n as u64) {
+                return Ok(());
+            }
+            if began.elapsed() >= SETTLE_MAX {
+                return Err(BenchError::Refused(format!("the worker does not make {n} standbys")));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// The zygotes, when nothing has happened to them for a while; and how long they took until then.
     pub(super) async fn settled(&self) -> Result<(Value, Duration), BenchError> {
         let began = Instant::now();
