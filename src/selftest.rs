@@ -12,6 +12,7 @@
 mod judge;
 mod machine;
 mod noise;
+mod plays;
 mod probes;
 mod report;
 mod stage;
