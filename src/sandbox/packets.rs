@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    SendFlags, recv, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -44,9 +44,22 @@ pub(crate) fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd
 
 /// The next message; `None` when the other end is closed.
 pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    // As long as it is, and not as long as it may be: the shim would have the pages of a long one copied with each shell.
+    let mut buffer = vec![0; next_length(socket)?.min(MESSAGE_BYTES_MAX)];
     let Some((len, fds)) = receive_bytes(socket, &mut buffer)? else { return Ok(None) };
     Ok(Some((serde_json::from_slice(&buffer[..len])?, fds)))
+}
+
+/// Waits for the next packet, and leaves it where it is. 0 when the other end is closed.
+fn next_length(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    loop {
+        match recv(socket, &mut [0u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
+            Ok((_, len)) => return Ok(len),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CONNRESET) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The next packet's length and descriptors; `None` when the other end is closed.

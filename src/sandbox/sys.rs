@@ -92,8 +92,10 @@ pub(crate) fn as_another<F: FnMut()>(_proof: SingleThreaded, flags: u64, mut wor
     // As vfork: our memory, and we stand still meanwhile, so that nobody uses it at the same time.
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | flags as libc::c_int;
     let signal = if flags & CLONE_PARENT as libc::c_int == 0 { libc::SIGCHLD } else { 0 };
-    let mut stack = vec![0u128; BORROWER_STACK_BYTES / size_of::<u128>()];
-    let top = stack.as_mut_ptr_range().end;
+    // As it comes from the allocator: pages that nobody touches need not be there, and there are two of these for each shell
+    // that is made inside another.
+    let mut stack = Vec::<u128>::with_capacity(BORROWER_STACK_BYTES / size_of::<u128>());
+    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     // SAFETY: the stack is aligned and lives through the call, at the end of which nobody uses it any more; so does `work`;
     // and one thread, as the proof says, means that no lock is held by somebody who would not go on.
     let pid = unsafe { libc::clone(run::<F>, top.cast(), flags | signal, (&raw mut work).cast()) };
