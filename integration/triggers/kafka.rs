@@ -531,31 +531,3 @@ def f(event):
     assert_eq!(number(&status, "given_up"), 0, "{status}");
     worker.finish();
 }
-
-/// How many records a second: `OL_TEST_FLOOD=200000 integration --ignored --nocapture triggers::kafka::flood`.
-#[test]
-#[ignore = "a measurement, for a quiet machine"]
-fn flood() {
-    requires!(Root);
-    let n = number_from("OL_TEST_FLOOD", 100_000);
-    let broker = Broker::start(&[("flood", 8)]);
-    for i in 0..n {
-        broker.send("flood", (i % 8) as i32, None, "{\"a\": 1}");
-    }
-    broker.flush();
-    let worker = Worker::start();
-    worker.install(
-        "f",
-        &[("f.py", "def f(event):\n    return None\n"), ("ol.yaml", &broker.yaml("flood", ""))],
-    );
-    kafka_until(&worker, "it begins", "f", |status| number(status, "done") > 0);
-    let began = Instant::now();
-    let first = number(&kafka(&worker, "f"), "done");
-    kafka_until(&worker, "all is done", "f", |status| number(status, "done") == n);
-    let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{:.0} records a second ({n} records of 8 partitions, one lambda)",
-        (n - first) as f64 / seconds
-    );
-    worker.finish();
-}
