@@ -35,3 +35,17 @@ fn a_trace_is_made_and_played_and_nothing_of_it_stays() {
     assert_eq!(worker.status_json()["lambdas"].as_array().map(Vec::len), Some(0));
     worker.finish();
 }
+
+#[test]
+fn records_a_second_are_measured_beside_a_consumer_and_nothing_of_it_stays() {
+    requires!(Root);
+    let worker = Worker::start();
+    let json = worker.place().join("k.json");
+    worker.ol("bench run --seconds 0 --warmup 0").arg("--json").arg(&json).arg("kafka").succeed();
+    let report: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let found: Vec<_> = report["quantities"].as_array().unwrap().iter().map(|one| &one["value"]).collect();
+    assert_eq!(found.len(), 3, "{report}");
+    assert!(found.iter().all(|value| value.as_f64().is_some_and(|value| value > 0.0)), "{report}");
+    assert_eq!(worker.status_json()["lambdas"].as_array().map(Vec::len), Some(0));
+    worker.finish();
+}

@@ -19,6 +19,7 @@ pub(crate) mod floor;
 mod fork;
 mod fresh;
 mod growth;
+mod kafka;
 mod load;
 mod machine;
 mod memory;
@@ -71,6 +72,8 @@ pub enum Scenario {
     Packages,
     /// WSGI and ASGI apps beside gunicorn and uvicorn, and pieces of streams.
     Web,
+    /// Calls with records from Kafka.
+    Kafka,
     /// First calls of functions that need many packages, made up; on workers of its own.
     Reqbench,
     /// The same with packages that people use.
@@ -86,7 +89,7 @@ pub enum Scenario {
 impl Scenario {
     /// In the order in which they run: a worker that has served much is no longer an idle one, and keeps many
     /// standbys for a while.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Start,
         Self::Memory,
         Self::Growth,
@@ -95,6 +98,7 @@ impl Scenario {
         Self::Fresh,
         Self::Packages,
         Self::Web,
+        Self::Kafka,
         Self::Reqbench,
         Self::Wheels,
         Self::Pressure,
@@ -102,10 +106,11 @@ impl Scenario {
         Self::Density,
     ];
 
-    /// Those that run when none is named. The others take minutes, and start workers of their own.
+    /// Those that run when none is named. The others take minutes and start workers of their own, or, with Kafka, have the worker
+    /// connect to somewhere else.
     #[must_use]
     pub fn ordinary() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|one| *one < Self::Reqbench).collect()
+        Self::ALL.into_iter().filter(|one| *one < Self::Kafka).collect()
     }
 
     /// As on the command line.
@@ -120,6 +125,7 @@ impl Scenario {
             Self::Growth => "growth",
             Self::Packages => "packages",
             Self::Web => "web",
+            Self::Kafka => "kafka",
             Self::Reqbench => "reqbench",
             Self::Wheels => "wheels",
             Self::Pressure => "pressure",
@@ -286,6 +292,7 @@ pub fn run(plan: Plan) -> Result<Report, BenchError> {
                 Scenario::Growth => runtime.block_on(growth::measure(run))?,
                 Scenario::Packages => runtime.block_on(packages::measure(run))?,
                 Scenario::Web => runtime.block_on(web::measure(run))?,
+                Scenario::Kafka => runtime.block_on(kafka::measure(run))?,
                 Scenario::Reqbench => runtime.block_on(reqbench::measure(run))?,
                 Scenario::Wheels => runtime.block_on(reqbench::measure_wheels(run))?,
                 Scenario::Pressure => runtime.block_on(pressure::measure(run))?,
@@ -345,7 +352,7 @@ mod tests {
         let error = "hot".parse::<Scenario>().unwrap_err();
         assert_eq!(
             error,
-            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels, pressure, overload, density"
+            "there is no scenario 'hot'; there are start, memory, growth, warm, cold, fresh, packages, web, kafka, reqbench, wheels, pressure, overload, density"
         );
     }
 }

@@ -7,7 +7,7 @@
 //! ol bench init|run                               bench      how fast a worker is
 //! ol selftest                                     selftest   whether this machine holds what it should
 //! ol zygotes show|train|export|import             zygotes/   the tree of zygotes of a running worker
-//! ol pprof cpu-start|cpu-stop                     pprof      where a worker's processor time goes
+//! ol pprof cpu-start|cpu-stop|mem                 pprof      where a worker's processor time and memory go
 //! ol completion bash                              completion what a shell needs to complete all this
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
 //! ```

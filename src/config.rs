@@ -3,6 +3,7 @@
 //! `config.json` → [`RawConfig`] (as a person wrote it) → [`Config`] (what is meant). Names and
 //! defaults are those of OpenLambda where the field means something here; `docs/CONFIG.md` lists all.
 
+mod brokers;
 mod classic;
 mod overrides;
 mod raw;
@@ -19,6 +20,7 @@ use actors::world::{Network, PoolLimits};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use brokers::{Broker, Brokers};
 pub use overrides::apply_overrides;
 pub use raw::{RawConfig, RawTrace};
 pub use store::{StoreAddress, StoreKind};
@@ -102,7 +104,7 @@ pub struct Config {
     pub import_cache_tree: Option<Value>,
     /// What zygotes of packages may take together, in MiB.
     pub import_cache_mb: u64,
-    /// How readers of Kafka stand in their groups.
+    /// Which brokers of Kafka are read, and how readers stand in their groups.
     pub kafka: Kafka,
 }
 
@@ -136,9 +138,11 @@ pub struct Queue {
     pub wait_max: Duration,
 }
 
-/// How readers of Kafka stand in their groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which brokers of Kafka are read, and how readers stand in their groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kafka {
+    /// Which brokers functions may name.
+    pub brokers: Brokers,
     /// After how long without a sign of life a group gives a reader's partitions to others.
     pub session_timeout: Duration,
     /// How often a reader gives one.
@@ -400,6 +404,7 @@ fn kafka(raw: &raw::RawKafka) -> Result<Kafka, ConfigError> {
         return field("kafka.heartbeat_interval_sec", problem);
     }
     Ok(Kafka {
+        brokers: Brokers::new(raw.brokers.as_deref())?,
         session_timeout: Duration::from_secs(session),
         heartbeat_interval: Duration::from_secs(heartbeat),
     })

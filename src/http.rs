@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use trigger::attend;
 
-use crate::profile::CpuProfiler;
+use crate::profile::{CpuProfiler, HeapProfiler};
 use crate::registry::Registry;
 use crate::stats::Stats;
 use crate::world::{OlLauncher, OlWorld};
@@ -56,6 +56,8 @@ pub struct App {
     pub ending: CancellationToken,
     /// Of the worker itself.
     pub profiler: CpuProfiler,
+    /// Of the worker itself.
+    pub heap: HeapProfiler,
     /// Sandboxes by hand; `None`: not with this `server_mode`.
     pub by_hand: Option<Arc<ByHand>>,
     /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.
@@ -89,6 +91,8 @@ pub fn paths(config: &mut ServiceConfig) {
         .route("/zygotes/tree", web::get().to(zygotes::export))
         .route("/zygotes/tree", web::put().to(zygotes::import))
         .route("/zygotes/tree", web::delete().to(zygotes::forget))
+        .route("/pprof/mem", web::get().to(pprof::memory))
+        .route("/pprof/mem", web::post().to(pprof::memory))
         .route("/pprof/cpu-start", web::get().to(pprof::start))
         .route("/pprof/cpu-start", web::post().to(pprof::start))
         .route("/pprof/cpu-stop", web::get().to(pprof::stop))

@@ -13,6 +13,7 @@ mod feed;
 mod partition;
 mod record;
 mod shared;
+mod telling;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;

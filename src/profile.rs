@@ -1,4 +1,8 @@
-//! Where the worker's own processor time goes: a sampling profiler, off until somebody starts it.
+//! Where the worker's own processor time goes: a sampling profiler, off until somebody starts it. And where its memory goes:
+//! [`heap`].
+
+mod heap;
+mod sampling;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,8 +11,10 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use pprof::protos::Message;
+use pprof::protos::{Message, Profile};
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
+
+pub use heap::HeapProfiler;
 
 /// Samples in a second of processor time: what Go's profiler takes, whose tools read this.
 const FREQUENCY_HZ: i32 = 100;
@@ -27,6 +33,9 @@ pub enum ProfileError {
     /// Nothing to stop.
     #[error("cpu profiling was not started: start it before you stop it")]
     NotRunning,
+    /// One at a time.
+    #[error("a profile of the memory is being made already; try again")]
+    Taking,
     /// The profiler's own words.
     #[error("cannot profile: {0}")]
     Failed(String),
@@ -138,10 +147,15 @@ impl CpuProfiler {
 fn encoded(guard: &ProfilerGuard<'_>) -> Result<Vec<u8>, ProfileError> {
     let failed = |error: &dyn std::fmt::Display| ProfileError::Failed(error.to_string());
     let report = guard.report().build().map_err(|error| failed(&error))?;
-    let profile = report.pprof().map_err(|error| failed(&error))?;
+    packed(&report.pprof().map_err(|error| failed(&error))?)
+}
+
+/// In the form that Go's tools read.
+fn packed(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
+    let failed = |error: std::io::Error| ProfileError::Failed(error.to_string());
     let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-    packed.write_all(&profile.encode_to_vec()).map_err(|error| failed(&error))?;
-    packed.finish().map_err(|error| failed(&error))
+    packed.write_all(&profile.encode_to_vec()).map_err(failed)?;
+    packed.finish().map_err(failed)
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub use any::{Change, Registry, RegistryWatch};
 pub use code::FunctionCode;
 pub use function_yaml::FunctionConfig;
 pub use lock::Lock;
+pub use remote::Turn;
 pub use requirements::Wishes;
 pub use upload::{Download, Replaced, Upload, UploadError};
 

@@ -34,7 +34,7 @@ use crate::image::{self, Base};
 use crate::kafka::{KafkaFeeds, KafkaSettings};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
-use crate::profile::CpuProfiler;
+use crate::profile::{CpuProfiler, HeapProfiler};
 use crate::registry::watch::WatchEvent;
 use crate::registry::{GENERATIONS, Registry, RegistryWatch};
 use crate::sandbox::cleanup;
@@ -165,6 +165,8 @@ async fn serve(
     standing: Standing,
     log: Logger,
 ) -> Result<(), ServeError> {
+    // Of what comes from here on it is known who has it.
+    let heap = HeapProfiler::start();
     let Standing { lock, before, stand } = standing;
     let worker_dir = config.worker_dir.clone();
     fs::create_dir_all(&worker_dir).map_err(file("make", &worker_dir))?;
@@ -272,6 +274,7 @@ async fn serve(
         cgroup_layout: launcher.cgroup_layout(),
         logs: logs_dir,
         profiler: profiler.clone(),
+        heap,
         by_hand: by_hand.clone(),
         zygotes_file: Some(kept).filter(|_| is_free),
         ending: ending.clone(),

@@ -1,8 +1,14 @@
 //! Functions that lie in a store: in buckets of three clouds, and on a web server.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::support::{Archive, Expect, Random, Setup, Store, Worker, eventually, requires, until};
+use crate::support::{Archive, Expect, Random, Setup, Store, Worker, block_on, eventually, requires, until};
 
 fn code(answer: &str) -> Vec<u8> {
     Archive::of(&[("f.py", &format!("def f(event): return '{answer}'\n"))])
@@ -150,6 +156,79 @@ fn functions_come_from_a_web_server_which_is_only_read() {
     assert!(worker.request("DELETE", "/registry/late", &[], "").expect(403).contains("only read"));
     assert_eq!(worker.get("/registry/late").body, code("here"));
     worker.finish();
+}
+
+#[test]
+fn a_web_server_that_speaks_webdav_is_listed() {
+    requires!(Root);
+    let store = Store::web_dav();
+    for name in ["one", "two"] {
+        store.put(name, code(name));
+    }
+    // What is no function's archive, or lies deeper, is not listed.
+    std::fs::write(store.files().join("README"), "").unwrap();
+    std::fs::create_dir(store.files().join("deeper.tar.gz")).unwrap();
+    let worker = worker_of(&store).start();
+    assert_eq!(worker.get("/registry/").expect(200).trim(), r#"["one","two"]"#);
+    answers(&worker, "two", "two");
+    worker.finish();
+}
+
+#[test]
+fn no_more_downloads_than_turns_are_under_way_with_a_store_at_once() {
+    requires!(Root);
+    const N_TURNS: usize = 16;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, highest) = (Arc::clone(&now), Arc::clone(&most));
+    let archive = code("slow");
+    // A store that has begun with each of its answers, and goes on with none before all turns are taken.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (now, most, archive) = (Arc::clone(&counted), Arc::clone(&highest), archive.clone());
+            std::thread::spawn(move || answer_slowly(stream, &now, &most, N_TURNS, &archive));
+        }
+    });
+    let worker =
+        Worker::with_config(json!({ "registry": format!("http://{address}"), "registry_cache_ms": 60_000 }))
+            .start();
+    let clients: Vec<_> = (0..48)
+        .map(|n| {
+            let client = worker.client();
+            std::thread::spawn(move || block_on(client.get(&format!("/registry/f{n}"))).unwrap())
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap().body, code("slow"));
+    }
+    assert_eq!(most.load(Ordering::SeqCst), N_TURNS);
+    worker.finish();
+}
+
+/// Serves what is asked for over one connection. Of archives, the first `n` are held until there are so many; then each for a moment, in which
+/// one too many would be seen.
+fn answer_slowly(stream: TcpStream, now: &AtomicUsize, most: &AtomicUsize, n: usize, archive: &[u8]) {
+    let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+    loop {
+        let Some(Ok(first)) = requests.next() else { return };
+        while requests.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let is_archive = first.starts_with("GET /f");
+        if is_archive {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            until("all turns are taken", || most.load(Ordering::SeqCst) >= n);
+            std::thread::sleep(Duration::from_millis(100));
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+        let (status, body) = if is_archive { ("200 OK", archive) } else { ("404 Not Found", &b""[..]) };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nLast-Modified: Thu, 26 Nov 2026 00:00:00 GMT\r\n\r\n",
+            body.len()
+        );
+        if (&stream).write_all(&[head.as_bytes(), body].concat()).is_err() {
+            return;
+        }
+    }
 }
 
 #[test]

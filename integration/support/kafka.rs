@@ -50,6 +50,17 @@ impl Broker {
         self.cluster.create_topic(topic, n_partitions, 1).expect("a topic can be made");
     }
 
+    /// Whether there is such a topic. Asked as one asks who does not want it made.
+    pub(crate) fn has(&self, topic: &str) -> bool {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.servers())
+            .set("allow.auto.create.topics", "false")
+            .create()
+            .expect("a consumer can be made");
+        let told = consumer.fetch_metadata(None, patience(20)).expect("the broker answers");
+        told.topics().iter().any(|one| one.name() == topic)
+    }
+
     pub(crate) fn servers(&self) -> String {
         self.cluster.bootstrap_servers()
     }

@@ -41,6 +41,8 @@ enum Kind {
     Azure,
     /// The web server of Python.
     Web,
+    /// The same, which also lists what it has as WebDAV wants it.
+    WebDav,
 }
 
 impl Store {
@@ -62,6 +64,11 @@ impl Store {
     #[track_caller]
     pub(crate) fn web() -> Self {
         Self::of(Kind::Web)
+    }
+
+    #[track_caller]
+    pub(crate) fn web_dav() -> Self {
+        Self::of(Kind::WebDav)
     }
 
     #[track_caller]
@@ -115,6 +122,11 @@ impl Store {
                 command.arg(self.place.join("files"));
                 command
             }
+            Kind::WebDav => {
+                let mut command = Command::new("/usr/bin/python3");
+                command.args(["-c", SERVE_WEB_DAV, &port]).arg(self.place.join("files"));
+                command
+            }
         };
         command
             .current_dir(self.place.path())
@@ -148,7 +160,7 @@ impl Store {
                 python.args(["-c", MAKE_CONTAINER, &self.port.to_string()]);
                 assert!(python.status().expect("Python can be started").success());
             }
-            Kind::Web => {}
+            Kind::Web | Kind::WebDav => {}
         }
     }
 
@@ -179,7 +191,7 @@ impl Store {
             Kind::S3 => format!("s3://functions/{PREFIX}?region=us-east-1"),
             Kind::Gcs => format!("gs://functions/{PREFIX}"),
             Kind::Azure => format!("az://functions/{PREFIX}"),
-            Kind::Web => format!("http://127.0.0.1:{}/{PREFIX}", self.port),
+            Kind::Web | Kind::WebDav => format!("http://127.0.0.1:{}/{PREFIX}", self.port),
         }
     }
 
@@ -204,7 +216,7 @@ impl Store {
             Kind::Azure => {
                 vec![("AZURE_STORAGE_USE_EMULATOR", "true".into()), ("AZURITE_BLOB_STORAGE_URL", address)]
             }
-            Kind::Web => Vec::new(),
+            Kind::Web | Kind::WebDav => Vec::new(),
         }
     }
 
@@ -216,7 +228,7 @@ impl Store {
     /// As somebody else would, past all workers. Not for Azure.
     #[track_caller]
     pub(crate) fn put(&self, name: &str, archive: Vec<u8>) {
-        if self.kind == Kind::Web {
+        if matches!(self.kind, Kind::Web | Kind::WebDav) {
             let temporary = self.place.join("new");
             fs::write(&temporary, archive).expect("a file can be written");
             fs::rename(temporary, self.files().join(format!("{name}.tar.gz"))).expect("it can be renamed");
@@ -228,7 +240,7 @@ impl Store {
 
     #[track_caller]
     pub(crate) fn remove(&self, name: &str) {
-        if self.kind == Kind::Web {
+        if matches!(self.kind, Kind::Web | Kind::WebDav) {
             fs::remove_file(self.files().join(format!("{name}.tar.gz"))).expect("it is there");
             return;
         }
@@ -274,6 +286,36 @@ class Tokens(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Tokens).serve_forever()
+"#;
+
+/// One level of a directory at a time, as most servers of WebDAV do.
+const SERVE_WEB_DAV: &str = r#"
+import email.utils, functools, http.server, os, sys
+class Dav(http.server.SimpleHTTPRequestHandler):
+    def do_PROPFIND(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        directory = self.translate_path(self.path)
+        if self.headers.get("Depth") != "1" or not os.path.isdir(directory):
+            self.send_error(403 if os.path.isdir(directory) else 404)
+            return
+        answers = ""
+        for name in ["", *os.listdir(directory)]:
+            file = os.path.join(directory, name)
+            kind = "<D:collection/>" if os.path.isdir(file) else ""
+            answers += (
+                f"<D:response><D:href>{self.path.rstrip('/')}/{name}</D:href><D:propstat><D:prop>"
+                f"<D:getlastmodified>{email.utils.formatdate(os.path.getmtime(file), usegmt=True)}</D:getlastmodified>"
+                f"<D:getcontentlength>{os.path.getsize(file)}</D:getcontentlength><D:resourcetype>{kind}</D:resourcetype>"
+                "</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
+            )
+        body = f'<?xml version="1.0"?><D:multistatus xmlns:D="DAV:">{answers}</D:multistatus>'.encode()
+        self.send_response(207)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+handler = functools.partial(Dav, directory=sys.argv[2])
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), handler).serve_forever()
 "#;
 
 /// Signs as Azure wants it, with the key that everybody knows.

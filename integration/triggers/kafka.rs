@@ -1,11 +1,14 @@
 //! Calls from Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Broker, Collector, Expect, Setup, Worker, eventually, number_from, requires, until};
+use crate::support::{
+    Archive, Broker, Collector, Expect, Setup, Worker, eventually, number_from, requires, until,
+};
 
 /// Says of each record where it stood and what was in it.
 const TELLER: &str = "
@@ -146,6 +149,14 @@ fn without_a_dead_letter_topic_a_record_that_fails_is_told_and_left_behind() {
     assert_eq!((number(&status, "given_up"), number(&status, "dead_letters")), (1, 0));
     assert!(status["last_error"].as_str().is_some_and(|text| text.starts_with("400")), "{status}");
     worker.log_says("a record is given up");
+    // A function that will have none of them does not fill the worker's log: 10 lines a minute, and all are counted.
+    for _ in 0..300 {
+        broker.send("jobs", 0, None, "nonsense");
+    }
+    broker.flush();
+    kafka_until(&worker, "all are given up", "f", |status| number(status, "given_up") == 301);
+    let n_lines = worker.log().matches("a record is given up").count();
+    assert!((10..100).contains(&n_lines), "{n_lines} lines");
     worker.finish();
 }
 
@@ -301,7 +312,7 @@ fn two_workers_share_the_partitions_and_one_takes_over_what_the_other_leaves() {
 }
 
 #[test]
-fn a_worker_starts_without_a_broker_and_without_the_topic_and_says_so() {
+fn a_worker_starts_without_a_broker_and_says_so() {
     requires!(Root);
     let broker = Broker::start(&[("there", 1)]);
     broker.send("there", 0, None, "1");
@@ -326,6 +337,75 @@ fn a_worker_starts_without_a_broker_and_without_the_topic_and_says_so() {
     broker.send("there", 0, None, "2");
     broker.flush();
     until("the next record", || got(&worker, "f").len() == 2);
+    worker.finish();
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_told_and_read_when_it_comes() {
+    requires!(Root);
+    let broker = Broker::start(&[("there", 1)]);
+    let yaml = broker.yaml("late", "");
+    let worker = Worker::with("f", &[("f.py", TELLER), ("ol.yaml", &yaml)]).start();
+    let is_missed = |status: &Value| {
+        status["state"] == "trouble" && status["message"] == "there is no topic late, or not yet"
+    };
+    kafka_until(&worker, "it is in trouble", "f", is_missed);
+    assert!(worker.ol("worker status").succeed().contains("there is no topic late, or not yet"));
+    // Nobody has made it by asking for it.
+    assert!(!broker.has("late"));
+    // Whoever calls it over HTTP is served, and other triggers are read.
+    worker.install(
+        "g",
+        &[("f.py", "def f(event):\n    return event\n"), ("ol.yaml", &broker.yaml("there", ""))],
+    );
+    broker.send("there", 0, None, "1");
+    broker.flush();
+    assert_eq!(worker.call("g", "2").ok(), 2);
+    kafka_until(&worker, "its record is done", "g", |status| number(status, "done") == 1);
+    assert!(is_missed(&kafka(&worker, "f")), "{}", kafka(&worker, "f"));
+    // It is asked for again and again, and that is told once.
+    let n_lines = worker.log().matches("cannot read from Kafka").count();
+    assert_eq!(n_lines, 1, "{}", worker.log());
+    broker.create("late", 2);
+    broker.send("late", 1, None, "3");
+    broker.flush();
+    until("the record", || got(&worker, "f").len() == 1);
+    let status = kafka_until(&worker, "all is well", "f", |status| status["state"] == "reading");
+    assert_eq!((&status["message"], number(&status, "partitions")), (&json!(""), 2), "{status}");
+    worker.finish();
+}
+
+#[test]
+fn only_the_brokers_that_the_configuration_names_are_connected_to() {
+    requires!(Root);
+    let broker = Broker::start(&[("there", 1)]);
+    let worker = Worker::with_config(json!({ "kafka": { "brokers": [broker.servers()] } }))
+        .with("f", &[("f.py", TELLER), ("ol.yaml", &broker.yaml("there", ""))])
+        .start();
+    // A port that nobody who listens there has been connected to.
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let address = elsewhere.local_addr().unwrap().to_string();
+    let yaml = broker.yaml("there", "").replace(&broker.servers(), &address);
+    let words = format!(
+        "ol.yaml: triggers.kafka.bootstrap_servers: '{address}' is not among kafka.brokers of this worker's config.json (line 4)"
+    );
+    let archive = Archive::of(&[("f.py", TELLER), ("ol.yaml", &yaml)]);
+    let refused = worker.upload("g", archive).expect(400);
+    assert!(refused.contains(&words), "{refused}");
+    broker.send("there", 0, None, "1");
+    broker.flush();
+    until("the record", || got(&worker, "f").len() == 1);
+    // What is dropped in replaces nothing, and is told of.
+    worker.drop_in("f", &[("f.py", TELLER), ("ol.yaml", &yaml)]);
+    worker.lambda_until("is told of", "f", |row| {
+        row["message"].as_str().is_some_and(|text| text.contains(&words))
+    });
+    assert!(worker.ol("worker status").succeed().contains("is not among kafka.brokers"));
+    broker.send("there", 0, None, "2");
+    broker.flush();
+    until("the next record", || got(&worker, "f").len() == 2);
+    assert!(elsewhere.accept().is_err(), "the worker has connected to a broker that it may not");
     worker.finish();
 }
 
@@ -449,33 +529,5 @@ def f(event):
     worker.install("f", &[("f.py", "def f(event):\n    return len(event)\n"), ("ol.yaml", &yaml)]);
     let status = kafka_until(&worker, "all is done", "f", |status| number(status, "done") == 192);
     assert_eq!(number(&status, "given_up"), 0, "{status}");
-    worker.finish();
-}
-
-/// How many records a second: `OL_TEST_FLOOD=200000 integration --ignored --nocapture triggers::kafka::flood`.
-#[test]
-#[ignore = "a measurement, for a quiet machine"]
-fn flood() {
-    requires!(Root);
-    let n = number_from("OL_TEST_FLOOD", 100_000);
-    let broker = Broker::start(&[("flood", 8)]);
-    for i in 0..n {
-        broker.send("flood", (i % 8) as i32, None, "{\"a\": 1}");
-    }
-    broker.flush();
-    let worker = Worker::start();
-    worker.install(
-        "f",
-        &[("f.py", "def f(event):\n    return None\n"), ("ol.yaml", &broker.yaml("flood", ""))],
-    );
-    kafka_until(&worker, "it begins", "f", |status| number(status, "done") > 0);
-    let began = Instant::now();
-    let first = number(&kafka(&worker, "f"), "done");
-    kafka_until(&worker, "all is done", "f", |status| number(status, "done") == n);
-    let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{:.0} records a second ({n} records of 8 partitions, one lambda)",
-        (n - first) as f64 / seconds
-    );
     worker.finish();
 }

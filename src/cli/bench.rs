@@ -58,7 +58,7 @@ pub(super) struct Run {
     idle: usize,
     #[structopt(flatten)]
     output: Output,
-    /// start, memory, growth, warm, cold, fresh, packages, web, reqbench, wheels, pressure, overload, density [default: all up to 'web']
+    /// start, memory, growth, warm, cold, fresh, packages, web, kafka, reqbench, wheels, pressure, overload, density [default: all up to 'web']
     scenario: Vec<Scenario>,
 }
 

@@ -9,7 +9,7 @@ use crate::cli::ol_dir::OlDir;
 use crate::cli::{functions, say, talk};
 use crate::client::{Method, Reply};
 
-/// Find out where a worker's processor time goes
+/// Find out where a worker's processor time and memory go
 #[derive(StructOpt)]
 pub(super) enum Pprof {
     /// Begin to take samples; they end by themselves after ten minutes
@@ -29,6 +29,16 @@ pub(super) enum Pprof {
         #[structopt(short, long, parse(from_os_str), default_value = "cpu.prof")]
         output: PathBuf,
     },
+    /// Write a profile of what the worker's memory is in use for, in the same form
+    #[structopt(name = "mem")]
+    Memory {
+        /// The worker's directory
+        #[structopt(short, long, parse(from_os_str), default_value = "default-ol")]
+        path: PathBuf,
+        /// The file to write
+        #[structopt(short, long, parse(from_os_str), default_value = "mem.prof")]
+        output: PathBuf,
+    },
 }
 
 impl Pprof {
@@ -38,14 +48,17 @@ impl Pprof {
                 posted(&path, "/pprof/cpu-start")?;
                 say("Profiling; `ol pprof cpu-stop` ends it and writes the profile\n");
             }
-            Self::Stop { path, output } => {
-                let reply = posted(&path, "/pprof/cpu-stop")?;
-                std::fs::write(&output, &reply.body).map_err(CliError::file("write", &output))?;
-                say(format!("{} bytes written to {}\n", reply.body.len(), output.display()));
-            }
+            Self::Stop { path, output } => written(&posted(&path, "/pprof/cpu-stop")?, &output)?,
+            Self::Memory { path, output } => written(&posted(&path, "/pprof/mem")?, &output)?,
         }
         Ok(())
     }
+}
+
+fn written(reply: &Reply, output: &Path) -> Result<(), CliError> {
+    std::fs::write(output, &reply.body).map_err(CliError::file("write", output))?;
+    say(format!("{} bytes written to {}\n", reply.body.len(), output.display()));
+    Ok(())
 }
 
 fn posted(ol_dir: &Path, path: &str) -> Result<Reply, CliError> {

@@ -279,6 +279,7 @@ pub struct RawStorage {
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "see docs/CONFIG.md")]
 pub struct RawKafka {
+    pub brokers: Option<Vec<String>>,
     pub cache_enabled: bool,
     pub cache_size: u64,
     pub session_timeout_sec: u64,
@@ -289,6 +290,7 @@ pub struct RawKafka {
 impl Default for RawKafka {
     fn default() -> Self {
         Self {
+            brokers: None,
             cache_enabled: true,
             cache_size: 1024,
             session_timeout_sec: 10,

@@ -236,6 +236,24 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 Some(set(zygotes("forget_zygotes", "Let the tree of zygotes fit itself again")).build());
             item
         }),
+        ("/pprof/mem", {
+            let take = |id| {
+                with_failures(worker(id, "What the worker's own memory is in use for"), &[403])
+                    .response(
+                        "200",
+                        content(
+                            "In the form of `pprof`, gzipped",
+                            "application/octet-stream",
+                            of(Type::String),
+                        ),
+                    )
+                    .response("500", text("The profile cannot be made"))
+                    .response("503", text("One is being made already"))
+            };
+            let mut item = PathItem::new(Get, take("memory_profile"));
+            item.post = Some(take("memory_profile_by_post").build());
+            item
+        }),
         ("/pprof/cpu-start", {
             let start = |id| {
                 with_failures(worker(id, "Begin to profile the worker's processor time"), &[403])

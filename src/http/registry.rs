@@ -36,7 +36,7 @@ impl From<UploadError> for HttpError {
                 Self::BadUpload(error.to_string())
             }
             UploadError::ReadOnly(_) => Self::ReadOnly(error.to_string()),
-            UploadError::Away(_) | UploadError::Registry(RegistryError::Away(_)) => {
+            UploadError::Away(_) | UploadError::Busy(_) | UploadError::Registry(RegistryError::Away(_)) => {
                 Self::Busy(error.to_string())
             }
             UploadError::Io { .. } | UploadError::Registry(_) => Self::Registry(error.to_string()),
@@ -74,10 +74,24 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// The same, for what asks the store of the functions if they lie in one.
+async fn with_store<T: Send + 'static>(
+    app: &Shared,
+    work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
+) -> Result<T, HttpError> {
+    let turn = app.registry.turn().await?;
+    blocking(move || {
+        // Until the work is done, not until the client has gone.
+        let _turn = turn;
+        work()
+    })
+    .await
+}
+
 /// `GET /registry/`.
 pub(super) async fn list(app: Shared) -> HttpResponse {
     let registry = app.registry.clone();
-    match blocking(move || Ok(registry.list()?)).await {
+    match with_store(&app, move || Ok(registry.list()?)).await {
         Ok(names) => HttpResponse::Ok().json(names),
         Err(error) => error.response(),
     }
@@ -123,7 +137,7 @@ async fn take_in(app: &Shared, name: &str, unread: &mut Unread) -> Result<Functi
     .await?;
     // Before anything is replaced: what cannot have its packages does not take the place of what has them.
     let hold = provide(app, &name, wishes, false).await?;
-    blocking(move || upload.commit().map(drop)).await?;
+    with_store(app, move || upload.commit().map(drop)).await?;
     // So that whoever gets the answer can call it: the watcher would see it a moment later.
     refresh(app, &name).await?;
     drop(hold);
@@ -234,18 +248,23 @@ pub(super) async fn download(app: Shared, name: web::Path<String>) -> HttpRespon
     };
     let registry = app.registry.clone();
     let for_download = name.clone();
-    match blocking(move || registry.download(&for_download)).await {
-        Ok(Some(found)) => {
-            let file = tokio::fs::File::from_std(found.file);
-            let pieces = futures_util::stream::unfold(file, |mut file| async move {
+    let found = async {
+        let place = registry.place_for_download().await?;
+        let found = with_store(&app, move || registry.download(&for_download)).await?;
+        Ok::<_, HttpError>(found.map(|found| (found, place)))
+    };
+    match found.await {
+        Ok(Some((found, place))) => {
+            let file = (tokio::fs::File::from_std(found.file), place);
+            let pieces = futures_util::stream::unfold(file, |(mut file, place)| async move {
                 let mut piece = vec![0; PIECE_BYTES];
                 match file.read(&mut piece).await {
                     Ok(0) => None,
                     Ok(n) => {
                         piece.truncate(n);
-                        Some((Ok(Bytes::from(piece)), file))
+                        Some((Ok(Bytes::from(piece)), (file, place)))
                     }
-                    Err(error) => Some((Err(error), file)),
+                    Err(error) => Some((Err(error), (file, place))),
                 }
             });
             HttpResponse::Ok().content_type("application/gzip").no_chunking(found.bytes).streaming(pieces)
@@ -271,7 +290,7 @@ async fn take_out(app: &Shared, name: &str) -> Result<FunctionName, HttpError> {
     let name: FunctionName = name.parse()?;
     let registry = app.registry.clone();
     let for_delete = name.clone();
-    if !blocking(move || registry.delete(&for_delete)).await? {
+    if !with_store(app, move || registry.delete(&for_delete)).await? {
         return Err(HttpError::Unknown(name.to_string()));
     }
     refresh(app, &name).await?;

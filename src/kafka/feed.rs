@@ -24,6 +24,7 @@ use super::KafkaSettings;
 use super::partition::{DeadLetters, Function, Reader};
 use super::record::Record;
 use super::shared::{Command, Item, Key, Shared, Trouble, lock};
+use super::telling::Telling;
 use crate::stats::Stats;
 use crate::triggers::Desk;
 
@@ -126,6 +127,8 @@ async fn read(
         dead_letters: plan.dead_letters(),
         shared: Arc::clone(shared),
         stats: plan.stats,
+        given_up: Telling::default(),
+        not_understood: Telling::default(),
         log: plan.log.clone(),
     });
     let mut ticks = tokio::time::interval(COMMIT_EVERY);

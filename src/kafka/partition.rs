@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::feed::Quiet;
 use super::record::{Origin, Record};
 use super::shared::{Command, Item, Key, Run, Shared, Trouble, lock};
+use super::telling::Telling;
 use crate::stats::Stats;
 use crate::triggers::Calls;
 
@@ -33,6 +34,8 @@ pub(super) struct Function {
     pub(super) dead_letters: Option<DeadLetters>,
     pub(super) shared: Arc<Shared>,
     pub(super) stats: &'static Stats,
+    pub(super) given_up: Telling,
+    pub(super) not_understood: Telling,
     pub(super) log: Logger,
 }
 
@@ -118,10 +121,13 @@ impl Reader {
 
     fn wanted(&self, text: &str) -> Option<i64> {
         let offset = text.trim().parse().ok().filter(|offset| *offset >= 0);
-        if offset.is_none() {
+        if offset.is_none()
+            && let Some(n_untold) = self.function.not_understood.tell(Instant::now())
+        {
             // A header may be 64 KiB long, and come with each record.
             let start = &text[..text.floor_char_boundary(100)];
-            warn!(self.function.log, "X-Kafka-Seek-Offset is not understood, and passed over"; "value" => start);
+            warn!(self.function.log, "X-Kafka-Seek-Offset is not understood, and passed over";
+                "value" => start, "n_more_before" => n_untold);
         }
         offset
     }
@@ -175,8 +181,11 @@ impl Reader {
     async fn give_up(&mut self, record: &Record, outcome: &Outcome, n_calls: u32) {
         let function = Arc::clone(&self.function);
         let shared = &function.shared;
-        warn!(function.log, "a record is given up"; "partition" => self.key.1, "offset" => record.offset,
-            "n_calls" => n_calls, "outcome" => outcome.line(), "dead_letter" => function.dead_letters.is_some());
+        if let Some(n_untold) = function.given_up.tell(Instant::now()) {
+            warn!(function.log, "a record is given up"; "partition" => self.key.1, "offset" => record.offset,
+                "n_calls" => n_calls, "outcome" => outcome.line(), "dead_letter" => function.dead_letters.is_some(),
+                "n_more_before" => n_untold);
+        }
         if let Some(letters) = &function.dead_letters {
             // Before it is there the record is not done with: otherwise it would be nowhere.
             while let Err(problem) = self.send(letters, record, outcome, n_calls).await {

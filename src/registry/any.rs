@@ -10,7 +10,7 @@ use actors::name::FunctionName;
 use actors::world::{self, LocalFuture, RegistryError, World};
 use slog::Logger;
 
-use super::remote::{Poll, RemoteRegistry};
+use super::remote::{Poll, RemoteRegistry, Turn};
 use super::upload::{Download, Replaced, Upload, UploadError};
 use super::watch::{Watch, WatchEvent};
 use super::{FunctionCode, LocalRegistry, Lock, OpenError, Wishes, blocking};
@@ -127,6 +127,30 @@ impl Registry {
         match self {
             Self::Local(registry) => registry.load_blocking(name, last),
             Self::Remote(registry) => registry.load_blocking(name, last),
+        }
+    }
+
+    /// Waits for a turn with the store, if the functions lie in one. To be held while [`download`](Self::download),
+    /// [`list`](Self::list), [`delete`](Self::delete) or [`Change::commit`] is under way for a client: each of these has a
+    /// thread and a connection until the store has answered.
+    ///
+    /// # Errors
+    /// When others had all of them for too long.
+    pub async fn turn(&self) -> Result<Turn, UploadError> {
+        match self {
+            Self::Local(_) => Ok(Turn::FREE),
+            Self::Remote(registry) => registry.turn().await,
+        }
+    }
+
+    /// Waits for a place for a download, to be held until the client has read it: what comes from a store is a file of its own.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    pub async fn place_for_download(&self) -> Result<Turn, UploadError> {
+        match self {
+            Self::Local(_) => Ok(Turn::FREE),
+            Self::Remote(registry) => registry.place().await,
         }
     }
 

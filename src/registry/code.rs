@@ -212,6 +212,7 @@ pub(super) fn check(dir: &Path, worker: &Config) -> Result<Wishes, CodeError> {
     let facts = read_facts(dir)?;
     facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
     facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
+    facts.config.check_brokers(worker).map_err(|error| CodeError::of(&error))?;
     Ok(facts.wishes)
 }
 
@@ -228,6 +229,7 @@ pub(super) fn generation(
     let facts = read_facts(&directory.path)?;
     let limits = facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
     let network = facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
+    facts.config.check_brokers(worker).map_err(|error| CodeError::of(&error))?;
     let hash = contents.hash();
     let lock = locks.read(&name, &facts.wishes);
     let version = version(&hash, lock.as_ref());

@@ -86,7 +86,7 @@ pub struct CronTrigger {
 #[serde(deny_unknown_fields)]
 pub struct KafkaTrigger {
     /// Brokers to ask first, as `host:port`.
-    pub bootstrap_servers: Vec<String>,
+    pub bootstrap_servers: Vec<Spanned<String>>,
     /// Topics to read.
     pub topics: Vec<String>,
     /// Where to start in a topic that was never read.
@@ -101,6 +101,12 @@ pub struct KafkaTrigger {
     /// Calls of one record before it is given up.
     #[serde(default)]
     pub max_attempts: Option<u32>,
+}
+
+impl KafkaTrigger {
+    fn servers(&self) -> impl Iterator<Item = &str> {
+        self.bootstrap_servers.iter().map(|server| server.value.as_str())
+    }
 }
 
 /// Where to start in a topic that was never read.
@@ -239,7 +245,7 @@ impl FunctionConfig {
     #[must_use]
     pub fn kafka(&self) -> Vec<KafkaSource> {
         let source = |trigger: &KafkaTrigger| KafkaSource {
-            bootstrap_servers: trigger.bootstrap_servers.clone(),
+            bootstrap_servers: trigger.servers().map(str::to_owned).collect(),
             topics: trigger.topics.clone(),
             from_earliest: trigger.auto_offset_reset == OffsetReset::Earliest,
             calls_max: trigger.max_attempts.unwrap_or(CALLS_MAX),
@@ -266,7 +272,7 @@ impl FunctionConfig {
             list.iter()
                 .map(|trigger| {
                     let mut shown = json!({
-                        "bootstrap_servers": trigger.bootstrap_servers,
+                        "bootstrap_servers": trigger.servers().collect::<Vec<_>>(),
                         "topics": trigger.topics,
                         "group_id": format!("lambda-{name}"),
                         "auto_offset_reset": match trigger.auto_offset_reset {
@@ -348,6 +354,22 @@ impl FunctionConfig {
         Ok(asked)
     }
 
+    /// Whether this worker may connect to all brokers that the function names.
+    pub fn check_brokers(&self, worker: &Config) -> Result<(), FunctionConfigError> {
+        let mut servers = self.triggers.kafka.iter().flatten().flat_map(|trigger| &trigger.bootstrap_servers);
+        match servers.find(|server| !worker.kafka.brokers.allow(&server.value)) {
+            None => Ok(()),
+            Some(server) => field(
+                "triggers.kafka.bootstrap_servers",
+                format!(
+                    "'{}' is not among kafka.brokers of this worker's config.json (line {})",
+                    server.value,
+                    server.referenced.line()
+                ),
+            ),
+        }
+    }
+
     fn check(&self) -> Result<(), FunctionConfigError> {
         for trigger in self.triggers.http.iter().flatten() {
             if trigger.method != "*"
@@ -400,7 +422,7 @@ impl FunctionConfig {
                 return field("triggers.kafka", "needs at least one of bootstrap_servers".to_owned());
             }
             // A comma would be several, and what begins with ^ a pattern, to the library.
-            if let Some(server) = trigger.bootstrap_servers.iter().find(|server| !is_server(server)) {
+            if let Some(server) = trigger.servers().find(|server| !is_server(server)) {
                 return field(
                     "triggers.kafka.bootstrap_servers",
                     format!("'{server}' is no broker; write one such as localhost:9092"),
@@ -477,6 +499,8 @@ fn one_line(error: &serde_saphyr::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn name() -> FunctionName {
@@ -577,6 +601,26 @@ mod tests {
         ] {
             assert!(FunctionConfig::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_broker_that_the_worker_does_not_allow_is_named_with_its_line() {
+        let worker = |json: Value| {
+            Config::from_json(&json, Path::new("config.json"), Path::new("/ol")).unwrap().config
+        };
+        let text = "triggers:\n  kafka:\n    - bootstrap_servers: [Kafka]\n      topics: [a]\n    - topics: [b]\n      bootstrap_servers:\n        - kafka:9092\n        - evil:9092\n";
+        let config = FunctionConfig::parse(text).unwrap();
+        assert_eq!(config.check_brokers(&worker(json!({}))), Ok(()));
+        let some = |brokers: &[&str]| worker(json!({ "kafka": { "brokers": brokers } }));
+        assert_eq!(config.check_brokers(&some(&["kafka:9092", "evil"])), Ok(()));
+        let refused = config.check_brokers(&some(&["kafka"])).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "ol.yaml: triggers.kafka.bootstrap_servers: 'evil:9092' is not among kafka.brokers of this worker's config.json (line 8)"
+        );
+        assert!(config.check_brokers(&some(&[])).is_err());
+        // Who reads nothing needs no broker.
+        assert_eq!(FunctionConfig::parse("network: none").unwrap().check_brokers(&some(&[])), Ok(()));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod mirror;
 mod poll;
 mod store;
+mod turns;
 
 use std::collections::HashMap;
 use std::io;
@@ -32,6 +33,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 pub(super) use poll::Poll;
+pub use turns::Turn;
 
 use super::upload::{Download, Replaced, Upload, UploadError};
 use super::{FunctionCode, LocalRegistry, OpenError};
@@ -39,6 +41,7 @@ use crate::config::{Config, StoreAddress};
 use crate::registry::watch::WatchEvent;
 use mirror::Mirror;
 use store::{Got, Object, Store, StoreError, Tag};
+use turns::Turns;
 
 /// Objects that are asked for at once: enough for 300 functions a second over 50 ms, too few to be taken for an attack.
 const FETCHES_MAX: usize = 16;
@@ -65,6 +68,7 @@ struct Remote {
     /// What the store has and is no function: what it calls it, and what to mend.
     rejected: Mutex<HashMap<FunctionName, (Tag, String)>>,
     n_fetches: Semaphore,
+    turns: Turns,
     /// Changes made through this worker: what was asked for before one is outdated.
     n_changes: AtomicU64,
     /// Held while a copy is exchanged together with its note.
@@ -142,6 +146,7 @@ impl RemoteRegistry {
             in_flight: Mutex::default(),
             rejected: Mutex::default(),
             n_fetches: Semaphore::new(FETCHES_MAX),
+            turns: Turns::new(),
             n_changes: AtomicU64::new(0),
             exchange: Mutex::default(),
             wake: Notify::new(),
@@ -160,6 +165,16 @@ impl RemoteRegistry {
     /// Where the functions lie.
     pub(super) fn address(&self) -> &StoreAddress {
         &self.0.address
+    }
+
+    /// A turn with the store, for who puts something there, fetches, removes or lists.
+    pub(super) async fn turn(&self) -> Result<Turn, UploadError> {
+        self.0.turns.exchange().await
+    }
+
+    /// A place for one download, until the client has it.
+    pub(super) async fn place(&self) -> Result<Turn, UploadError> {
+        self.0.turns.fetched().await
     }
 
     /// The functions that are in use here. Asks nobody.

@@ -90,6 +90,9 @@ pub enum UploadError {
     /// The functions lie elsewhere, and that place does not answer.
     #[error("the registry does not answer: {0}")]
     Away(String),
+    /// The functions lie elsewhere, and too many ask for something there.
+    #[error("{0}")]
+    Busy(String),
     /// The function that was asked for cannot be read.
     #[error(transparent)]
     Registry(#[from] world::RegistryError),

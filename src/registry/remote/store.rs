@@ -57,6 +57,9 @@ fn patience() -> [(ClientConfigKey, String); 3] {
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// What all paths of a listing begin with. The client of a web server is given the address with its path, and puts only what comes
+    /// below into requests; but in what a server lists there is all of it.
+    root: Path,
     kind: StoreKind,
 }
 
@@ -200,7 +203,13 @@ impl Store {
             }
         };
         let prefix = Path::parse(&address.prefix).map_err(|error| StoreError(error.to_string()))?;
-        Ok(Self { objects, prefix, kind: address.kind })
+        let root = match address.kind {
+            // Behind `https:`, nothing, and the host.
+            StoreKind::Http => Path::from_url_path(address.bucket.splitn(4, '/').nth(3).unwrap_or_default())
+                .map_err(|error| StoreError(error.to_string()))?,
+            _ => prefix.clone(),
+        };
+        Ok(Self { objects, prefix, root, kind: address.kind })
     }
 
     /// Whether functions can be put there.
@@ -282,26 +291,35 @@ impl Store {
 
     /// The functions it has; `None`: it does not say.
     pub(super) async fn list(&self) -> Result<Option<Vec<FunctionName>>, StoreError> {
-        if self.kind == StoreKind::Http {
-            return Ok(None);
-        }
-        let mut objects = self.objects.list(Some(&self.prefix));
         let mut names = Vec::new();
-        let mut n_seen = 0;
-        while let Some(object) = in_time(objects.next()).await? {
-            let object = object?;
-            n_seen += 1;
-            if n_seen > N_LISTED_MAX {
-                return Err(StoreError(format!("there are more than {N_LISTED_MAX} objects")));
+        if self.kind == StoreKind::Http {
+            // By WebDAV; one level of it, since servers refuse to look through all at once. HTTP by itself has no listings, and what
+            // a server says that does not know the method is up to it.
+            let Ok(Ok(listed)) = in_time(self.objects.list_with_delimiter(Some(&self.prefix))).await else {
+                return Ok(None);
+            };
+            names.extend(listed.objects.iter().filter_map(|object| self.name_of(&object.location)));
+        } else {
+            let mut objects = self.objects.list(Some(&self.prefix));
+            let mut n_seen = 0;
+            while let Some(object) = in_time(objects.next()).await? {
+                n_seen += 1;
+                if n_seen > N_LISTED_MAX {
+                    return Err(StoreError(format!("there are more than {N_LISTED_MAX} objects")));
+                }
+                names.extend(self.name_of(&object?.location));
             }
-            let mut rest = object.location.prefix_match(&self.prefix).into_iter().flatten();
-            let (Some(file), None) = (rest.next(), rest.next()) else { continue };
-            let name =
-                file.as_ref().strip_suffix(ARCHIVE_SUFFIX).and_then(|name| name.parse::<FunctionName>().ok());
-            names.extend(name.filter(|name| !name.as_str().contains(ARCHIVE_SUFFIX)));
         }
         names.sort();
         Ok(Some(names))
+    }
+
+    /// The function that this object would be.
+    fn name_of(&self, location: &Path) -> Option<FunctionName> {
+        let mut rest = location.prefix_match(&self.root)?;
+        let (file, None) = (rest.next()?, rest.next()) else { return None };
+        let name: FunctionName = file.as_ref().strip_suffix(ARCHIVE_SUFFIX)?.parse().ok()?;
+        (!name.as_str().contains(ARCHIVE_SUFFIX)).then_some(name)
     }
 
     /// Whether it answers as a registry should.
