@@ -1,2 +1,4 @@
+//! See `openlambda::fuzz::packages`.
 #![no_main]
+#[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| openlambda::fuzz::packages(bytes));
