@@ -167,6 +167,11 @@ impl RemoteRegistry {
         self.0.freshness().names()
     }
 
+    /// Whether there is a copy of this function here, in use or not.
+    pub(super) fn has_copy(&self, name: &FunctionName) -> bool {
+        self.0.mirror.has(name)
+    }
+
     /// Reads a function: the copy of it, after the store was asked if it is not fresh. Blocks.
     pub(super) fn load_blocking(
         &self,
