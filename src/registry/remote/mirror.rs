@@ -4,14 +4,13 @@
 //! ```text
 //! <worker>/mirror/<digits of the address>/hello.tar.gz   what was downloaded or uploaded last, and is a function
 //!                                         .tag-hello     what the store calls that, and whether it is in use
-//!                                         .exchange      locked while one of the two above is exchanged
 //! ```
 //!
 //! Two workers have the same copies while one takes the other's place. A note of one's about the archive of the other's would have what is old
-//! taken for what the store has, for good: so both files are exchanged under a lock, and only if the copy is still the one that was there
+//! taken for what the store has, for good: so both files are exchanged with the directory locked, and only if the copy is still the one that was there
 //! when the store was asked.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,8 +28,6 @@ use crate::registry::{ARCHIVE_SUFFIX, LocalRegistry};
 const NOTE_PREFIX: &str = ".tag-";
 /// The longest note; more is no note of ours.
 const NOTE_BYTES_MAX: u64 = 16 << 10;
-/// What is locked.
-const LOCK_NAME: &str = ".exchange";
 /// How long one waits for another worker's exchange. It is two renames and a small file, on a disk that may be busy; what takes
 /// longer has been stopped.
 const EXCHANGE_PATIENCE: Duration = Duration::from_secs(5);
@@ -41,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(super) struct Mirror {
     registry: LocalRegistry,
     resting_bytes_max: u64,
-    /// Those of this worker; the file keeps others out.
+    /// Those of this worker; the lock of the directory keeps others out.
     exchange: Mutex<()>,
     log: Logger,
 }
@@ -50,7 +47,7 @@ pub(super) struct Mirror {
 #[derive(Debug)]
 pub(super) struct Exchange<'a> {
     // In the order in which they are let go.
-    _file: File,
+    _directory: File,
     _ours: MutexGuard<'a, ()>,
 }
 
@@ -91,12 +88,11 @@ impl Mirror {
     fn exchange_within(&self, patience: Duration) -> io::Result<Exchange<'_>> {
         // What is behind it is on the disk.
         let ours = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.root().join(LOCK_NAME);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let directory = File::open(self.root())?;
         let deadline = Instant::now() + patience;
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Exchange { _file: file, _ours: ours }),
+            match directory.try_lock() {
+                Ok(()) => return Ok(Exchange { _directory: directory, _ours: ours }),
                 Err(TryLockError::Error(error)) => return Err(error),
                 Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
                     let problem = "another worker has been changing its copies for too long";
