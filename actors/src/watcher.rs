@@ -331,7 +331,8 @@ impl<W: World> RegistryWatcher<W> {
         } else {
             job.askers.push(asker);
         }
-        if job.stage == Stage::Queued {
+        // A name that somebody asks for once more is no less strange.
+        if job.stage == Stage::Queued && (anew || !self.strangers.contains(&name)) {
             if !is_new {
                 self.queue.retain(|queued| *queued != name);
                 self.strangers.retain(|queued| *queued != name);

@@ -374,7 +374,8 @@ impl Remote {
         n_changes: u64,
     ) -> Result<Option<Outcome>, FetchError> {
         let (remote, of) = (Arc::clone(self), name.clone());
-        let (note, copy) = on_disk(move || Ok((remote.mirror.note(&of), remote.mirror.copy(&of)))).await?;
+        // The copy first: a note of one that came later is of no harm, since then it is not as it was.
+        let (copy, note) = on_disk(move || Ok((remote.mirror.copy(&of), remote.mirror.note(&of)))).await?;
         let rejected = lock(&self.rejected).get(name).map(|(tag, _)| tag.clone());
         let was_known = copy.is_some() || rejected.is_some();
         let seen = Seen { n_changes, copy };

@@ -8,7 +8,7 @@ use crate::fake::{Fake, FakeWorld, MB, call, code, lease, limits, ms, name, rout
 use crate::monitor::Crash;
 use crate::pool::Refusal;
 use crate::router::{Resolve, ResolveError};
-use crate::watcher::{Refresh, STRANGERS_ASKED_MAX, STRANGERS_MAX, Touched, Trouble};
+use crate::watcher::{Lookup, Refresh, STRANGERS_ASKED_MAX, STRANGERS_MAX, Touched, Trouble};
 use crate::world::{LaunchError, PoolLimits, RegistryError};
 
 /// Does nothing for ever: a handler that hangs.
@@ -109,6 +109,8 @@ async fn names_that_somebody_tries_keep_no_function_waiting_of_which_there_is_a_
     let called = async {
         sleep(ms(10)).await;
         let began = Instant::now();
+        // Also one who does not wait for the first answer finds it among the others, behind the first eight.
+        tree.watcher.try_tell(Lookup { name: name("no31") }).unwrap();
         assert!(
             matches!(route(&tree, "first").await, Err(ResolveError::Busy)),
             "nobody here knows that it is one"
