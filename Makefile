@@ -36,8 +36,9 @@ test-all: check-tools test-python test-unit test-integration test-v2
 test-python:
 	/usr/bin/python3 -B -m unittest discover -s src/sandbox/runtime/python/tests
 
+# Of the default members: the fuzz targets have no tests.
 test-unit:
-	$(CARGO) test --locked --workspace --lib --bins
+	$(CARGO) test --locked --lib --bins
 
 # Built as the one who calls, run as root. One at a time: they measure the machine.
 test-integration:
