@@ -2,7 +2,7 @@
 # make test-all   runs every test; the integration tests run as root (through sudo if need be)
 # make test-v2    runs the integration tests in a virtual machine with pure cgroup v2
 # make chaos SECONDS=3600 KILLS=1000   the storm for so long, and the worker killed so often; as root
-# make fuzz SECONDS=60                 each fuzz target for so long (TARGETS="frames paths" chooses)
+# make fuzz SECONDS=60                 each fuzz target for so long (TARGETS="frames paths": these)
 # make fmt lint clean
 
 SHELL := /bin/bash
@@ -18,7 +18,6 @@ V2_TESTS ?= smoke isolation leaks
 
 SECONDS ?= 60
 KILLS ?= 100
-TARGETS ?= frames logs archive settings packages paths
 
 .PHONY: all test-all test-unit test-python test-integration test-v2 chaos fuzz fmt lint clean check-tools
 
@@ -37,8 +36,9 @@ test-all: check-tools test-python test-unit test-integration test-v2
 test-python:
 	/usr/bin/python3 -B -m unittest discover -s src/sandbox/runtime/python/tests
 
+# Of the default members: the fuzz targets have no tests.
 test-unit:
-	$(CARGO) test --locked --workspace --lib --bins
+	$(CARGO) test --locked --lib --bins
 
 # Built as the one who calls, run as root. One at a time: they measure the machine.
 test-integration:
@@ -58,16 +58,9 @@ chaos:
 	sudo=; if [ "$$(id -u)" != 0 ]; then sudo="sudo --preserve-env=OL_CHAOS_SECONDS,OL_CHAOS_KILLS,OL_TEST_SEED"; fi; \
 	$$sudo "$$tests" --test-threads 1 --nocapture in_a_storm a_worker_that_is_killed_twenty_times
 
-# What they find in new ways through the code is kept in the target directory, what crashes them beside it.
+# What they find on new ways through the code is kept in the target directory, what crashes them beside it.
 fuzz:
-	CARGO="$(CARGO)" integration/fuzz/build --bins
-	@programs=$(abspath $(TARGET))/fuzz/$$(rustc -vV | sed -n 's/^host: //p')/release; \
-	for name in $(TARGETS); do \
-	    mkdir -p $(TARGET)/fuzz/corpus/$$name; \
-	    echo "== $$name"; \
-	    "$$programs/$$name" $(TARGET)/fuzz/corpus/$$name integration/fuzz/corpus/$$name -max_total_time=$(SECONDS) \
-	        -max_len=8192 -timeout=20 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=$(TARGET)/fuzz/crash-$$name-; \
-	done
+	CARGO="$(CARGO)" integration/fuzz/run $(SECONDS) $(TARGETS)
 
 fmt:
 	$(CARGO) fmt --all

@@ -45,12 +45,16 @@ fn charged(worker: &Worker, group: &str) -> Option<u64> {
     paths.into_iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok())
 }
 
-/// The copy of the code was written a moment ago, by the worker, to whom its pages are counted: they are to be read anew.
-fn forget_pages_of(worker: &Worker, name: &str) {
+/// Lays a file beside a function's code, as its sandboxes see it. The worker has read the code before: this it need not look at, which
+/// takes an unoptimised one long. The file's pages are counted to nobody until somebody reads them.
+fn lay_beside_code(worker: &Worker, function: &str, name: &str, bytes: &[u8]) {
     let copies = fs::read_dir(worker.worker_dir().join("generations")).unwrap().flatten();
-    let files = copies.map(|copy| copy.path().join(name)).filter_map(|path| fs::File::open(path).ok());
+    let of_function = format!("{function}@");
     let mut n = 0;
-    for file in files {
+    for copy in copies.filter(|copy| copy.file_name().to_string_lossy().starts_with(&of_function)) {
+        let path = copy.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::open(path).unwrap();
         file.sync_all().unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         n += 1;
@@ -135,15 +139,13 @@ fn what_a_frozen_sandbox_has_read_is_taken_back_before_the_sandbox_is() {
         "features": {"import_cache": ""},
     });
     let worker = Worker::with_config(config).start();
-    let large = vec![7u8; 40 << 20];
-    worker.drop_in("reader", &[("f.py", HUNGRY)]);
-    fs::write(worker.registry().join("reader/large.bin"), &large).unwrap();
+    worker.install_f("reader", HUNGRY);
     let eaters = ["eater", "another-eater"];
     for name in eaters {
         worker.install_f(name, HUNGRY);
     }
-    until("the reader is there", || worker.call("reader", "{}").status.as_u16() == 200);
-    forget_pages_of(&worker, "large.bin");
+    worker.call("reader", "{}").ok();
+    lay_beside_code(&worker, "reader", "large.bin", &vec![7u8; 40 << 20]);
     // Together up to 20 MB below the mark.
     let mark = 500 * MB * 8 / 10;
     let hold = (mark - charged(&worker, "").expect("the worker has a group") - 20 * MB) / MB / 2;
@@ -189,12 +191,10 @@ fn the_kernels_word_that_programs_wait_for_memory_is_heard_and_takes_nobodys_san
         "grace_sec": 1, "limits": {"mem_mb": 16, "runtime_sec": 600, "cpu_percent": 400}, "freeze_after_ms": 600_000,
     });
     let worker = Worker::with_config(config).start();
-    worker.drop_in("thrasher", &[("f.py", THRASHER)]);
-    fs::write(worker.registry().join("thrasher/large.bin"), vec![1u8; 32 << 20]).unwrap();
+    worker.install_f("thrasher", THRASHER);
     worker.install_f("idle", HUNGRY);
     let sandbox = worker.call("idle", "{}").sandbox();
-    until("it is there", || worker.call("thrasher", "0").status.as_u16() == 200);
-    forget_pages_of(&worker, "large.bin");
+    lay_beside_code(&worker, "thrasher", "large.bin", &vec![1u8; 32 << 20]);
     let heard = || worker.status_json()["worker"]["counters"]["memory_pressure"].as_u64().expect("a number");
     let running = worker.call_aside("thrasher", "60");
     until("the kernel says so", || heard() > 0 || running.is_finished());

@@ -9,6 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, send,
+    socket_with,
+};
 use serde_json::json;
 
 use crate::support::{Expect, Random, Worker, free_port, number_from, patience, requires, until};
@@ -119,6 +123,46 @@ fn one_that_cannot_start_leaves_the_old_one_as_it_was() {
     let old = worker.take_over(&[]);
     old.ends(&worker);
     assert_eq!(worker.call("echo", "2").ok(), json!(2));
+    worker.finish();
+}
+
+/// What asks once more whether the worker ends finds a free place here, and starts.
+#[test]
+fn a_refusal_is_told_at_once_whatever_becomes_of_who_refuses() {
+    requires!(Root);
+    let mut worker = Worker::start();
+    let path = worker.worker_dir().join("takeover.sock");
+    fs::remove_file(&path).unwrap();
+    let door = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&door, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&door, 1).unwrap();
+    let asking = worker.ol("worker up --takeover");
+    let asking = thread::spawn(move || asking.fail());
+    let line = accept(&door).unwrap();
+    worker.kill();
+    send(&line, br#"{"Refused":"not today"}"#, SendFlags::empty()).unwrap();
+    let refused = asking.join().unwrap();
+    assert!(refused.stderr.contains("does not hand over: not today"), "{}", refused.stderr);
+    worker.start_again();
+    worker.finish();
+}
+
+#[test]
+fn a_worker_whose_directory_has_a_path_too_long_for_a_socket_is_one_like_others() {
+    requires!(Root);
+    let mut worker = Worker::deep_down(600).start();
+    worker.install_f("echo", ECHO);
+    assert_eq!(worker.call("echo", "1").ok(), json!(1));
+    worker.ol("worker status").succeed();
+    let old = worker.take_over(&[]);
+    old.ends(&worker);
+    assert_eq!(worker.call("echo", "2").ok(), json!(2));
+    assert_eq!(worker.says_pid(), Some(worker.process().pid));
+    worker.ol("worker down").succeed();
+    worker.wait_for_end();
+    assert!(!worker.worker_dir().join("ol.sock").exists());
+    assert!(!worker.worker_dir().join("takeover.sock").exists());
+    worker.start_again();
     worker.finish();
 }
 

@@ -14,11 +14,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "config", "http", "image", "kafka", "logging", "packages", "profile", "registry", "sandbox",
-            "stats", "takeover", "triggers", "world",
+            "address", "config", "http", "image", "kafka", "logging", "packages", "profile", "registry",
+            "sandbox", "stats", "takeover", "triggers", "world",
         ],
     ),
-    ("takeover", &["sandbox"]),
+    ("takeover", &["address", "sandbox"]),
     ("http", &["frame", "packages", "profile", "registry", "sandbox", "stats", "triggers", "world"]),
     ("world", &["config", "kafka", "packages", "registry", "sandbox", "stats", "triggers"]),
     ("kafka", &["stats", "triggers"]),
@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("packages", &["sandbox"]),
     ("registry", &["config"]),
     ("sandbox", &["frame"]),
+    ("client", &["address"]),
 ];
 
 /// Where unsafe code may be. The last of these is the allocator, whose interface is unsafe by nature.

@@ -16,6 +16,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::address::Address;
+
 pub use hyper::{HeaderMap, Method, StatusCode};
 
 /// How long a connection may take to be made: a worker on this machine answers at once or never.
@@ -168,7 +170,8 @@ impl Client {
                     shake_hands(stream, &target).await
                 }
                 Target::Unix(path) => {
-                    shake_hands(UnixStream::connect(path).await.map_err(failed)?, &target).await
+                    let address = Address::of(path).map_err(failed)?;
+                    shake_hands(UnixStream::connect(address.path()).await.map_err(failed)?, &target).await
                 }
             }
         };

@@ -4,8 +4,10 @@
 //! taken. Built for fuzzing, and for the test that the corpus still passes; no program has this in it.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use flate2::Crc;
+use serde_json::Value;
 
 use crate::config::{self, Config};
 use crate::frame::{HEADER_BYTES, Header, ResponseHead};
@@ -83,7 +85,9 @@ pub fn settings(bytes: &[u8]) {
             drop(packages::tree_file::read(&value));
         }
     }
-    let mut value = Config::default_for(Path::new("/ol"), None);
+    // The same each time: to make it anew would be most of the work.
+    static DEFAULTS: LazyLock<Value> = LazyLock::new(|| Config::default_for(Path::new("/ol"), None));
+    let mut value = DEFAULTS.clone();
     if config::apply_overrides(&mut value, text).is_ok() {
         drop(Config::from_json(&value, Path::new("config.json"), Path::new("/ol")));
     }

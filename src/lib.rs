@@ -2,6 +2,7 @@
 //!
 //! Arrows go one way: `cli → serve → {http, registry, sandbox} → actors`, never back.
 
+pub mod address;
 #[cfg(test)]
 mod architecture;
 pub mod bench;

@@ -27,6 +27,7 @@ use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::address::Address;
 use crate::config::Config;
 use crate::http::by_hand::ByHand;
 use crate::http::{self, App};
@@ -563,7 +564,8 @@ fn listen_privately(socket: &Path) -> Result<UnixListener, ServeError> {
     // What a killed worker left; nobody listens on it, we hold the directory's lock.
     let _ = fs::remove_file(socket);
     let in_use = |source| ServeError::Listen { address: socket.display().to_string(), source };
-    let listener = UnixListener::bind(socket).map_err(in_use)?;
+    let listener =
+        Address::of(socket).and_then(|address| UnixListener::bind(address.path())).map_err(in_use)?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))
         .map_err(file("set the mode of", socket))?;
     Ok(listener)

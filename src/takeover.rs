@@ -38,6 +38,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::address::Address;
 use crate::sandbox::packets;
 
 /// In the worker's directory.
@@ -67,6 +68,8 @@ pub struct Offer {
 enum Answer {
     Offer(Offer),
     Refused(String),
+    /// It ends in any case.
+    Ends,
 }
 
 /// What the new one says then.
@@ -113,9 +116,20 @@ pub enum TakeoverError {
     /// It does not want to.
     #[error("the worker that runs does not hand over: {0}")]
     Refused(String),
+    /// It was told to end before it was asked.
+    #[error("the worker that runs is ending")]
+    Ends,
     /// It went away, or said nonsense.
     #[error("the worker that runs has not handed over: {0}")]
     Broken(io::Error),
+}
+
+impl TakeoverError {
+    /// Whether it may have nothing to hand over in a moment, because it ends. Who refuses does not.
+    #[must_use]
+    pub fn may_be_its_end(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
 }
 
 /// The worker whose place is taken, as the new one has it.
@@ -133,16 +147,20 @@ impl Predecessor {
     /// When it does not; then nothing has changed.
     pub fn ask(worker_dir: &Path) -> Result<(Self, Estate), TakeoverError> {
         let path = worker_dir.join(SOCKET);
-        let absent =
-            |errno: rustix::io::Errno| TakeoverError::Absent { path: path.clone(), source: errno.into() };
-        let line = seqpacket().map_err(absent)?;
-        set_socket_timeout(&line, Timeout::Recv, Some(OFFER_PATIENCE)).map_err(absent)?;
-        connect(&line, &SocketAddrUnix::new(&path).map_err(absent)?).map_err(absent)?;
+        let reach = || {
+            let line = seqpacket()?;
+            set_socket_timeout(&line, Timeout::Recv, Some(OFFER_PATIENCE))?;
+            let address = Address::of(&path)?;
+            connect(&line, &SocketAddrUnix::new(address.path())?)?;
+            Ok(line)
+        };
+        let line = reach().map_err(|source| TakeoverError::Absent { path: path.clone(), source })?;
         let broken = |what: &str| TakeoverError::Broken(io::Error::other(what.to_owned()));
         let received = packets::receive(line.as_fd()).map_err(TakeoverError::Broken)?;
         let (offer, fds) = match received.ok_or_else(|| broken("it has ended"))? {
             (Answer::Offer(offer), fds) => (offer, fds),
             (Answer::Refused(why), _) => return Err(TakeoverError::Refused(why)),
+            (Answer::Ends, _) => return Err(TakeoverError::Ends),
         };
         let [lock, public, private]: [OwnedFd; 3] =
             fds.try_into().map_err(|_| broken("it sent something else"))?;
@@ -172,7 +190,7 @@ impl Predecessor {
 /// Somebody wants this worker's place.
 #[derive(Debug)]
 pub enum Visit {
-    /// May it? It is told what is said here; not to answer is to refuse.
+    /// May it? It is told what is said here; not to answer is to end.
     Asks(Reply),
     /// It serves.
     Serves,
@@ -221,7 +239,7 @@ impl Door {
             _ => {}
         }
         let socket = Arc::new(seqpacket()?);
-        bind(&socket, &SocketAddrUnix::new(&new)?)?;
+        bind(&socket, &SocketAddrUnix::new(Address::of(&new)?.path())?)?;
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
         listen(&socket, 8)?;
         fs::rename(&new, &path)?;
@@ -265,10 +283,14 @@ fn receive_visitor(
 ) -> Option<()> {
     let (reply, answer) = blocking::channel();
     visits.send(Visit::Asks(Reply(reply))).ok()?;
-    let answer = answer.recv().unwrap_or_else(|_| Err("it ends".into()));
-    if let Err(why) = answer {
+    let refusal = match answer.recv() {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => Some(Answer::Refused(why)),
+        Err(_) => Some(Answer::Ends),
+    };
+    if let Some(refusal) = refusal {
         // Who has gone has asked for nothing.
-        let _ = packets::send(line.as_fd(), &Answer::Refused(why), &[]);
+        let _ = packets::send(line.as_fd(), &refusal, &[]);
         return Some(());
     }
     let fds = [estate.lock.as_fd(), estate.public.as_fd(), estate.private.as_fd()];
@@ -348,6 +370,12 @@ mod tests {
         reply.refuse("not now");
         let error = asking.join().unwrap().unwrap_err();
         assert_eq!(error.to_string(), "the worker that runs does not hand over: not now");
+        assert!(!error.may_be_its_end());
+        // Who is asked and says nothing is on its way out.
+        let asking = ask(dir.path());
+        drop(door.next().await);
+        let error = asking.join().unwrap().unwrap_err();
+        assert!(matches!(error, TakeoverError::Ends) && error.may_be_its_end(), "{error}");
     }
 
     #[tokio::test]
@@ -358,7 +386,7 @@ mod tests {
         let asking = ask(dir.path());
         drop(door);
         // Asked before or after: nobody answers for it.
-        assert!(asking.join().unwrap().is_err());
+        assert!(asking.join().unwrap().unwrap_err().may_be_its_end());
     }
 
     #[test]

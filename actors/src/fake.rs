@@ -156,6 +156,8 @@ pub(crate) struct State {
     pub(crate) needed: Vec<String>,
     pub(crate) registry: BTreeMap<String, Result<FakeCode, RegistryError>>,
     pub(crate) registry_error: Option<RegistryError>,
+    /// The registry lies elsewhere, and there are copies of these.
+    pub(crate) copies: Option<BTreeSet<String>>,
     pub(crate) load_time: Duration,
     pub(crate) n_loads: usize,
     pub(crate) n_loading: usize,
@@ -224,6 +226,7 @@ impl Fake {
             needed: Vec::new(),
             registry: BTreeMap::new(),
             registry_error: None,
+            copies: None,
             load_time: ms(1),
             n_loads: 0,
             n_loading: 0,
@@ -653,6 +656,10 @@ impl Registry<FakeWorld> for Fake {
                 None => Ok(state.registry.keys().map(|text| name(text)).collect()),
             }
         })
+    }
+
+    fn is_at_hand(&self, name: &FunctionName) -> bool {
+        self.state().copies.as_ref().is_none_or(|copies| copies.contains(name.as_str()))
     }
 
     fn load(

@@ -6,6 +6,8 @@
 //!                                         └──────────┘ still being written: again after SETTLE
 //! ```
 //!
+//! A [`Lookup`] of a name that nobody here has heard of, where somebody elsewhere has to be asked, waits among strangers instead.
+//!
 //! Whatever watches the file system says which names were touched, in any number; each is read once it has
 //! been left alone for [`SETTLE`]. What was read is told to the supervisor, which answers when it has taken
 //! it in: that is why [`Lookup`] and [`Refresh`] can promise that a function they have found is live. (The
@@ -29,6 +31,7 @@ use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
 use crate::packages::{Packages, Provide, Unprovided};
+use crate::router::LOOKUPS_MAX;
 use crate::world::{Code, LocalFuture, PackageError, Registry, RegistryError, World};
 
 /// Something has happened to these functions' files.
@@ -132,6 +135,12 @@ pub const SETTLE_MAX: Duration = Duration::from_secs(2);
 pub const UNSETTLED_AGAIN: Duration = Duration::from_secs(5);
 /// Functions that are read at once: enough to keep a disk busy, too few to keep others from it.
 pub const LOADS_MAX: usize = 4;
+/// Names that somebody asked for and of which nothing is known here, while somebody elsewhere is asked about them. Half of what is
+/// looked up at all: however many names somebody tries, who calls a function of which there is a copy finds room.
+pub const STRANGERS_MAX: usize = LOOKUPS_MAX / 2;
+/// How many of those are asked about at once, besides what is read. They wait for a network, not for the disk; and half of what
+/// a store is asked for at once is left for functions in use.
+pub const STRANGERS_ASKED_MAX: usize = 8;
 /// How long reading one function may take; a registry on a network may hang for ever.
 pub const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// Requests that wait for one function to be read.
@@ -158,9 +167,12 @@ pub struct RegistryWatcher<W: World> {
     settling: Option<SpawnHandle>,
     jobs: HashMap<FunctionName, Job>,
     queue: VecDeque<FunctionName>,
+    /// Those that may not exist, and for which somebody elsewhere must be asked: in the order in which they came.
+    strangers: VecDeque<FunctionName>,
     /// Functions whose packages are asked for again in a while.
     providing_later: HashSet<FunctionName>,
     n_loading: usize,
+    n_strangers_asked: usize,
     scan: Scan,
     retry: Backoff,
     retrying: Option<SpawnHandle>,
@@ -272,8 +284,10 @@ impl<W: World> RegistryWatcher<W> {
             settling: None,
             jobs: HashMap::new(),
             queue: VecDeque::new(),
+            strangers: VecDeque::new(),
             providing_later: HashSet::new(),
             n_loading: 0,
+            n_strangers_asked: 0,
             scan: Scan::Resting,
             retry: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
             retrying: None,
@@ -317,73 +331,95 @@ impl<W: World> RegistryWatcher<W> {
         } else {
             job.askers.push(asker);
         }
-        if job.stage == Stage::Queued {
+        // A name that somebody asks for once more is no less strange.
+        if job.stage == Stage::Queued && (anew || !self.strangers.contains(&name)) {
             if !is_new {
                 self.queue.retain(|queued| *queued != name);
+                self.strangers.retain(|queued| *queued != name);
             }
             self.queue.push_front(name);
             self.load_next(ctx);
         }
-        Box::pin(async {
-            let gone = || Err(Trouble::Unavailable("the registry's watcher is being restarted".into()));
-            answer.await.unwrap_or_else(|_| gone())
-        })
+        answer_of(answer)
+    }
+
+    /// Look for a function of which nothing is known, for someone who waits, when it is its turn.
+    fn want_stranger(&mut self, name: FunctionName, ctx: &mut Context<Self>) -> ResponseFuture<Answer> {
+        if self.strangers.len() + self.n_strangers_asked >= STRANGERS_MAX {
+            return Box::pin(async { Err(Trouble::Busy) });
+        }
+        let (asker, answer) = oneshot::channel();
+        self.jobs.insert(name.clone(), Job { askers: vec![asker], ..Job::new() });
+        self.strangers.push_back(name);
+        self.load_next(ctx);
+        answer_of(answer)
     }
 
     fn load_next(&mut self, ctx: &mut Context<Self>) {
-        while self.n_loading < LOADS_MAX {
-            let Some(name) = self.queue.pop_front() else { return };
-            let job = self.jobs.get_mut(&name).expect("what is queued has a job");
-            job.stage = Stage::Loading;
+        while self.n_loading < LOADS_MAX
+            && let Some(name) = self.queue.pop_front()
+        {
             self.n_loading += 1;
-            let last = self.known.get(&name).and_then(|known| known.code.clone());
-            let load = tokio::time::timeout(LOAD_TIME_MAX, self.registry.load(name.clone(), last));
-            let load = async move {
-                load.await
-                    .unwrap_or_else(|_| Err(RegistryError::Unavailable("reading takes too long".into())))
-            };
-            let supervisor = self.supervisor.clone();
-            let for_packages = name.clone();
-            let provided = load.into_actor(self).then(move |loaded, watcher, ctx| {
-                watcher.n_loading -= 1;
-                let providing = watcher.provide(&for_packages, loaded);
-                watcher.load_next(ctx);
-                providing.into_actor(watcher)
-            });
-            let read = provided.then(move |provided, watcher, ctx| {
-                let Provided { loaded, retry_after, hold } = provided;
-                let again_from = watcher.again_from(&name);
-                if let Some(pause) = retry_after {
-                    watcher.provide_later(name.clone(), pause, ctx);
-                }
-                let verdict = match loaded {
-                    Some(loaded) => watcher.judge(&name, loaded),
-                    None => Verdict { noticed: None, known: Update::Keep, answer: None },
-                };
-                let Verdict { noticed, mut known, answer } = verdict;
-                let is_awaited = retry_after.is_some();
-                let rejected = match &mut known {
-                    Update::Set(known) => Some(known),
-                    // For the same reason as before.
-                    Update::Keep => watcher.known.get_mut(&name),
-                    Update::Forget => None,
-                };
-                if let Some(known) = rejected {
-                    known.again_from = again_from.filter(|_| known.rejected.is_some());
-                    known.is_awaited = is_awaited && known.rejected.is_some();
-                }
-                let answer = answer.map(|answer| answer.map_err(|trouble| trouble.awaited(is_awaited)));
-                tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| {
-                    // From here on they are held by the function's being there.
-                    drop(hold);
-                    match answer {
-                        Some(answer) => watcher.conclude(name, known, answer, told, ctx),
-                        None => watcher.ask_again(name, ctx),
-                    }
-                })
-            });
-            ctx.spawn(read);
+            self.load(name, |watcher| &mut watcher.n_loading, ctx);
         }
+        while self.n_strangers_asked < STRANGERS_ASKED_MAX
+            && let Some(name) = self.strangers.pop_front()
+        {
+            self.n_strangers_asked += 1;
+            self.load(name, |watcher| &mut watcher.n_strangers_asked, ctx);
+        }
+    }
+
+    /// Read a function; it has been counted there.
+    fn load(&mut self, name: FunctionName, count: fn(&mut Self) -> &mut usize, ctx: &mut Context<Self>) {
+        let job = self.jobs.get_mut(&name).expect("what is queued has a job");
+        job.stage = Stage::Loading;
+        let last = self.known.get(&name).and_then(|known| known.code.clone());
+        let load = tokio::time::timeout(LOAD_TIME_MAX, self.registry.load(name.clone(), last));
+        let load = async move {
+            load.await.unwrap_or_else(|_| Err(RegistryError::Unavailable("reading takes too long".into())))
+        };
+        let supervisor = self.supervisor.clone();
+        let for_packages = name.clone();
+        let provided = load.into_actor(self).then(move |loaded, watcher, ctx| {
+            *count(watcher) -= 1;
+            let providing = watcher.provide(&for_packages, loaded);
+            watcher.load_next(ctx);
+            providing.into_actor(watcher)
+        });
+        let read = provided.then(move |provided, watcher, ctx| {
+            let Provided { loaded, retry_after, hold } = provided;
+            let again_from = watcher.again_from(&name);
+            if let Some(pause) = retry_after {
+                watcher.provide_later(name.clone(), pause, ctx);
+            }
+            let verdict = match loaded {
+                Some(loaded) => watcher.judge(&name, loaded),
+                None => Verdict { noticed: None, known: Update::Keep, answer: None },
+            };
+            let Verdict { noticed, mut known, answer } = verdict;
+            let is_awaited = retry_after.is_some();
+            let rejected = match &mut known {
+                Update::Set(known) => Some(known),
+                // For the same reason as before.
+                Update::Keep => watcher.known.get_mut(&name),
+                Update::Forget => None,
+            };
+            if let Some(known) = rejected {
+                known.again_from = again_from.filter(|_| known.rejected.is_some());
+                known.is_awaited = is_awaited && known.rejected.is_some();
+            }
+            let answer = answer.map(|answer| answer.map_err(|trouble| trouble.awaited(is_awaited)));
+            tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| {
+                // From here on they are held by the function's being there.
+                drop(hold);
+                match answer {
+                    Some(answer) => watcher.conclude(name, known, answer, told, ctx),
+                    None => watcher.ask_again(name, ctx),
+                }
+            })
+        });
+        ctx.spawn(read);
     }
 
     /// Ask for its packages again by and by; once, however often that was said.
@@ -718,6 +754,14 @@ struct Provided<W: World> {
     hold: Option<Arc<dyn Any + Send + Sync>>,
 }
 
+/// What an asker is told.
+fn answer_of(answer: oneshot::Receiver<Answer>) -> ResponseFuture<Answer> {
+    Box::pin(async {
+        let gone = || Err(Trouble::Unavailable("the registry's watcher is being restarted".into()));
+        answer.await.unwrap_or_else(|_| gone())
+    })
+}
+
 /// Whether the supervisor has this code, and nothing is wrong with it.
 fn is_served<W: World>(known: Option<&Known<W>>, code: &W::Code) -> bool {
     known.is_some_and(|known| {
@@ -793,7 +837,14 @@ impl<W: World> Handler<Lookup> for RegistryWatcher<W> {
             }
             _ => {}
         }
-        let mut answer = self.want_now(name.clone(), false, ctx);
+        let is_stranger = !self.known.contains_key(&name)
+            && !self.jobs.contains_key(&name)
+            && !self.registry.is_at_hand(&name);
+        let mut answer = if is_stranger {
+            self.want_stranger(name.clone(), ctx)
+        } else {
+            self.want_now(name.clone(), false, ctx)
+        };
         let first = async move {
             let early = tokio::time::timeout(INSTALL_WAIT_MAX, &mut answer).await;
             early.map_err(|_| answer)

@@ -317,6 +317,9 @@ pub enum PackageError {
 pub trait Registry<W: World>: Clone + Send + Unpin + 'static {
     /// Names of all functions now in the registry, valid or not.
     fn scan(&self) -> LocalFuture<Result<Vec<FunctionName>, RegistryError>>;
+    /// Whether it takes nobody elsewhere to say if there is a function of this name: functions lie here, or there is a copy of this
+    /// one here. Reads no more than a directory's entry.
+    fn is_at_hand(&self, name: &FunctionName) -> bool;
     /// Read one function: take an immutable copy of its code, check it. `Ok(None)`: there is none of that name.
     /// When the content is that of `last`, gives `last` back, unchanged.
     fn load(

@@ -20,6 +20,7 @@ use super::{Files, Place, Process, Program, write_folder};
 #[derive(Debug)]
 pub(crate) struct Setup {
     place: Place,
+    ol_dir: PathBuf,
     config: Value,
     /// Shell commands before the worker, in a mount namespace that it has to itself.
     prelude: Option<String>,
@@ -106,12 +107,22 @@ impl Setup {
 
     /// The directory that `init` is about to make, or has made.
     pub(crate) fn ol_dir(&self) -> PathBuf {
-        self.place.join(&format!("{}-ol", self.place.token()))
+        self.ol_dir.clone()
     }
 
     fn at(place: Place) -> Self {
-        let setup =
-            Self { place, config: json!({ "worker_port": 0 }), prelude: None, environment: Vec::new() };
+        let ol_dir = place.join(&format!("{}-ol", place.token()));
+        Self::in_dir(place, ol_dir)
+    }
+
+    fn in_dir(place: Place, ol_dir: PathBuf) -> Self {
+        let setup = Self {
+            place,
+            ol_dir,
+            config: json!({ "worker_port": 0 }),
+            prelude: None,
+            environment: Vec::new(),
+        };
         Program::ol().words("worker init -p").arg(setup.ol_dir()).env("TMPDIR", setup.place.tmp()).succeed();
         setup
     }
@@ -159,6 +170,18 @@ impl Worker {
     /// One that has functions from the beginning: `Worker::with("name", &[("f.py", "…")]).start()`.
     pub(crate) fn with(name: &str, files: Files<'_>) -> Setup {
         Setup::at(Place::new()).with(name, files)
+    }
+
+    /// One whose directory has a path of so many bytes and some more.
+    pub(crate) fn deep_down(n_bytes: usize) -> Setup {
+        let place = Place::new();
+        let name = format!("{}-{}", place.token(), "d".repeat(100));
+        let mut ol_dir = place.path().to_owned();
+        while ol_dir.as_os_str().len() < n_bytes {
+            ol_dir.push(&name);
+        }
+        fs::create_dir_all(ol_dir.parent().expect("it is below its place")).expect("directories can be made");
+        Setup::in_dir(place, ol_dir)
     }
 
     /// One that has room for so many MiB only.

@@ -1,5 +1,6 @@
 //! ASGI apps and async functions: how they are found, what they are told, and when they begin and end.
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::{Expect, Worker, requires, until};
@@ -201,6 +202,53 @@ fn an_app_that_takes_long_to_import_starts_in_each_fork() {
         log.matches("started").count() >= seen.len() && log.matches("ended in order").count() >= seen.len()
     });
     assert!(worker.function_log("web").matches("imported").count() < seen.len());
+    worker.finish();
+}
+
+/// The end in order waits until it may go on; which is well within the time that it may take.
+#[test]
+fn an_app_ends_in_order_also_when_what_it_was_forked_from_has_to_go() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"limits": {"max_instances": 8}})).start();
+    let gate = "import signal
+        may_go = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, may_go.set)
+        print('is told', flush=True)
+        await may_go.wait()";
+    let app = APP.replace("await asyncio.sleep(0)", gate);
+    assert_ne!(app, APP);
+    worker.install_f("web", &format!("import time\ntime.sleep(0.05)\n{app}"));
+    let says = |words: &str| worker.function_log("web").matches(words).count();
+    // Each needs a sandbox of its own, and by and by these are forked from a zygote.
+    let mut waiting = Vec::new();
+    until("one was forked", || {
+        let mut client = worker.connect();
+        client.announce("POST", "/run/web/wait", 0);
+        waiting.push(client);
+        until("it waits", || says("waits") >= waiting.len());
+        worker.status_json()["worker"]["counters"]["lambda_zygote_forks"].as_u64() >= Some(1)
+    });
+    drop(waiting);
+    worker.lambda_until("nobody waits", "web", |lambda| lambda["busy"] == 0);
+    let (n, zygote) = (says("started"), worker.zygote_processes());
+    // The zygote of the old code goes when one of the new is asked for.
+    let new = [
+        ("f.py", "import time\ntime.sleep(0.05)\ndef f(event): return 'new'\n"),
+        ("ol.yaml", "reuse-sandbox: false\n"),
+    ];
+    worker.install("web", &new);
+    until("the zygote has ended", || {
+        assert_eq!(worker.call("web", "").ok(), json!("new"));
+        zygote.iter().any(|process| !process.is_alive())
+    });
+    until("all are told", || says("is told") >= n);
+    for line in worker.function_log("web").lines().filter(|line| line.contains("is told")) {
+        let id = line.split(' ').nth(1).and_then(|word| word.split('-').next()?.parse().ok()).unwrap();
+        // The other one is its init, to which such a signal means nothing.
+        worker.sandbox_processes(id).iter().for_each(|process| process.signal(Signal::SIGUSR1));
+    }
+    until("each ends in order", || says("ended in order") >= n);
+    until("nothing of the zygote is left", || zygote.iter().all(|process| !process.is_alive()));
     worker.finish();
 }
 

@@ -7,7 +7,7 @@ use super::ol_dir::OlDir;
 use super::settings::Settings;
 use crate::sandbox;
 use crate::serve::{self, Standing};
-use crate::takeover::{self, Estate, Predecessor};
+use crate::takeover::{self, Estate, Predecessor, TakeoverError};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub(super) fn run(ol_dir: &OlDir, settings: Settings, source: Source) -> Result<
 }
 
 /// Have the worker that runs in the directory hand over.
-pub(super) fn hand_over(settings: &Settings) -> Result<(Predecessor, Estate), CliError> {
-    Predecessor::ask(&settings.worker_dir()).map_err(|error| CliError::Takeover(error.to_string()))
+pub(super) fn hand_over(settings: &Settings) -> Result<(Predecessor, Estate), TakeoverError> {
+    Predecessor::ask(&settings.worker_dir())
 }
 
 /// Run the worker in the place of the one that has handed over.

@@ -5,8 +5,9 @@
 //! time of its start is not, nor is the boot's id.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use std::time::Duration;
 /// killed may need a moment to die.
 const TRIES_MAX: u32 = 50;
 const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// How long every identity is, with blanks at its end: a pid, a number of 64 bits and the 36 characters of a boot's id fit into it.
+const SIGNATURE_BYTES: usize = 80;
 
 /// The right to run in a worker directory, for as long as this lives.
 #[derive(Debug)]
@@ -73,7 +77,7 @@ impl WorkerLock {
 
     /// Name this process as the one that holds it.
     pub(super) fn sign(&self) -> io::Result<()> {
-        Identity::of(nix::unistd::getpid().as_raw())?.write_to(&mut &self.file)
+        Identity::of(nix::unistd::getpid().as_raw())?.write_to(&self.file)
     }
 
     /// The same lock once more: it is held until both are dropped.
@@ -87,11 +91,10 @@ impl WorkerLock {
     }
 
     fn signed_by(&self) -> Option<Identity> {
-        let mut text = String::new();
-        let mut file = &self.file;
-        file.rewind().ok()?;
-        file.read_to_string(&mut text).ok()?;
-        Identity::parse(&text)
+        // At a place of its own: where an open file stands belongs to all who have it, in two processes.
+        let mut bytes = [0; SIGNATURE_BYTES];
+        let n = self.file.read_at(&mut bytes, 0).ok()?;
+        Identity::parse(std::str::from_utf8(&bytes[..n]).ok()?)
     }
 }
 
@@ -132,10 +135,10 @@ impl Identity {
         Ok(Self { pid, started_ticks, boot })
     }
 
-    fn write_to(&self, file: &mut &File) -> io::Result<()> {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{} {} {}", self.pid, self.started_ticks, self.boot)
+    /// At once, and over what was there before: whoever reads the file meanwhile finds one or the other, and never nobody.
+    fn write_to(&self, file: &File) -> io::Result<()> {
+        let text = format!("{} {} {}", self.pid, self.started_ticks, self.boot);
+        file.write_all_at(format!("{text:<0$}\n", SIGNATURE_BYTES - 1).as_bytes(), 0)
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -165,6 +168,22 @@ mod tests {
         drop(lock);
         assert_eq!(holder(dir.path()), None);
         WorkerLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn while_a_worker_signs_anew_there_is_no_moment_without_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = WorkerLock::take(dir.path()).unwrap();
+        let again = lock.again().unwrap();
+        let signing = std::thread::spawn(move || {
+            (0..500).for_each(|_| again.sign().unwrap());
+            again
+        });
+        while !signing.is_finished() {
+            assert!(holder(dir.path()).is_some());
+        }
+        let _again = signing.join().unwrap();
+        assert_eq!(fs::metadata(lock_path(dir.path())).unwrap().len(), SIGNATURE_BYTES as u64);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `-o a.b=v,c=d`: settings of one run, laid over `config.json`.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Number, Value};
 
 use super::{ConfigError, RawConfig};
@@ -7,16 +9,25 @@ use super::{ConfigError, RawConfig};
 /// Lay `options` (`k=v,a.b=v`) over `config`. A value takes the type of its field. Nothing is changed
 /// if one of the options is wrong.
 pub fn apply_overrides(config: &mut Value, options: &str) -> Result<(), ConfigError> {
-    let known = serde_json::to_value(RawConfig::default()).expect("the defaults can always be written");
-    let mut changed = config.clone();
+    static KNOWN: LazyLock<Value> = LazyLock::new(|| {
+        serde_json::to_value(RawConfig::default()).expect("the defaults can always be written")
+    });
+    let mut settings = Vec::new();
     for option in options.split(',').filter(|option| !option.trim().is_empty()) {
         let wrong =
             |problem: &str| ConfigError::Option { option: option.to_owned(), problem: problem.to_owned() };
         let (key, text) = option.split_once('=').ok_or_else(|| wrong("write it as name=value"))?;
         let pointer = format!("/{}", key.trim().replace('~', "~0").replace('/', "~1").replace('.', "/"));
-        let field = known.pointer(&pointer).ok_or_else(|| wrong("there is no such field"))?;
+        let field = KNOWN.pointer(&pointer).ok_or_else(|| wrong("there is no such field"))?;
         let value = typed(field, text).map_err(|expected| wrong(&format!("this field is {expected}")))?;
-        set(&mut changed, key.trim(), value).map_err(|()| wrong("what it is in is not an object"))?;
+        settings.push((option, key.trim(), value));
+    }
+    let mut changed = config.clone();
+    for (option, key, value) in settings {
+        set(&mut changed, key, value).map_err(|()| ConfigError::Option {
+            option: option.to_owned(),
+            problem: "what it is in is not an object".to_owned(),
+        })?;
     }
     *config = changed;
     Ok(())

@@ -83,7 +83,13 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
         return Err("a file or a folder is no package of the index; write name==version".into());
     }
     check_names(&text)?;
-    let parsed = pep508_rs::Requirement::from_str(&text).map_err(|error| first_line(&error.to_string()))?;
+    // Names, versions and markers have none; and the crate counts letters where it should count bytes, and panics.
+    if let Some(letter) = text.chars().find(|letter| !letter.is_ascii()) {
+        return Err(format!("'{letter}' cannot be in the name, the version or the marker of a package"));
+    }
+    // Not the error itself, which underlines the place, and panics over a letter of more than one byte there.
+    let parsed =
+        pep508_rs::Requirement::from_str(&text).map_err(|error| first_line(&error.message.to_string()))?;
     let name = normalise(parsed.name.as_ref()).ok_or("this is not the name of a package")?;
     Ok(Line::Requirement(Box::new(Requirement { name, text, hashes, options, parsed })))
 }
@@ -269,6 +275,8 @@ mod tests {
             "a-",
             "a[b-\u{a1}]",
             "a[b-]",
+            "a==1 ; sys_platform == \"wi1a(\u{2a1}.2atform == \"wi1a(\u{2a1} hes",
+            "a==1 ; sys_platform == \"win32\".4.6 ; s~~~~~~~~~~~~n~~~~~~~~~[b-\u{a1}]",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -252,6 +252,13 @@ impl<W: World<Code = FunctionCode>> world::Registry<W> for Registry {
         }
     }
 
+    fn is_at_hand(&self, name: &FunctionName) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Remote(registry) => registry.has_copy(name),
+        }
+    }
+
     fn load(
         &self,
         name: FunctionName,

@@ -39,7 +39,7 @@ use super::upload::{Download, Replaced, Upload, UploadError};
 use super::{FunctionCode, LocalRegistry, OpenError};
 use crate::config::{Config, StoreAddress};
 use crate::registry::watch::WatchEvent;
-use mirror::Mirror;
+use mirror::{CopyId, Exchange, Mirror};
 use store::{Got, Object, Store, StoreError, Tag};
 use turns::Turns;
 
@@ -71,8 +71,6 @@ struct Remote {
     turns: Turns,
     /// Changes made through this worker: what was asked for before one is outdated.
     n_changes: AtomicU64,
-    /// Held while a copy is exchanged together with its note.
-    exchange: Mutex<()>,
     /// Something happened that the poller should know.
     wake: Notify,
     tell: OnceLock<Tell>,
@@ -94,6 +92,13 @@ enum Outcome {
     Changed,
     /// There is no such function; there was one before, or not.
     Gone { is_news: bool },
+}
+
+/// What there was when the store was asked: what it has said is outdated when there is something else.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    n_changes: u64,
+    copy: Option<CopyId>,
 }
 
 /// Why that is not known.
@@ -148,7 +153,6 @@ impl RemoteRegistry {
             n_fetches: Semaphore::new(FETCHES_MAX),
             turns: Turns::new(),
             n_changes: AtomicU64::new(0),
-            exchange: Mutex::default(),
             wake: Notify::new(),
             tell: OnceLock::new(),
             runtime,
@@ -180,6 +184,11 @@ impl RemoteRegistry {
     /// The functions that are in use here. Asks nobody.
     pub(super) fn in_use(&self) -> Vec<FunctionName> {
         self.0.freshness().names()
+    }
+
+    /// Whether there is a copy of this function here, in use or not.
+    pub(super) fn has_copy(&self, name: &FunctionName) -> bool {
+        self.0.mirror.has(name)
     }
 
     /// Reads a function: the copy of it, after the store was asked if it is not fresh. Blocks.
@@ -256,7 +265,8 @@ impl RemoteRegistry {
         remote.n_changes.fetch_add(1, Ordering::SeqCst);
         let put = remote.runtime.block_on(remote.store.put(&name, file, bytes));
         let tag = put.map_err(|error| remote.away(error))?;
-        let _exchange = lock(&remote.exchange);
+        upload.sync()?;
+        let _exchange = remote.exchange()?;
         remote.n_changes.fetch_add(1, Ordering::SeqCst);
         let replaced = upload.commit()?;
         remote.note(&name, tag);
@@ -271,7 +281,7 @@ impl RemoteRegistry {
         remote.n_changes.fetch_add(1, Ordering::SeqCst);
         let deleted = remote.runtime.block_on(remote.store.delete(name));
         let was_there = deleted.map_err(|error| remote.away(error))?;
-        let _exchange = lock(&remote.exchange);
+        let _exchange = remote.exchange()?;
         remote.n_changes.fetch_add(1, Ordering::SeqCst);
         remote.forget(name);
         Ok(was_there)
@@ -372,16 +382,18 @@ impl Remote {
         Err(FetchError::Local("it is uploaded again and again; try again".into()))
     }
 
-    /// `None`: the registry was changed through this worker meanwhile.
+    /// `None`: the function was changed meanwhile, through this worker or by one that has the same copies.
     async fn fetch_once(
         self: &Arc<Self>,
         name: &FunctionName,
         n_changes: u64,
     ) -> Result<Option<Outcome>, FetchError> {
         let (remote, of) = (Arc::clone(self), name.clone());
-        let (note, had_copy) = on_disk(move || Ok((remote.mirror.note(&of), remote.mirror.has(&of)))).await?;
+        // The copy first: a note of one that came later is of no harm, since then it is not as it was.
+        let (copy, note) = on_disk(move || Ok((remote.mirror.copy(&of), remote.mirror.note(&of)))).await?;
         let rejected = lock(&self.rejected).get(name).map(|(tag, _)| tag.clone());
-        let was_known = had_copy || rejected.is_some();
+        let was_known = copy.is_some() || rejected.is_some();
+        let seen = Seen { n_changes, copy };
         let tag = rejected.or_else(|| note.as_ref().map(|note| note.tag.clone()));
         let got = self.store.get(name, tag.as_ref()).await?;
         if matches!(got, Got::Absent) && was_known {
@@ -392,13 +404,13 @@ impl Remote {
         match got {
             Got::Object(object) => {
                 let upload = self.download(name, &object.tag.clone(), object).await?;
-                on_disk(move || Ok(remote.take_in(&of, upload, n_changes))).await?
+                on_disk(move || Ok(remote.take_in(&of, upload, seen))).await?
             }
             Got::Same | Got::Absent => {
                 let is_absent = matches!(got, Got::Absent);
                 on_disk(move || {
-                    let _exchange = lock(&remote.exchange);
-                    if remote.n_changes.load(Ordering::SeqCst) != n_changes {
+                    let _exchange = remote.exchange().map_err(|error| local(&error))?;
+                    if !remote.is_as(&of, seen) {
                         return Ok(Ok(None));
                     }
                     if is_absent {
@@ -465,10 +477,13 @@ impl Remote {
         &self,
         name: &FunctionName,
         (tag, upload): (Tag, Result<Upload, String>),
-        n_changes: u64,
+        seen: Seen,
     ) -> Result<Option<Outcome>, FetchError> {
-        let _exchange = lock(&self.exchange);
-        if self.n_changes.load(Ordering::SeqCst) != n_changes {
+        if let Ok(upload) = &upload {
+            upload.sync().map_err(|error| local(&error))?;
+        }
+        let _exchange = self.exchange().map_err(|error| local(&error))?;
+        if !self.is_as(name, seen) {
             return Ok(None);
         }
         match upload {
@@ -481,6 +496,15 @@ impl Remote {
         }
         self.freshness().found(name, Instant::now());
         Ok(Some(Outcome::Changed))
+    }
+
+    fn exchange(&self) -> Result<Exchange<'_>, UploadError> {
+        self.mirror.exchange().map_err(|source| UploadError::Io { step: "exchange a copy", source })
+    }
+
+    /// Whether it still is as it was when the store was asked.
+    fn is_as(&self, name: &FunctionName, seen: Seen) -> bool {
+        self.n_changes.load(Ordering::SeqCst) == seen.n_changes && self.mirror.copy(name) == seen.copy
     }
 
     fn note(&self, name: &FunctionName, tag: Tag) {
@@ -576,3 +600,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind it is whole at every moment.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,11 +154,16 @@ impl Upload {
         if self.is_checked { Ok(()) } else { self.check().map(drop) }
     }
 
+    /// Have all of it on the disk, so that [`commit`](Self::commit) takes only a moment.
+    pub(super) fn sync(&self) -> Result<(), UploadError> {
+        self.file.sync_all().map_err(step("sync the upload"))
+    }
+
     /// Check the archive and, if it is a function, put it in the place of what had its name: an archive
     /// or a folder. Nobody sees a moment without the function.
     pub fn commit(mut self) -> Result<Replaced, UploadError> {
         self.check_once()?;
-        self.file.sync_all().map_err(step("sync the upload"))?;
+        self.sync()?;
         let registry = self.registry.clone();
         let exchange = registry.0.exchange.write().expect("nothing panics with this lock");
         let archive_name = format!("{}{ARCHIVE_SUFFIX}", self.name);

@@ -329,6 +329,15 @@ impl Cgroup {
         .unwrap_or(0)
     }
 
+    /// Processes and threads in it; none when that cannot be read.
+    pub(super) fn n_tasks(&self) -> u64 {
+        let directory = match &self.layout {
+            LayoutGroup::V2(group) => group.path(),
+            LayoutGroup::V1(group) => group.pids(),
+        };
+        read_number(&directory.join("pids.current")).unwrap_or(0)
+    }
+
     /// How the kernel is told to take back what it can of its memory.
     pub(super) fn means_of_reclaim(&self) -> Means {
         match &self.layout {

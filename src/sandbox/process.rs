@@ -22,13 +22,13 @@ pub(super) struct Process {
     remains: Option<Remains>,
     reaper: Reaper,
     /// A zygote that has ended is replaced, but what holds it up holds up its sandboxes.
-    _zygote: Arc<Zygote>,
+    zygote: Arc<Zygote>,
 }
 
 impl Process {
     /// Nothing has been made yet but what `remains` says.
     pub(super) fn new(remains: Remains, reaper: Reaper, zygote: Arc<Zygote>) -> Self {
-        Self { id: remains.id, exit: None, remains: Some(remains), reaper, _zygote: zygote }
+        Self { id: remains.id, exit: None, remains: Some(remains), reaper, zygote }
     }
 
     /// A pidfd of the first process in it.
@@ -62,9 +62,8 @@ impl Process {
 
     /// It may come to its end by itself before it is taken down: it has been told, or will be by its channel's end.
     pub(super) fn retire(&mut self) {
-        let exit = self.exit.clone();
-        if let Some(remains) = &mut self.remains {
-            remains.retiring = exit.and_then(Retiring::begin);
+        if let (Some(remains), Some(exit)) = (&mut self.remains, &self.exit) {
+            remains.retiring = Retiring::begin(Arc::clone(exit), Arc::clone(&self.zygote));
         }
     }
 

@@ -43,16 +43,24 @@ const BURIAL_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Retiring {
     exit: Arc<Exit>,
+    /// What it was forked from may go at the same time, with its code: the kernel would end all that lives in that one's pid
+    /// namespace with it.
+    zygote: Arc<Zygote>,
 }
 
 static N_RETIRING: AtomicUsize = AtomicUsize::new(0);
 
 impl Retiring {
     /// `None`: there are enough of them.
-    pub(super) fn begin(exit: Arc<Exit>) -> Option<Self> {
+    pub(super) fn begin(exit: Arc<Exit>, zygote: Arc<Zygote>) -> Option<Self> {
         let more = |n: usize| (n < RETIRING_MAX).then_some(n + 1);
         N_RETIRING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self { exit })
+        Some(Self { exit, zygote })
+    }
+
+    /// Whether its interpreter has ended. A zygote that forks no more reports nobody's end; then only the init is left of it.
+    fn is_over(&self, group: Option<&Cgroup>) -> bool {
+        self.exit.is_over() || !self.zygote.is_alive() && group.is_none_or(|group| group.n_tasks() <= 1)
     }
 }
 
@@ -147,9 +155,10 @@ impl Reaper {
                 }
                 pending.retain_mut(|(remains, since)| {
                     if let Some(retiring) = &remains.retiring {
-                        if retiring.exit.is_over() || since.elapsed() > RETIREMENT {
-                            remains.retiring = None;
+                        if retiring.is_over(remains.cgroup.as_ref()) || since.elapsed() > RETIREMENT {
                             kill(remains);
+                            // Its zygote may go with this, and come here.
+                            remains.retiring = None;
                             *since = Instant::now();
                         }
                         return true;

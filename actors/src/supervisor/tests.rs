@@ -8,7 +8,7 @@ use crate::fake::{Fake, FakeWorld, MB, call, code, lease, limits, ms, name, rout
 use crate::monitor::Crash;
 use crate::pool::Refusal;
 use crate::router::{Resolve, ResolveError};
-use crate::watcher::{Refresh, Touched, Trouble};
+use crate::watcher::{Lookup, Refresh, STRANGERS_ASKED_MAX, STRANGERS_MAX, Touched, Trouble};
 use crate::world::{LaunchError, PoolLimits, RegistryError};
 
 /// Does nothing for ever: a handler that hangs.
@@ -92,6 +92,39 @@ async fn requests_for_one_unknown_name_share_one_look_and_a_flood_of_names_is_re
     let answers = join_all(names.iter().map(|text| route(&tree, text))).await;
     let n_busy = answers.iter().filter(|answer| matches!(answer, Err(ResolveError::Busy))).count();
     assert_eq!(n_busy, 100 - crate::router::LOOKUPS_MAX);
+}
+
+#[actix::test]
+async fn names_that_somebody_tries_keep_no_function_waiting_of_which_there_is_a_copy() {
+    tokio::time::pause();
+    let world = Fake::new();
+    world.state().copies = Some(["cold".to_owned()].into());
+    let tree = world.start();
+    sleep(ms(10)).await;
+    world.put("cold", code("v1"));
+    world.put("first", code("v1"));
+    world.state().load_time = ms(1_000);
+    let names: Vec<String> = (0..200).map(|i| format!("no{i}")).collect();
+    let trying = join_all(names.iter().map(|text| route(&tree, text)));
+    let called = async {
+        sleep(ms(10)).await;
+        let began = Instant::now();
+        // Also one who does not wait for the first answer finds it among the others, behind the first eight.
+        tree.watcher.try_tell(Lookup { name: name("no31") }).unwrap();
+        assert!(
+            matches!(route(&tree, "first").await, Err(ResolveError::Busy)),
+            "nobody here knows that it is one"
+        );
+        assert!(route(&tree, "cold").await.is_ok());
+        began.elapsed()
+    };
+    let (tried, took) = futures_util::future::join(trying, called).await;
+    assert!(took < ms(1_100), "it waited for others: {took:?}");
+    let n = |is: fn(&Result<_, ResolveError>) -> bool| tried.iter().filter(|answer| is(answer)).count();
+    assert_eq!(n(|answer| matches!(answer, Err(ResolveError::NotFound))), STRANGERS_MAX);
+    assert_eq!(n(|answer| matches!(answer, Err(ResolveError::Busy))), 200 - STRANGERS_MAX);
+    assert_eq!(world.state().n_loading_max, STRANGERS_ASKED_MAX + 1);
+    assert!(route(&tree, "first").await.is_ok(), "there is room again");
 }
 
 #[actix::test]

@@ -1,2 +1,8 @@
-#![no_main]
+//! See `openlambda::fuzz::paths`. Nothing without the instrumentation: then it is no fuzzer.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| openlambda::fuzz::paths(bytes));
+
+#[cfg(not(fuzzing))]
+fn main() {}

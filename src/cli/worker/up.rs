@@ -107,14 +107,13 @@ impl Up {
         }
         let source = if self.options.is_empty() { Source::File } else { Source::Options };
         if before.is_some() {
-            let taken = foreground::hand_over(&settings);
-            if let Err(error) = &taken
-                && has_ended(&ol_dir)?
-            {
+            match foreground::hand_over(&settings) {
+                Ok(taken) => return foreground::take_over(&ol_dir, settings, source, taken),
                 // Then there is nothing to take over any more, and a place that is free.
-                eprintln!("ol: the worker that ran has ended: {error}");
-            } else {
-                return foreground::take_over(&ol_dir, settings, source, taken?);
+                Err(error) if error.may_be_its_end() && has_ended(&ol_dir)? => {
+                    eprintln!("ol: the worker that ran has ended: {error}");
+                }
+                Err(error) => return Err(CliError::Takeover(error.to_string())),
             }
         }
         foreground::run(&ol_dir, settings, source)

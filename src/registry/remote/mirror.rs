@@ -5,12 +5,17 @@
 //! <worker>/mirror/<digits of the address>/hello.tar.gz   what was downloaded or uploaded last, and is a function
 //!                                         .tag-hello     what the store calls that, and whether it is in use
 //! ```
+//!
+//! Two workers have the same copies while one takes the other's place. A note of one's about the archive of the other's would have what is old
+//! taken for what the store has, for good: so both files are exchanged with the directory locked, and only if the copy is still the one that was there
+//! when the store was asked.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use actors::name::FunctionName;
 use serde::{Deserialize, Serialize};
@@ -23,12 +28,35 @@ use crate::registry::{ARCHIVE_SUFFIX, LocalRegistry};
 const NOTE_PREFIX: &str = ".tag-";
 /// The longest note; more is no note of ours.
 const NOTE_BYTES_MAX: u64 = 16 << 10;
+/// How long one waits for another worker's exchange. It is two renames and a small file, on a disk that may be busy; what takes
+/// longer has been stopped.
+const EXCHANGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often one looks whether it is over.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The copies.
 pub(super) struct Mirror {
     registry: LocalRegistry,
     resting_bytes_max: u64,
+    /// Those of this worker; the lock of the directory keeps others out.
+    exchange: Mutex<()>,
     log: Logger,
+}
+
+/// Nobody else exchanges a copy as long as this lives, in no worker.
+#[derive(Debug)]
+pub(super) struct Exchange<'a> {
+    // In the order in which they are let go.
+    _directory: File,
+    _ours: MutexGuard<'a, ()>,
+}
+
+/// Tells one copy from another that had or has its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CopyId {
+    inode: u64,
+    bytes: u64,
+    written_ns: i64,
 }
 
 /// What is known of a copy.
@@ -44,9 +72,35 @@ pub(super) struct Note {
 }
 
 impl Mirror {
-    /// `registry` is one that nobody else writes to.
+    /// `registry` is one that no one writes to but workers by way of this.
     pub(super) fn new(registry: LocalRegistry, resting_bytes_max: u64, log: Logger) -> Self {
-        Self { registry, resting_bytes_max, log }
+        Self { registry, resting_bytes_max, exchange: Mutex::default(), log }
+    }
+
+    /// Waits until nobody exchanges a copy. Blocks.
+    ///
+    /// # Errors
+    /// When another worker does for longer than it can take.
+    pub(super) fn exchange(&self) -> io::Result<Exchange<'_>> {
+        self.exchange_within(EXCHANGE_PATIENCE)
+    }
+
+    fn exchange_within(&self, patience: Duration) -> io::Result<Exchange<'_>> {
+        // What is behind it is on the disk.
+        let ours = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = File::open(self.root())?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match directory.try_lock() {
+                Ok(()) => return Ok(Exchange { _directory: directory, _ours: ours }),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    let problem = "another worker has been changing its copies for too long";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
     }
 
     /// Copies of other stores, that were named in the configuration before, go.
@@ -83,6 +137,12 @@ impl Mirror {
         self.archive(name).is_file()
     }
 
+    /// Which copy there is.
+    pub(super) fn copy(&self, name: &FunctionName) -> Option<CopyId> {
+        let archive = fs::metadata(self.archive(name)).ok().filter(Metadata::is_file)?;
+        Some(CopyId { inode: archive.ino(), bytes: archive.len(), written_ns: written_ns(&archive) })
+    }
+
     /// The functions of which there are copies that are in use.
     pub(super) fn in_use(&self) -> Vec<FunctionName> {
         let names = self.registry.list().unwrap_or_default();
@@ -106,7 +166,7 @@ impl Mirror {
         let archive = fs::metadata(self.archive(name))?;
         let note = Note { tag, is_at_rest, bytes: archive.len(), written_ns: written_ns(&archive) };
         // What is half written is no JSON, and so no note: the copy is asked for again.
-        let mut file = fs::File::create(self.note_file(name))?;
+        let mut file = File::create(self.note_file(name))?;
         file.write_all(&serde_json::to_vec(&note)?)
     }
 
@@ -120,6 +180,13 @@ impl Mirror {
 
     /// Nobody calls it. It stays for as long as there is room.
     pub(super) fn rest(&self, name: &FunctionName) {
+        let _exchange = match self.exchange() {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                debug!(self.log, "cannot write that a copy is at rest"; "name" => %name, "error" => %error);
+                return;
+            }
+        };
         if let Some(note) = self.note(name)
             && let Err(error) = self.write_note(name, note.tag, true)
         {
@@ -201,6 +268,27 @@ mod tests {
         mirror.rest(&second);
         assert_eq!([&used, &first, &second].map(|name| mirror.has(name)), [true, false, true]);
         assert_eq!(mirror.in_use(), [used]);
+    }
+
+    #[test]
+    fn of_two_workers_one_at_a_time_exchanges_a_copy_and_sees_when_the_other_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (mirror(dir.path(), 1), mirror(dir.path(), 1));
+        let name = copy(&one, "f", 10, false);
+        let seen = one.copy(&name);
+        assert!(seen.is_some() && other.copy(&name) == seen);
+        let exchange = other.exchange().unwrap();
+        let refused = one.exchange_within(Duration::ZERO).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        // Of the same length, and maybe in the same tick of the file system's clock.
+        let new = other.root().join("new");
+        fs::write(&new, vec![1; 10]).unwrap();
+        fs::rename(&new, other.archive(&name)).unwrap();
+        drop(exchange);
+        let _exchange = one.exchange_within(Duration::ZERO).unwrap();
+        assert_ne!(one.copy(&name), seen);
+        other.forget(&name);
+        assert_eq!(one.copy(&name), None);
     }
 
     #[test]

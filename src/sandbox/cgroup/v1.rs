@@ -136,6 +136,10 @@ impl Group {
         self.unified.as_deref()
     }
 
+    pub(super) fn pids(&self) -> &Path {
+        &self.pids
+    }
+
     pub(super) fn memory(&self) -> &Path {
         &self.memory
     }

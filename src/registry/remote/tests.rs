@@ -1,0 +1,121 @@
+//! Two workers that have the same copies, as while one takes the other's place. The test is the web server that they ask.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+
+use actors::world::Code;
+use serde_json::json;
+use slog::{Discard, o};
+
+use super::*;
+use crate::registry::tests::tar_gz;
+
+struct Web(TcpListener);
+
+/// A request that waits for its answer.
+struct Question {
+    head: String,
+    stream: TcpStream,
+}
+
+impl Web {
+    fn next(&self) -> Question {
+        let (mut stream, _) = self.0.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        Question { head: String::from_utf8(head).unwrap(), stream }
+    }
+
+    fn worker(&self, dir: &Path, beside: Option<u32>) -> RemoteRegistry {
+        let registry = format!("http://127.0.0.1:{}/functions", self.0.local_addr().unwrap().port());
+        let config = json!({ "registry": registry });
+        let config = Config::from_json(&config, Path::new("config.json"), dir).unwrap().config;
+        let generations = if beside.is_some() { "generations-next" } else { "generations" };
+        let log = Logger::root(Discard, o!());
+        let address = config.registry_store.clone().unwrap();
+        RemoteRegistry::open(&config, &address, (generations, beside), log).unwrap()
+    }
+}
+
+impl Question {
+    fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    fn begin(&mut self, tag: &str, archive: &[u8]) {
+        let n = archive.len();
+        self.say(
+            format!("HTTP/1.1 200 OK\r\nETag: \"{tag}\"\r\nContent-Length: {n}\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        );
+    }
+}
+
+type Loaded = Result<Option<FunctionCode>, RegistryError>;
+
+fn load(worker: &RemoteRegistry) -> JoinHandle<Loaded> {
+    let worker = worker.clone();
+    thread::spawn(move || worker.load_blocking(&"f".parse().unwrap(), None))
+}
+
+fn version(loaded: JoinHandle<Loaded>) -> String {
+    loaded.join().unwrap().unwrap().unwrap().version().to_owned()
+}
+
+#[test]
+fn what_one_worker_was_slow_to_download_replaces_nothing_newer_of_the_others() {
+    let web = Web(TcpListener::bind("127.0.0.1:0").unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (web.worker(dir.path(), None), web.worker(dir.path(), Some(7)));
+    let (before, after) = (tar_gz(&[("f.py", "1")]), tar_gz(&[("f.py", "2")]));
+
+    let slow = load(&old);
+    let mut question = web.next();
+    question.begin("one", &before);
+    question.say(&before[..10]);
+
+    let quick = load(&new);
+    let mut other = web.next();
+    other.begin("two", &after);
+    other.say(&after);
+    drop(other);
+    let newest = version(quick);
+
+    question.say(&before[10..]);
+    drop(question);
+    // What it has is outdated, so it asks again: with what the other one has written down.
+    let mut again = web.next();
+    assert!(again.head.to_lowercase().contains("if-none-match: \"two\""), "{}", again.head);
+    again.say(b"HTTP/1.1 304 Not Modified\r\nETag: \"two\"\r\nConnection: close\r\n\r\n");
+    drop(again);
+    assert_eq!(version(slow), newest);
+}
+
+#[test]
+fn a_function_that_was_not_there_a_moment_ago_is_not_taken_from_who_has_it_now() {
+    let web = Web(TcpListener::bind("127.0.0.1:0").unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (web.worker(dir.path(), None), web.worker(dir.path(), Some(7)));
+    let archive = tar_gz(&[("f.py", "1")]);
+
+    let early = load(&old);
+    let mut question = web.next();
+    let late = load(&new);
+    let mut other = web.next();
+    other.begin("one", &archive);
+    other.say(&archive);
+    drop(other);
+    let there = version(late);
+    question.say(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    drop(question);
+    let mut again = web.next();
+    again.say(b"HTTP/1.1 304 Not Modified\r\nETag: \"one\"\r\nConnection: close\r\n\r\n");
+    drop(again);
+    assert_eq!(version(early), there);
+}
