@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fork::Forkers;
-use super::load::{drive, each_once};
+use super::load::{drive, each_once, one_by_one};
 use super::report::{Goal, Quantity, Row};
 use super::sample::Sample;
 use super::site::{self, Site};
@@ -97,7 +97,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<(), BenchError> {
     for (pause, first, name) in [(PAUSE, paced, "20 ms"), (SHORT_PAUSE, ready.p50_us(), "2 ms")] {
         run.tell(format!("cold: warm calls and bare standbys, {name} apart"));
         let warm = vec![workload::call(&workload::hello()); n];
-        let warm = each_once(run.address, &warm, 1, pause).await;
+        let warm = one_by_one(run.address, &warm, pause).await;
         rows.push((
             Row::of("cold", &format!("{n} warm calls of hello, {name} apart"), &warm).without_rate(),
             1,
@@ -130,7 +130,7 @@ impl OnSite {
         let site = Site::start(&place.path().join("ol"), None, &options, &functions)?;
         site.has_standbys(standbys).await?;
         let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
-        let sample = each_once(site.address, &calls, 1, pause).await;
+        let sample = one_by_one(site.address, &calls, pause).await;
         site.stop()?;
         Ok(Self(sample))
     }
@@ -161,7 +161,7 @@ async fn on_demand(run: &Run, n: usize) -> Result<OnSite, BenchError> {
 async fn call(run: &Run, names: &[String], way: Way) -> Sample {
     let calls: Vec<_> = names.iter().map(|name| workload::call(name)).collect();
     match way {
-        Way::Paced(pause) => each_once(run.address, &calls, 1, pause).await,
+        Way::Paced(pause) => one_by_one(run.address, &calls, pause).await,
         Way::AtOnce => each_once(run.address, &calls, N_AT_ONCE, Duration::ZERO).await,
         Way::Endless => drive(run.address, &calls, N_AT_ONCE, run.plan.length).await,
     }

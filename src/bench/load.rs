@@ -2,7 +2,7 @@
 //! calls; and single calls that are timed one by one.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::call::{Call, parse_head};
+use super::call::{Call, Head, parse_head};
 use super::sample::Sample;
 
 /// At the begin of each slice, not counted: connections are made, frozen sandboxes thaw.
@@ -26,7 +26,20 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// One keep-alive connection.
 pub(super) struct Connection {
     stream: TcpStream,
+    answer: Answer,
+}
+
+/// One that blocks.
+struct BlockingConnection {
+    stream: std::net::TcpStream,
+    answer: Answer,
+}
+
+/// What has been read of an answer.
+struct Answer {
     input: Box<[u8]>,
+    n_read: usize,
+    head: Option<Head>,
 }
 
 /// Why a call failed.
@@ -44,32 +57,75 @@ impl Connection {
     pub(super) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, input: vec![0; BUFFER_BYTES].into() })
+        Ok(Self { stream, answer: Answer::new() })
     }
 
     /// One request and its answer, checked.
     pub(super) async fn call(&mut self, call: &Call) -> Result<(), CallError> {
         self.stream.write_all(&call.request).await?;
-        let mut n_read = 0;
-        let mut head = None;
+        self.answer.begin();
         loop {
-            let n = self.stream.read(&mut self.input[n_read..]).await?;
-            if n == 0 {
-                return Err(CallError::Broken(io::ErrorKind::UnexpectedEof.into()));
-            }
-            n_read += n;
-            if head.is_none() {
-                head = parse_head(&self.input[..n_read]).map_err(io::Error::other)?;
-            }
-            let Some(head) = head else { continue };
-            let n_all = head.n_head + head.n_body;
-            if n_all > self.input.len() || n_read > n_all {
-                return Err(CallError::Broken(io::Error::other("the answer is longer than it may be")));
-            }
-            if n_read == n_all {
-                return call.check(head.status, &self.input[head.n_head..n_all]).map_err(CallError::Wrong);
+            let n = self.stream.read(self.answer.room()).await?;
+            if self.answer.is_whole(n)? {
+                return self.answer.check(call);
             }
         }
+    }
+}
+
+impl BlockingConnection {
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = std::net::TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(STRAGGLE_MAX))?;
+        Ok(Self { stream, answer: Answer::new() })
+    }
+
+    fn call(&mut self, call: &Call) -> Result<(), CallError> {
+        self.stream.write_all(&call.request)?;
+        self.answer.begin();
+        loop {
+            let n = self.stream.read(self.answer.room())?;
+            if self.answer.is_whole(n)? {
+                return self.answer.check(call);
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn new() -> Self {
+        Self { input: vec![0; BUFFER_BYTES].into(), n_read: 0, head: None }
+    }
+
+    fn begin(&mut self) {
+        (self.n_read, self.head) = (0, None);
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.input[self.n_read..]
+    }
+
+    /// `n` more bytes are there.
+    fn is_whole(&mut self, n: usize) -> io::Result<bool> {
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.n_read += n;
+        if self.head.is_none() {
+            self.head = parse_head(&self.input[..self.n_read]).map_err(io::Error::other)?;
+        }
+        let Some(head) = self.head else { return Ok(false) };
+        let n_all = head.n_head + head.n_body;
+        if n_all > self.input.len() || self.n_read > n_all {
+            return Err(io::Error::other("the answer is longer than it may be"));
+        }
+        Ok(self.n_read == n_all)
+    }
+
+    fn check(&self, call: &Call) -> Result<(), CallError> {
+        let head = self.head.ok_or_else(|| io::Error::other("there is no answer"))?;
+        call.check(head.status, &self.input[head.n_head..self.n_read]).map_err(CallError::Wrong)
     }
 }
 
@@ -187,6 +243,38 @@ pub(super) async fn each_once(
     sample
 }
 
+/// Each call once, one after the other, with a pause before each. By a client that blocks, as that of the floors does: an event loop and
+/// its timer take as long to wake up as a short call.
+pub(super) async fn one_by_one(address: SocketAddr, calls: &[Call], pause: Duration) -> Sample {
+    let calls = calls.to_vec();
+    let sample = tokio::task::spawn_blocking(move || {
+        let mut sample = Sample::new();
+        let begin = Instant::now();
+        let mut connection = None;
+        for call in &calls {
+            std::thread::sleep(pause);
+            if connection.is_none() {
+                connection = BlockingConnection::open(address).ok();
+            }
+            let Some(open) = connection.as_mut() else {
+                sample.add_error("cannot connect".into());
+                continue;
+            };
+            let sent = Instant::now();
+            match open.call(call) {
+                Ok(()) => sample.add(sent.elapsed()),
+                Err(error) => {
+                    sample.add_error(error.to_string());
+                    connection = None;
+                }
+            }
+        }
+        sample.elapsed = begin.elapsed();
+        sample
+    });
+    sample.await.expect("nothing in it panics")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,9 +323,12 @@ mod tests {
         let address =
             server(&[&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"], &["nonsense\r\n\r\n"]]).await;
         let calls = vec![Call::post("/", "{}", ""); 6];
-        let sample = each_once(address, &calls, 1, Duration::ZERO).await;
-        assert_eq!((sample.n(), sample.n_errors), (3, 3));
-        assert!(sample.first_error.unwrap().contains("HTTP/1.1"));
+        let evented = each_once(address, &calls, 1, Duration::ZERO).await;
+        let blocking = one_by_one(address, &calls, Duration::ZERO).await;
+        for sample in [evented, blocking] {
+            assert_eq!((sample.n(), sample.n_errors), (3, 3));
+            assert!(sample.first_error.unwrap().contains("HTTP/1.1"));
+        }
     }
 
     #[tokio::test]
