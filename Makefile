@@ -45,7 +45,7 @@ test-integration:
 	$(CARGO) build --locked --bins
 	tests=$$($(CARGO) test --locked --no-run --test integration --message-format=json | .ci/test-binary); \
 	if [ "$$(id -u)" = 0 ]; then "$$tests" --test-threads 1; \
-	else sudo --preserve-env=REQUIRE_ALL,RUST_BACKTRACE "$$tests" --test-threads 1; fi
+	else sudo --preserve-env=REQUIRE_ALL,RUST_BACKTRACE,OL_CHAOS_SECONDS "$$tests" --test-threads 1; fi
 
 test-v2:
 	.ci/v2/run $(V2_TESTS)
