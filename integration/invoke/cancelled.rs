@@ -141,7 +141,9 @@ fn first_calls_that_nobody_waits_for_leave_nothing_half_made() {
 #[test]
 fn a_client_that_leaves_before_its_call_has_begun_costs_no_sandbox() {
     requires!(Root);
-    let worker = Worker::with_config(json!({"limits": {"max_instances": 1}})).start();
+    // What is frozen takes no signals.
+    let config = json!({"limits": {"max_instances": 1}, "freeze_after_ms": 600_000});
+    let worker = Worker::with_config(config).start();
     worker.install_f("f", "def f(event): return event");
     let sandbox = |event: u64| -> u64 {
         let reply = worker.call("f", json!(event));
@@ -151,7 +153,7 @@ fn a_client_that_leaves_before_its_call_has_begun_costs_no_sandbox() {
     };
     let before = sandbox(1);
     let processes = worker.sandbox_processes(before);
-    processes.iter().for_each(|process| process.signal(Signal::SIGSTOP));
+    processes.iter().for_each(|process| process.stop());
     let mut client = worker.connect();
     client.announce("POST", "/run/f", 1);
     client.send(b"2");

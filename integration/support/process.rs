@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::wait::until;
+
 /// One process, told apart from all others since and before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Process {
@@ -18,6 +20,7 @@ struct Stat {
     parent: i32,
     started: u64,
     is_zombie: bool,
+    is_stopped: bool,
 }
 
 impl Process {
@@ -38,11 +41,18 @@ impl Process {
         }
     }
 
+    /// Stops it, and waits until it stands still: until then it may take what comes next.
+    #[track_caller]
+    pub(crate) fn stop(self) {
+        self.signal(Signal::SIGSTOP);
+        until("it stands still", || stat(self.pid).is_none_or(|stat| stat.is_stopped));
+    }
+
     /// Its children, theirs, and so on.
     pub(crate) fn descendants(self) -> Vec<Self> {
         let mut children: BTreeMap<i32, Vec<Self>> = BTreeMap::new();
         for pid in pids() {
-            if let Some(Stat { parent, started, is_zombie: false }) = stat(pid) {
+            if let Some(Stat { parent, started, is_zombie: false, .. }) = stat(pid) {
                 children.entry(parent).or_default().push(Self { pid, started });
             }
         }
@@ -121,6 +131,7 @@ fn stat(pid: i32) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
     Some(Stat {
         is_zombie: matches!(*fields.first()?, "Z" | "X"),
+        is_stopped: *fields.first()? == "T",
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
