@@ -147,13 +147,8 @@ struct Excess {
     over_brim: u64,
 }
 
-/// What came of asking lambdas for idle sandboxes.
-struct Released {
-    /// Lambdas that had any.
-    n_idle: usize,
-    /// What is still to be given up, in bytes.
-    missing: u64,
-}
+/// A lambda with idle sandboxes.
+type IdleLambda<W> = (Arc<Route<W>>, Idleness);
 
 /// The kernel says that programs wait for memory.
 struct Pressed;
@@ -221,20 +216,21 @@ impl<W: World> Evictor<W> {
             self.emergency.look(false, now);
             if pressed {
                 // It may be one sandbox that is at its own limit: nobody else is to pay for that with pages to be read again.
-                self.freeze_idle(now, Duration::ZERO, false);
+                freeze_idle(&self.idle_lambdas(), now, Duration::ZERO, false);
             }
             return;
         }
         let only_mark = excess.over_brim == 0;
+        let idle = self.idle_lambdas();
         if let Some(since) = self.tight_since {
             // Those that were busy then, or have been since.
-            self.freeze_idle(now, MILD_MEANS_AFTER, self.reclaim);
+            freeze_idle(&idle, now, MILD_MEANS_AFTER, self.reclaim);
             if only_mark && now.saturating_duration_since(since) < MILD_MEANS_TAKE {
                 return;
             }
         } else {
             self.tight_since = Some(now);
-            let n_frozen = self.freeze_idle(now, Duration::ZERO, self.reclaim);
+            let n_frozen = freeze_idle(&idle, now, Duration::ZERO, self.reclaim);
             info!(self.log, "memory is tight"; "used_mb" => self.last.used_bytes >> 20,
                 "pool_mb" => self.last.pool_bytes >> 20, "available_mb" => self.last.available_bytes >> 20,
                 "n_frozen" => n_frozen);
@@ -242,11 +238,11 @@ impl<W: World> Evictor<W> {
                 return;
             }
         }
-        let Released { n_idle, missing } = self.release(excess.over_mark, only_mark, now);
+        let missing = self.release(&idle, excess.over_mark, only_mark, now);
         if missing > 0 && excess.over_brim > 0 {
             self.release_spare(now);
         }
-        let is_out = n_idle == 0 && self.last.available_bytes < emergency::floor(self.last.pool_bytes);
+        let is_out = idle.is_empty() && self.last.available_bytes < emergency::floor(self.last.pool_bytes);
         if self.emergency.look(is_out, now) {
             self.end_greediest();
         }
@@ -311,33 +307,12 @@ impl<W: World> Evictor<W> {
     }
 
     /// Those with idle sandboxes.
-    fn idle_lambdas(&self) -> Vec<(Arc<Route<W>>, Idleness)> {
+    fn idle_lambdas(&self) -> Vec<IdleLambda<W>> {
         let idle = self.routes.all().into_iter().map(|route| {
             let idleness = route.pool.idleness();
             (route, idleness)
         });
         idle.filter(|(_, idleness)| !idleness.idle.is_empty()).collect()
-    }
-
-    /// Have those frozen, and reclaimed if that is asked for, that have been idle for `after`. Lambdas whose idle sandboxes have been
-    /// through it hear nothing.
-    fn freeze_idle(&mut self, now: Instant, after: Duration, reclaim: bool) -> usize {
-        let mut n_frozen = 0;
-        for (route, idleness) in self.idle_lambdas() {
-            let idle =
-                || idleness.idle.iter().filter(|one| now.saturating_duration_since(one.since) >= after);
-            let n_max = idle().filter(|one| !one.frozen).count();
-            let n_to_reclaim = idle().filter(|one| reclaim && one.reclaimed.is_none()).count();
-            if n_max == 0 && n_to_reclaim == 0 {
-                continue;
-            }
-            let order = lambda::FreezeIdle { n_max, reclaim };
-            let told = route.lambda.as_ref().map(|lambda| lambda.try_send(order));
-            if matches!(told, Some(Ok(()))) {
-                n_frozen += n_max;
-            }
-        }
-        n_frozen
     }
 
     /// Whether it has had the time to give back what the kernel can take of it.
@@ -347,9 +322,8 @@ impl<W: World> Evictor<W> {
     }
 
     /// Have idle sandboxes given up, those first that are worth least; or, if only the mark is exceeded, of those that have been
-    /// reclaimed.
-    fn release(&mut self, excess: u64, only_mark: bool, now: Instant) -> Released {
-        let idle = self.idle_lambdas();
+    /// reclaimed. Gives what is still to be given up, in bytes.
+    fn release(&mut self, idle: &[IdleLambda<W>], excess: u64, only_mark: bool, now: Instant) -> u64 {
         let candidates: Vec<Candidate> = idle
             .iter()
             .map(|(_, idleness)| Candidate {
@@ -384,7 +358,7 @@ impl<W: World> Evictor<W> {
             self.stats.released_under_pressure.add(n_released as u64);
             debug!(self.log, "asked for idle sandboxes to be given up"; "n" => n_released, "bytes" => bytes_released);
         }
-        Released { n_idle: idle.len(), missing: excess.saturating_sub(bytes_released) }
+        excess.saturating_sub(bytes_released)
     }
 
     /// Have standbys given up, and if that was not enough, the zygote that pays least, if the last ones have had time to go.
@@ -426,6 +400,26 @@ impl<W: World> Evictor<W> {
             evictor.hurry(ctx);
         });
     }
+}
+
+/// Have those frozen, and reclaimed if that is asked for, that have been idle for `after`. Lambdas whose idle sandboxes have been
+/// through it hear nothing.
+fn freeze_idle<W: World>(idle: &[IdleLambda<W>], now: Instant, after: Duration, reclaim: bool) -> usize {
+    let mut n_frozen = 0;
+    for (route, idleness) in idle {
+        let rested = || idleness.idle.iter().filter(|one| now.saturating_duration_since(one.since) >= after);
+        let n_max = rested().filter(|one| !one.frozen).count();
+        let n_to_reclaim = rested().filter(|one| reclaim && one.reclaimed.is_none()).count();
+        if n_max == 0 && n_to_reclaim == 0 {
+            continue;
+        }
+        let order = lambda::FreezeIdle { n_max, reclaim };
+        let told = route.lambda.as_ref().map(|lambda| lambda.try_send(order));
+        if matches!(told, Some(Ok(()))) {
+            n_frozen += n_max;
+        }
+    }
+    n_frozen
 }
 
 impl<W: World> Actor for Evictor<W> {

@@ -239,14 +239,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
         ("/pprof/mem", {
             let take = |id| {
                 with_failures(worker(id, "What the worker's own memory is in use for"), &[403])
-                    .response(
-                        "200",
-                        content(
-                            "In the form of `pprof`, gzipped",
-                            "application/octet-stream",
-                            of(Type::String),
-                        ),
-                    )
+                    .response("200", pprof())
                     .response("500", text("The profile cannot be made"))
                     .response("503", text("One is being made already"))
             };
@@ -268,14 +261,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
         ("/pprof/cpu-stop", {
             let stop = |id| {
                 with_failures(worker(id, "End it, and give the profile"), &[403])
-                    .response(
-                        "200",
-                        content(
-                            "In the form of `pprof`, gzipped",
-                            "application/octet-stream",
-                            of(Type::String),
-                        ),
-                    )
+                    .response("200", pprof())
                     .response("400", text("Profiling was not started"))
                     .response("500", text("The profile cannot be made"))
             };
@@ -500,6 +486,11 @@ fn text(description: &str) -> Response {
 
 fn json(description: &str, schema: impl Into<RefOr<Schema>>) -> Response {
     content(description, JSON, schema)
+}
+
+/// A profile.
+fn pprof() -> Response {
+    content("In the form of `pprof`, gzipped", "application/octet-stream", of(Type::String))
 }
 
 fn content(description: &str, kind: &str, schema: impl Into<RefOr<Schema>>) -> Response {
