@@ -38,4 +38,5 @@ mod takeover;
 mod tree;
 mod triggers;
 mod web;
+mod worker_log;
 mod zygotes;

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use trigger::attend;
 
+use crate::dep_trace::DepTrace;
 use crate::profile::{CpuProfiler, HeapProfiler};
 use crate::registry::Registry;
 use crate::stats::Stats;
@@ -58,6 +59,8 @@ pub struct App {
     pub profiler: CpuProfiler,
     /// Of the worker itself.
     pub heap: HeapProfiler,
+    /// Where each call is noted, if that is wanted.
+    pub dep_trace: Option<DepTrace>,
     /// Sandboxes by hand; `None`: not with this `server_mode`.
     pub by_hand: Option<Arc<ByHand>>,
     /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod dep_trace;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -19,6 +20,7 @@ pub mod logging;
 pub mod packages;
 pub mod profile;
 pub mod registry;
+pub mod rotated;
 pub mod sandbox;
 pub mod selftest;
 pub mod serve;

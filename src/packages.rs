@@ -58,6 +58,15 @@ impl fmt::Debug for PackagesDir {
     }
 }
 
+/// What an installed package says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portrait {
+    /// The names of the packages that it needs here, without those for its extras.
+    pub needs: Vec<String>,
+    /// The modules that can be imported from it.
+    pub modules: Vec<String>,
+}
+
 /// Why one requirement is not there.
 enum Absent {
     /// It can be had.
@@ -251,6 +260,15 @@ impl PackagesDir {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// What a pinned package says of itself. `None`: it is not there. Reads files.
+    #[must_use]
+    pub fn portrait(&self, pin: &str) -> Option<Portrait> {
+        let Ok(Line::Requirement(requirement)) = requirement::parse(pin) else { return None };
+        let package = self.find_one(&requirement, &self.storage().index().ok()?).ok()?;
+        let modules = metadata::modules(&self.storage().files(&package));
+        Some(Portrait { needs: self.names_needed(&package), modules })
     }
 
     fn advice(&self, requirement: &Requirement) -> String {

@@ -29,15 +29,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::dep_trace::DepTrace;
 use crate::http::by_hand::ByHand;
 use crate::http::{self, App};
 use crate::image::{self, Base};
 use crate::kafka::{KafkaFeeds, KafkaSettings};
+use crate::logging::{self, Log, Sink};
 use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
 use crate::profile::{CpuProfiler, HeapProfiler};
 use crate::registry::watch::WatchEvent;
 use crate::registry::{GENERATIONS, Registry, RegistryWatch};
+use crate::sandbox;
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
 use crate::sandbox::logs::Logs;
@@ -46,7 +49,6 @@ use crate::stats::Stats;
 use crate::takeover::{self, Door, Estate, Offer, Predecessor};
 use crate::triggers::Desk;
 use crate::world::{OlCaller, OlClock, OlDiary, OlGauge, OlLauncher, OlWorld, sandbox_limits};
-use crate::{logging, sandbox};
 use succession::{Ending, Fading, Guests, Reign};
 
 /// Connections that may wait to be accepted, and that one thread serves at once; beyond it clients wait in the
@@ -123,6 +125,8 @@ pub struct Standing {
     pub lock: OwnedFd,
     /// Whose place it takes, and what it got from there.
     pub before: Option<(Predecessor, Estate)>,
+    /// Where its log goes, and all that it writes besides. `None`: to its standard error.
+    pub log_file: Option<PathBuf>,
     /// Writes down that this process is the worker of the directory.
     pub stand: Box<dyn Fn() -> io::Result<()>>,
 }
@@ -134,8 +138,12 @@ pub struct Standing {
 /// # Errors
 /// When a part cannot be started; what was started before is taken down.
 pub fn run(ol_dir: &Path, config: Config, standing: Standing) -> Result<(), ServeError> {
-    let level = if config.trace.latency { slog::Level::Debug } else { slog::Level::Info };
-    let (log, _guard) = logging::start(level);
+    let sink = match standing.log_file.clone() {
+        Some(path) => Sink::File(path, config.log_bytes_max),
+        None => Sink::StandardError,
+    };
+    let (logs, _guard) = logging::start(sink);
+    let log = logs.part(config.trace.latency);
     raise_file_limit(&log);
     if let Err(error) = sandbox::oom::spare_this_process() {
         info!(log, "the worker may not ask the kernel to be spared when memory runs out; sandboxes still go first";
@@ -156,7 +164,7 @@ pub fn run(ol_dir: &Path, config: Config, standing: Standing) -> Result<(), Serv
         None => bind()?,
     };
     // Who called says what went wrong.
-    actix::System::new().block_on(serve(ol_dir, config, listener, standing, log))
+    actix::System::new().block_on(serve(ol_dir, config, listener, standing, logs))
 }
 
 async fn serve(
@@ -164,11 +172,14 @@ async fn serve(
     mut config: Config,
     listener: TcpListener,
     standing: Standing,
-    log: Logger,
+    of_parts: Log,
 ) -> Result<(), ServeError> {
+    let trace = config.trace;
+    let in_detail = |is_traced| of_parts.part(is_traced || trace.latency);
+    let log = in_detail(false);
     // Of what comes from here on it is known who has it.
     let heap = HeapProfiler::start();
-    let Standing { lock, before, stand } = standing;
+    let Standing { lock, before, log_file: _, stand } = standing;
     let worker_dir = config.worker_dir.clone();
     fs::create_dir_all(&worker_dir).map_err(file("make", &worker_dir))?;
     let configured_root = config.cgroup_root.clone();
@@ -207,14 +218,15 @@ async fn serve(
     let beside = before.is_some().then(std::process::id);
     let registry = Registry::open_in(&config, &generations, beside, log.clone())?;
     let logs_dir = worker_dir.join("logs");
-    let logs =
-        Logs::start(logs_dir.clone(), config.log_bytes_max, log.clone()).map_err(file("make", &logs_dir))?;
+    let repeat_in = config.log_output.then(|| log.clone());
+    let logs = Logs::start(logs_dir.clone(), config.log_bytes_max, repeat_in, log.clone())
+        .map_err(file("make", &logs_dir))?;
     let spec = launcher_spec(&config, &descriptor, &worker_dir);
     // Sandboxes see it from the start.
     fs::create_dir_all(&config.packages_dir).map_err(file("make", &config.packages_dir))?;
     let launcher = {
-        let log = log.clone();
-        actix_web::web::block(move || Launcher::start(spec, logs, &log))
+        let (log, of_cgroups) = (log.clone(), in_detail(trace.cgroups));
+        actix_web::web::block(move || Launcher::start(spec, logs, &log, &of_cgroups))
             .await
             .map_err(|error| ServeError::Sandbox(io::Error::other(error)))?
             .map_err(ServeError::Sandbox)?
@@ -239,8 +251,20 @@ async fn serve(
             .map_err(|error| ServeError::Sandbox(io::Error::other(error)))?;
         opened.map_err(file("make", &config.packages_dir))?
     };
+    let dep_trace = trace.package.then(|| {
+        let path = worker_dir.join("dep-trace.json");
+        DepTrace::start(path, config.log_bytes_max, packages.clone(), log.clone())
+            .map_err(ServeError::Threads)
+    });
+    let dep_trace = dep_trace.transpose()?;
     let gauge = OlGauge::new(launcher.clone(), config.mem_pool_mb << 20, &log);
     let for_actors = OlLauncher::new(launcher.clone(), packages.clone(), stats);
+    let logs_of_actors = supervisor::Logs {
+        plain: log.clone(),
+        memory: in_detail(trace.memory),
+        evictor: in_detail(trace.evictor),
+        packages: in_detail(trace.package),
+    };
     let (desk, jobs) = Desk::new();
     let settings = KafkaSettings {
         session_timeout: config.kafka.session_timeout,
@@ -257,7 +281,7 @@ async fn serve(
         caller: OlCaller::new(desk, stats),
         feeds: feeds.clone(),
     };
-    let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), log.clone());
+    let tree: Tree<OlWorld> = supervisor::start(parts, actor_settings(&config, plan), logs_of_actors);
     let watch =
         watch(&config, &registry, &tree, &log).map_err(file("watch", Path::new(&registry.place())))?;
 
@@ -276,6 +300,7 @@ async fn serve(
         logs: logs_dir,
         profiler: profiler.clone(),
         heap,
+        dep_trace: dep_trace.clone(),
         by_hand: by_hand.clone(),
         zygotes_file: Some(kept).filter(|_| is_free),
         ending: ending.clone(),
@@ -391,6 +416,9 @@ async fn serve(
     let _ = actix_web::web::block(move || triggers.join()).await;
     if end == Ending::Told {
         reign.see_off().await;
+    }
+    if let Some(dep_trace) = dep_trace {
+        let _ = actix_web::web::block(move || dep_trace.finish()).await;
     }
     write_stats(&worker_dir, stats, &log);
     if let Some(profile) = profiler.end()

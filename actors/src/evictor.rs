@@ -222,6 +222,8 @@ impl<W: World> Evictor<W> {
         }
         let only_mark = excess.over_brim == 0;
         let idle = self.idle_lambdas();
+        debug!(self.log, "more memory is in use than should be"; "over_mark" => excess.over_mark,
+            "over_brim" => excess.over_brim, "n_idle_lambdas" => idle.len(), "n_waiting" => self.waiters.len());
         if let Some(since) = self.tight_since {
             // Those that were busy then, or have been since.
             freeze_idle(&idle, now, MILD_MEANS_AFTER, self.reclaim);
@@ -286,6 +288,7 @@ impl<W: World> Evictor<W> {
                 Some(Ok(reservation))
             } else if waiter.deadline <= now {
                 self.stats.room_refused.bump();
+                debug!(self.ledger.log(), "nobody gave up memory in time"; "bytes" => waiter.bytes);
                 Some(Err(self.no_room()))
             } else {
                 return;
@@ -351,6 +354,9 @@ impl<W: World> Evictor<W> {
             if matches!(told, Some(Ok(()))) {
                 bytes_released = bytes_released.saturating_add(candidate.bytes.saturating_mul(n_max as u64));
                 n_released += n_max;
+                debug!(self.log, "a lambda is to give up idle sandboxes"; "lambda" => %route.name, "n_max" => n_max,
+                    "bytes_each" => candidate.bytes, "frequency" => candidate.frequency,
+                    "cold_ms" => candidate.cost.as_secs_f64() * 1e3);
             }
         }
         if n_released > 0 {
@@ -473,6 +479,7 @@ impl<W: World> Handler<NeedRoom> for Evictor<W> {
             return Box::pin(async { Err(NoRoom::Busy) });
         }
         let (reach, answer) = oneshot::channel();
+        debug!(self.ledger.log(), "memory is waited for"; "bytes" => bytes, "n_waiting" => self.waiters.len() + 1);
         self.waiters.push_back(Waiter { bytes, deadline: Instant::now() + ROOM_WAIT_MAX, reach });
         if self.waiters.len() == 1 {
             self.look(false);

@@ -305,6 +305,7 @@ impl<W: World> Desk<W> {
     async fn try_provide(&self, wish: Provide) -> Result<Provided, Unprovided> {
         let Provide { list, is_settled, last, anew } = wish;
         let never = |error: PackageError| Unprovided { error, retry_after: None };
+        debug!(self.log, "packages are wanted"; "list" => list.join(" "), "is_settled" => is_settled, "anew" => anew);
         let survey = if anew { Survey::Open } else { self.store.survey(list.clone(), is_settled).await };
         let (pins, missing) = match survey {
             Survey::Complete(set) => {
@@ -327,6 +328,7 @@ impl<W: World> Desk<W> {
             Survey::Open => {
                 let pins = self.settle(list, last).await?;
                 self.stats.packages_settled.bump();
+                debug!(self.log, "settled which packages are meant"; "pins" => pins.join(" "));
                 match self.store.survey(pins.clone(), true).await {
                     Survey::Complete(set) => {
                         self.stats.package_hits.add(set.len() as u64);
@@ -342,6 +344,7 @@ impl<W: World> Desk<W> {
             }
         };
         self.stats.package_hits.add(pins.len().saturating_sub(missing.len()) as u64);
+        debug!(self.log, "packages are missing"; "missing" => missing.join(" "), "n_there" => pins.len() - missing.len().min(pins.len()));
         let _wanted = Wanted::new(&self.wanted, &pins);
         let runs: Vec<_> = missing.iter().map(|pin| self.install(pin.clone())).collect();
         for installed in join_all(runs).await {
@@ -374,6 +377,7 @@ impl<W: World> Desk<W> {
         let (desk, key) = (self.clone(), pin.clone());
         let begin = move || -> LocalFuture<Result<Installed, PackageError>> {
             Box::pin(async move {
+                debug!(desk.log, "installs a package"; "package" => short(&pin));
                 let installed = desk.store.install(pin.clone(), desk.needed()).await?;
                 desk.stats.packages_installed.bump();
                 desk.stats.packages_evicted.add(installed.evicted.len() as u64);

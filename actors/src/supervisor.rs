@@ -128,6 +128,26 @@ pub struct Config {
     pub reclaim: bool,
 }
 
+/// Where the actors log. What some of them decide can be told in more detail (level debug) than the rest.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    /// All that has no log of its own.
+    pub plain: Logger,
+    /// What memory is promised to sandboxes.
+    pub memory: Logger,
+    /// Who is to give memory back.
+    pub evictor: Logger,
+    /// Which packages are looked for and installed.
+    pub packages: Logger,
+}
+
+impl From<Logger> for Logs {
+    /// The same for all.
+    fn from(log: Logger) -> Self {
+        Self { plain: log.clone(), memory: log.clone(), evictor: log.clone(), packages: log }
+    }
+}
+
 /// What the rest of the worker needs of the tree. A clone leads to the same one.
 pub struct Tree<W: World> {
     /// From names to lambdas and their pools.
@@ -179,7 +199,8 @@ impl<W: World> Clone for Tree<W> {
 /// # Panics
 /// Outside of an actix system.
 #[must_use]
-pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> {
+pub fn start<W: World>(parts: Parts<W>, config: Config, logs: impl Into<Logs>) -> Tree<W> {
+    let logs = logs.into();
     let ctx = Context::<Supervisor<W>>::new();
     let supervisor = ctx.address();
     let settings = &config.zygotes;
@@ -189,7 +210,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
     );
     let nursery = Nursery {
         parts,
-        ledger: Ledger::default(),
+        ledger: Ledger::new(logs.memory.new(o!("part" => "memory"))),
         known: Known::default(),
         standbys: SharedShelves::new(settings.shelf_limits()),
         forest,
@@ -199,7 +220,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         arbiters: (0..config.n_arbiters).map(|_| Arbiter::new()).collect(),
         config,
         supervisor: supervisor.clone(),
-        log: log.clone(),
+        logs: logs.clone(),
     };
     // From the ground up: each is given those that it asks.
     let packages = Link::new(nursery.packages(1));
@@ -245,7 +266,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, log: Logger) -> Tree<W> 
         registry_trouble: None,
         shutting_down: false,
         triggers_yielded: false,
-        log,
+        log: logs.plain,
     });
     tree
 }
@@ -263,7 +284,7 @@ struct Nursery<W: World> {
     stats: Arc<WorkerStats>,
     arbiters: Vec<Arbiter>,
     supervisor: Addr<Supervisor<W>>,
-    log: Logger,
+    logs: Logs,
 }
 
 impl<W: World> Nursery<W> {
@@ -272,7 +293,7 @@ impl<W: World> Nursery<W> {
     }
 
     fn log_of(&self, actor: &'static str) -> Logger {
-        self.log.new(o!("actor" => actor))
+        self.logs.plain.new(o!("actor" => actor))
     }
 
     fn packages(&self, incarnation: u64) -> Addr<Packages<W>> {
@@ -282,7 +303,7 @@ impl<W: World> Nursery<W> {
             self.known.clone(),
             self.routes.clone(),
             Arc::clone(&self.stats),
-            self.log_of("packages"),
+            self.logs.packages.new(o!("actor" => "packages")),
             monitor,
         )
         .start()
@@ -314,7 +335,8 @@ impl<W: World> Nursery<W> {
             reclaim: self.config.reclaim,
             stats: Arc::clone(&self.stats),
         };
-        Evictor::new(surroundings, self.log_of("evictor"), self.monitor(Child::Evictor, incarnation)).start()
+        let log = self.logs.evictor.new(o!("actor" => "evictor"));
+        Evictor::new(surroundings, log, self.monitor(Child::Evictor, incarnation)).start()
     }
 
     fn watcher(&self, incarnation: u64, packages: Link<Packages<W>>) -> Addr<RegistryWatcher<W>> {
@@ -364,7 +386,7 @@ impl<W: World> Nursery<W> {
     }
 
     fn lambda(&self, incarnation: u64, assignment: Assignment<W>, services: Services<W>) -> Addr<Lambda<W>> {
-        let log = self.log.new(o!("lambda" => assignment.name.to_string()));
+        let log = self.logs.plain.new(o!("lambda" => assignment.name.to_string()));
         let monitor = self.monitor(Child::Lambda(assignment.name.clone()), incarnation);
         match self.arbiter_of(&assignment.name) {
             Some(arbiter) => {

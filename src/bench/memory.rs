@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use slog::{Discard, Logger, o};
+
 use super::fork::Forker;
 use super::load::each_once;
 use super::report::Quantity;
@@ -151,7 +153,8 @@ fn read(worker: i32, cgroup_root: &str) -> Memory {
         }
     }
     memory.n_sandboxes = groups.len();
-    memory.charged = CgroupRoot::open(cgroup_root, None).map_or(0.0, |root| root.memory_bytes() as f64);
+    memory.charged = CgroupRoot::open(cgroup_root, None, Logger::root(Discard, o!()))
+        .map_or(0.0, |root| root.memory_bytes() as f64);
     memory
 }
 

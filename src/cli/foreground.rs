@@ -1,5 +1,7 @@
 //! Being the worker: what `ol worker up` and `admin worker-exec` do in the end.
 
+use std::path::PathBuf;
+
 use super::error::CliError;
 use super::files;
 use super::lock::WorkerLock;
@@ -20,13 +22,21 @@ pub(super) enum Source {
     Elsewhere,
 }
 
+/// How a worker is run.
+#[derive(Debug)]
+pub(super) struct Manner {
+    pub(super) source: Source,
+    /// Where its log goes, and all that it writes besides. `None`: to whoever started it.
+    pub(super) log_file: Option<PathBuf>,
+}
+
 /// Run the worker until it is told to end. The lock goes with the process.
-pub(super) fn run(ol_dir: &OlDir, settings: Settings, source: Source) -> Result<(), CliError> {
+pub(super) fn run(ol_dir: &OlDir, settings: Settings, manner: Manner) -> Result<(), CliError> {
     let worker_dir = settings.worker_dir();
     files::make_dir(&worker_dir)?;
     let lock = WorkerLock::take(&worker_dir)?;
     sweep(&settings)?;
-    serve(ol_dir, settings, source, &lock, None)
+    serve(ol_dir, settings, manner, &lock, None)
 }
 
 /// Have the worker that runs in the directory hand over.
@@ -38,19 +48,19 @@ pub(super) fn hand_over(settings: &Settings) -> Result<(Predecessor, Estate), Ta
 pub(super) fn take_over(
     ol_dir: &OlDir,
     settings: Settings,
-    source: Source,
+    manner: Manner,
     (predecessor, estate): (Predecessor, Estate),
 ) -> Result<(), CliError> {
     let lock = estate.lock.try_clone();
     let lock = lock.map_err(CliError::file("share the lock of", settings.worker_dir()))?;
     let lock = WorkerLock::handed_over(lock);
-    serve(ol_dir, settings, source, &lock, Some((predecessor, estate)))
+    serve(ol_dir, settings, manner, &lock, Some((predecessor, estate)))
 }
 
 fn serve(
     ol_dir: &OlDir,
     settings: Settings,
-    source: Source,
+    Manner { source, log_file }: Manner,
     lock: &WorkerLock,
     before: Option<(Predecessor, Estate)>,
 ) -> Result<(), CliError> {
@@ -67,6 +77,7 @@ fn serve(
     let standing = Standing {
         lock: shared,
         before,
+        log_file,
         // The last run's options must not be taken for this one's.
         stand: Box::new(move || {
             let written = match source {

@@ -1,7 +1,7 @@
 //! Starting a worker in the background and waiting until it answers.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,6 @@ use super::talk;
 /// 300 tries, 100 ms apart: half a minute, which a worker that unpacks nothing never needs.
 const TRIES_MAX: u32 = 300;
 const TRY_EVERY: Duration = Duration::from_millis(100);
-/// A log longer than this is put aside (`.1`) before the next worker starts.
-const LOG_BYTES_MAX: u64 = 16 << 20;
 /// So much of the log is shown when a worker does not come up.
 const TAIL_BYTES: u64 = 4 << 10;
 
@@ -106,13 +104,8 @@ impl Started {
     }
 }
 
-/// Open for appending; gives where the new worker's part will begin.
+/// Open for appending; gives where the new worker's part will begin. One that is too long is put aside by the worker itself.
 fn open_log(path: &Path) -> io::Result<(File, u64)> {
-    if fs::metadata(path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".1");
-        fs::rename(path, aside)?;
-    }
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let begins = file.metadata()?.len();
     Ok((file, begins))
@@ -121,7 +114,10 @@ fn open_log(path: &Path) -> io::Result<(File, u64)> {
 /// The last whole lines of a log, from `begins` at the earliest, indented.
 fn tail(path: &Path, begins: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
-    let from = begins.max(file.metadata()?.len().saturating_sub(TAIL_BYTES));
+    let n_bytes = file.metadata()?.len();
+    // If it is shorter than it was, it was begun anew.
+    let begins = if n_bytes < begins { 0 } else { begins };
+    let from = begins.max(n_bytes.saturating_sub(TAIL_BYTES));
     file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
@@ -135,6 +131,8 @@ fn tail(path: &Path, begins: u64) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn launch(dir: &Path, script: &str) -> Launch {
@@ -167,11 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_grew_long_is_put_aside() {
+    fn the_words_of_a_worker_that_has_begun_its_log_anew_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        File::create(&path).unwrap().set_len(LOG_BYTES_MAX + 1).unwrap();
-        assert_eq!(open_log(&path).unwrap().1, 0);
-        assert!(dir.path().join("log.1").exists());
+        fs::write(&path, "old\n".repeat(100)).unwrap();
+        let (_, begins) = open_log(&path).unwrap();
+        fs::write(&path, "why it ended\n").unwrap();
+        assert_eq!(tail(&path, begins).unwrap(), "  why it ended");
     }
 }

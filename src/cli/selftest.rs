@@ -139,10 +139,11 @@ impl Worker {
         initialize(&ol_dir, &plain, None, false)?;
         selftest::functions(&plain.config.registry_dir)
             .map_err(CliError::file("write functions to", &plain.config.registry_dir))?;
-        let mut args: Vec<OsString> = ["worker", "up", "--in-background", "-p"].map(Into::into).into();
-        args.extend([path.into(), "--with-parent".into(), std::process::id().to_string().into()]);
-        args.extend(OPTIONS.iter().flat_map(|option| ["-o".into(), (*option).into()]));
         let log = ol_dir.log();
+        let mut args: Vec<OsString> = ["worker", "up", "--in-background"].map(Into::into).into();
+        args.extend([log.clone().into(), "-p".into(), path.into()]);
+        args.extend(["--with-parent".into(), std::process::id().to_string().into()]);
+        args.extend(OPTIONS.iter().flat_map(|option| ["-o".into(), (*option).into()]));
         let launch = Launch { program: "/proc/self/exe".into(), args, worker_dir: plain.worker_dir(), log };
         launch.start()?.wait_until_ready()?;
         Ok(Self { ol_dir })

@@ -140,7 +140,7 @@ async fn invoke(
     }
     let n_announced =
         request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut call = Call::new(Asked::by_client(request), &name, below, &route, app.stats);
+    let mut call = Call::new(Asked::by_client(request), &name, below, &route, app);
     call.timing = timing;
     let response = if is_socket {
         call.is_socket = true;
@@ -229,10 +229,13 @@ impl<'a> Call<'a> {
         name: &'a FunctionName,
         target: &'a str,
         route: &Route<OlWorld>,
-        stats: &'static Stats,
+        app: &App,
     ) -> Self {
+        if let Some(dep_trace) = &app.dep_trace {
+            dep_trace.call(name, &route.code);
+        }
         let runtime = route.code.sandbox_limits().runtime;
-        Self { asked, name, target, is_socket: false, runtime, timing: Timing::default(), stats }
+        Self { asked, name, target, is_socket: false, runtime, timing: Timing::default(), stats: app.stats }
     }
 }
 

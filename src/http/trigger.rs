@@ -59,7 +59,7 @@ async fn ask(app: &App, name: &FunctionName, event: Event) -> Result<(HttpRespon
     }
     let headers = header_map(headers, body.len());
     let asked = Asked { method: Method::POST.as_str(), query: None, headers: &headers, client: None };
-    let mut call = Call::new(asked, name, "/", &route, app.stats);
+    let mut call = Call::new(asked, name, "/", &route, app);
     let runtime = call.runtime;
     let response = call.run(app, &route, Body { first: body, rest: None }).await?;
     Ok((response, Instant::now() + runtime))

@@ -18,6 +18,25 @@ pub(super) fn requires(files: &Path, name: &str) -> Vec<String> {
     head.filter_map(|line| line.strip_prefix("Requires-Dist:")).map(|value| value.trim().to_owned()).collect()
 }
 
+/// Modules that lie in its directory, in a fixed order. No namespace packages: those are nobody's own.
+pub(super) fn modules(files: &Path) -> Vec<String> {
+    let entries = fs::read_dir(files).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| {
+        let file_name = entry.file_name().into_string().ok()?;
+        let name = file_name.split('.').next().filter(|name| is_module_name(name))?;
+        let is_module = file_name.ends_with(".py") || file_name.ends_with(".so");
+        (is_module || entry.path().join("__init__.py").is_file()).then(|| name.to_owned())
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// One that people import: those that begin with a `_` are for the package itself.
+fn is_module_name(name: &str) -> bool {
+    let mut letters = name.chars();
+    letters.next().is_some_and(char::is_alphabetic)
+        && letters.all(|letter| letter == '_' || letter.is_alphanumeric())
+}
+
 /// The hashes of its files. Two that were made from one archive have the same.
 pub(super) fn contents(files: &Path, name: &str) -> Option<BTreeSet<String>> {
     let text = read(files, name, "RECORD")?;
@@ -46,4 +65,29 @@ fn dist_info(files: &Path, name: &str) -> Option<PathBuf> {
         let stem = file_name.strip_suffix(".dist-info").and_then(|stem| stem.split('-').next());
         stem.and_then(normalise).as_deref() == Some(name)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_imported_is_seen_in_the_directory() {
+        let files = tempfile::tempdir().unwrap();
+        let at = |name: &str| files.path().join(name);
+        for name in [
+            "six.py",
+            "_cffi.cpython-311-x86_64-linux-gnu.so",
+            "fast.cpython-311-x86_64-linux-gnu.so",
+            "LICENSE",
+        ] {
+            fs::write(at(name), "").unwrap();
+        }
+        for name in ["requests", "requests-2.32.4.dist-info", "bin", "google", "__pycache__"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        fs::write(at("requests").join("__init__.py"), "").unwrap();
+        assert_eq!(modules(files.path()), ["fast", "requests", "six"]);
+        assert_eq!(modules(&at("nowhere")), [""; 0]);
+    }
 }

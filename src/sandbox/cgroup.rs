@@ -20,6 +20,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use slog::{Logger, debug, o};
+
 use super::reclaim::Means;
 
 /// A failed read or write below `/sys/fs/cgroup`: a bare "no such file" would say nothing there.
@@ -84,6 +86,7 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct CgroupRoot {
     layout: Layout,
+    log: Logger,
 }
 
 #[derive(Debug, Clone)]
@@ -134,6 +137,7 @@ pub struct Cgroup {
     /// As written last, so that a sandbox of the default class costs no write.
     limits: Limits,
     nest: Option<Arc<Nest>>,
+    log: Logger,
 }
 
 #[derive(Debug)]
@@ -145,16 +149,17 @@ enum LayoutGroup {
 impl CgroupRoot {
     /// Finds out what the machine has, and makes the worker's group. On version 2 the user `shim`, who is root in the
     /// shims' user namespace, may let processes be born into its groups; `None` changes nothing about that, for who only looks.
+    /// `log` hears of each group at level debug.
     ///
     /// # Errors
     /// [`CgroupError::Unusable`] says which controller is missing and what to do.
-    pub fn open(name: &str, shim: Option<u32>) -> Result<Self> {
+    pub fn open(name: &str, shim: Option<u32>, log: Logger) -> Result<Self> {
         let mounts = Mounts::read()?;
         let layout = match mounts.unified_with_controllers() {
             Some(root) => Layout::V2(v2::Root::open(&root, name, shim)?),
             None => Layout::V1(v1::Root::open(&mounts, name)?),
         };
-        Ok(Self { layout })
+        Ok(Self { layout, log })
     }
 
     /// `v2`, or `v1` with or without `+ freezer of v2`: for people.
@@ -195,9 +200,13 @@ impl CgroupRoot {
             Layout::V2(root) => LayoutGroup::V2(root.create(name, inside)?),
             Layout::V1(root) => LayoutGroup::V1(root.create(name, inside)?),
         };
-        let mut group = Cgroup { layout, limits, nest };
+        let log = self.log.new(o!("cgroup" => name.to_owned()));
+        let mut group = Cgroup { layout, limits, nest, log };
         match group.write_limits(limits, true) {
-            Ok(()) => Ok(group),
+            Ok(()) => {
+                group.tell_limits(true);
+                Ok(group)
+            }
             Err(error) => {
                 // Empty, so it goes at once; if not, the sweep at the next start takes it.
                 let _ = group.try_remove();
@@ -261,8 +270,15 @@ impl Cgroup {
         if limits != self.limits {
             self.write_limits(limits, false)?;
             self.limits = limits;
+            self.tell_limits(false);
         }
         Ok(())
+    }
+
+    fn tell_limits(&self, is_new: bool) {
+        let Limits { memory_bytes, swap_bytes, cpu_percent, n_processes } = self.limits;
+        debug!(self.log, "a cgroup has limits"; "is_new" => is_new, "memory" => memory_bytes, "swap" => swap_bytes, "cpu_percent" => cpu_percent,
+            "n_processes" => n_processes, "is_in_nest" => self.nest.is_some());
     }
 
     fn write_limits(&mut self, limits: Limits, is_new: bool) -> Result<()> {
@@ -303,6 +319,7 @@ impl Cgroup {
         if let Some(directory) = self.unified() {
             // A group that is being removed cannot be frozen any more, and need not.
             let _ = fs::write(directory.join("cgroup.freeze"), if frozen { "1" } else { "0" });
+            debug!(self.log, "froze or thawed a cgroup"; "frozen" => frozen);
         }
     }
 
@@ -395,6 +412,7 @@ impl Cgroup {
                 Err(source) => return Err(CgroupError::Remove { path: path.into(), source }),
             }
         }
+        debug!(self.log, "removed a cgroup");
         Ok(true)
     }
 }

@@ -152,18 +152,20 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
 }
 
 impl Launcher {
-    /// Takes a slot, makes the worker's cgroups, and starts the zygote of isolated sandboxes. Blocks.
+    /// Takes a slot, makes the worker's cgroups, and starts the zygote of isolated sandboxes. `of_cgroups` hears of each cgroup at level debug. Blocks.
     ///
     /// # Errors
     /// When the machine lacks something; the text says what.
-    pub fn start(spec: LauncherSpec, logs: Logs, log: &Logger) -> io::Result<Self> {
+    pub fn start(spec: LauncherSpec, logs: Logs, log: &Logger, of_cgroups: &Logger) -> io::Result<Self> {
         let log = log.new(o!("part" => "sandbox"));
         let slot = Slot::take(spec.uid_base)?;
         // Who wants the network is told when it is started; others need not have a packet filter at all.
         if let Err(error) = network::sweep(&slot) {
             debug!(log, "could not look for remains of the outbound network"; "error" => error.to_string());
         }
-        let cgroups = CgroupRoot::open(&spec.cgroup_name, Some(slot.uid_base())).map_err(io::Error::other)?;
+        let of_cgroups = of_cgroups.new(o!("part" => "cgroups"));
+        let cgroups = CgroupRoot::open(&spec.cgroup_name, Some(slot.uid_base()), of_cgroups)
+            .map_err(io::Error::other)?;
         fs::create_dir_all(&spec.scratch)?;
         let filter = |who| if spec.seccomp { seccomp::compile(who) } else { seccomp::allow_all() };
         let filters =

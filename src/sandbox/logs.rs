@@ -1,17 +1,19 @@
-//! What functions print: read from a pipe per sandbox, written to a file per function.
+//! What functions print: read from a pipe per sandbox, written to a file per function, and some of it to the worker's log.
 //!
 //! One thread with an event loop of its own does all of it, so that a function that floods its log slows
 //! down itself (its pipe fills up, and its next `print` waits) and nobody else.
 
+mod repeated;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use actors::name::FunctionName;
 use slog::{Logger, warn};
@@ -19,6 +21,8 @@ use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot};
 
 use super::sys;
+use crate::rotated::RotatedFile;
+use repeated::{Repeater, Share};
 
 /// Longest line that is kept; the rest of a longer one becomes the next line.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -58,12 +62,17 @@ impl Naming {
 }
 
 impl Logs {
-    /// Starts the thread. Files are `<directory>/<function>.log`; one that would grow past `bytes_max` becomes
-    /// `<function>.log.1` (the last `.1` goes), so a function's logs take at most twice that.
+    /// Starts the thread. Files are `<directory>/<function>.log`, each with this bound ([`RotatedFile`]). `repeat_in`: the worker's log,
+    /// if what is printed is to come up there as well.
     ///
     /// # Errors
     /// When the directory cannot be made, or the thread not started.
-    pub fn start(directory: PathBuf, bytes_max: u64, log: Logger) -> io::Result<Self> {
+    pub fn start(
+        directory: PathBuf,
+        bytes_max: u64,
+        repeat_in: Option<Logger>,
+        log: Logger,
+    ) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
         let (feeds, mut queue) = mpsc::unbounded_channel::<Feed>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -73,6 +82,7 @@ impl Logs {
                 bytes_max,
                 open: RefCell::default(),
                 buffer: vec![0; PIPE_BYTES].into(),
+                repeater: repeat_in.map(|log| RefCell::new(Repeater::new(log, Instant::now()))),
                 log,
             });
             tokio::task::LocalSet::new().block_on(&runtime, async move {
@@ -215,6 +225,7 @@ struct Files {
     open: RefCell<HashMap<FunctionName, Weak<RefCell<LogFile>>>>,
     /// What was just read, from whichever pipe: one for each of thousands of sandboxes would be most of what they cost here.
     buffer: RefCell<Vec<u8>>,
+    repeater: Option<RefCell<Repeater>>,
     log: Logger,
 }
 
@@ -225,10 +236,11 @@ impl Files {
             return file;
         }
         open.retain(|_, file| file.strong_count() > 0);
+        let path = self.directory.join(format!("{name}.log"));
         let file = Rc::new(RefCell::new(LogFile {
-            path: self.directory.join(format!("{name}.log")),
-            file: None,
-            n_bytes: 0,
+            name: name.clone(),
+            file: RotatedFile::new(path, self.bytes_max),
+            share: Share::new(Instant::now()),
         }));
         open.insert(name.clone(), Rc::downgrade(&file));
         file
@@ -236,38 +248,20 @@ impl Files {
 }
 
 struct LogFile {
-    path: PathBuf,
-    file: Option<File>,
-    n_bytes: u64,
+    name: FunctionName,
+    file: RotatedFile,
+    share: Share,
 }
 
 impl LogFile {
     fn write(&mut self, bytes: &[u8], files: &Files) {
-        if let Err(error) = self.try_write(bytes, files.bytes_max) {
+        if let Err(error) = self.file.append(bytes) {
             // Lost, and said; the function goes on. The next write tries to open it anew.
-            self.file = None;
-            warn!(files.log, "cannot write a function's log"; "path" => %self.path.display(), "error" => %error);
+            warn!(files.log, "cannot write a function's log"; "path" => %self.file.path().display(), "error" => %error);
         }
-    }
-
-    fn try_write(&mut self, bytes: &[u8], bytes_max: u64) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
+        if let Some(repeater) = &files.repeater {
+            repeater.borrow_mut().repeat(&self.name, bytes, &mut self.share, Instant::now());
         }
-        if self.file.is_some() && self.n_bytes + bytes.len() as u64 > bytes_max {
-            self.file = None;
-            fs::rename(&self.path, self.path.with_extension("log.1"))?;
-        }
-        if self.file.is_none() {
-            let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-            self.n_bytes = file.metadata()?.len();
-            self.file = Some(file);
-        }
-        if let Some(file) = &mut self.file {
-            file.write_all(bytes)?;
-            self.n_bytes += bytes.len() as u64;
-        }
-        Ok(())
     }
 }
 
@@ -309,19 +303,5 @@ mod tests {
     #[test]
     fn what_only_looks_like_a_record_is_text() {
         assert_eq!(lines(&[b"\x1ex o y\n", b"\x1e1 z y\n"]), ["7-0 - \\x1ex o y", "7-0 - \\x1e1 z y"]);
-    }
-
-    #[test]
-    fn a_log_takes_at_most_twice_its_bound() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut file = LogFile { path: directory.path().join("f.log"), file: None, n_bytes: 0 };
-        for _ in 0..10 {
-            file.try_write(&[b'x'; 40], 100).unwrap();
-        }
-        let total: u64 = fs::read_dir(directory.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().metadata().unwrap().len())
-            .sum();
-        assert!(total <= 200, "{total}");
     }
 }

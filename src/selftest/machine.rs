@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use slog::{Discard, Logger, o};
+
 use super::judge::{Finding, holds};
 use super::{Listed, Outcome};
 use crate::image::{Descriptor, ImageError};
@@ -138,7 +140,7 @@ fn seccomp(actions: &str) -> Finding {
 /// Makes a group with limits, as a worker does for a sandbox.
 fn cgroups(name: &str) -> Finding {
     let limits = Limits { memory_bytes: 50 << 20, swap_bytes: 0, cpu_percent: 100, n_processes: 10 };
-    let made = CgroupRoot::open(name, None).and_then(|root| {
+    let made = CgroupRoot::open(name, None, Logger::root(Discard, o!())).and_then(|root| {
         let layout = root.describe();
         root.create("selftest", limits, None).map(|_| layout)
     });

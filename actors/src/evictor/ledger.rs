@@ -3,15 +3,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use slog::{Discard, Logger, debug, o};
+
 use super::{READY_SHARE, SPARE_SHARE, TIGHT_SHARE, part_of};
 use crate::world::{Gauge, MemoryReading};
 
+/// A change of what is used that is worth a line in the log: less is what a running function does all the time.
+const NOTED_BYTES_MIN: u64 = 1 << 20;
+
 /// What memory is used and promised. A clone is the same ledger.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Ledger(Arc<Entries>);
 
-#[derive(Debug, Default)]
+impl Default for Ledger {
+    /// One that says nothing of what it does.
+    fn default() -> Self {
+        Self::new(Logger::root(Discard, o!()))
+    }
+}
+
+#[derive(Debug)]
 struct Entries {
+    log: Logger,
     used: AtomicU64,
     pool: AtomicU64,
     available: AtomicU64,
@@ -33,10 +46,29 @@ impl Drop for Reservation {
         // First counted twice for a moment, rather than not at all.
         self.ledger.0.settling.fetch_add(self.bytes, Ordering::AcqRel);
         self.ledger.0.reserved.fetch_sub(self.bytes, Ordering::AcqRel);
+        debug!(self.ledger.0.log, "a promise of memory is over"; "bytes" => self.bytes,
+            "promised" => self.ledger.promised());
     }
 }
 
 impl Ledger {
+    /// Nothing is known yet. `log` hears of each promise at level debug.
+    #[must_use]
+    pub fn new(log: Logger) -> Self {
+        Self(Arc::new(Entries {
+            log,
+            used: AtomicU64::default(),
+            pool: AtomicU64::default(),
+            available: AtomicU64::default(),
+            reserved: AtomicU64::default(),
+            settling: AtomicU64::default(),
+        }))
+    }
+
+    pub(super) fn log(&self) -> &Logger {
+        &self.0.log
+    }
+
     /// Reserve memory if there is plenty. Costs no message.
     #[must_use]
     pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
@@ -67,6 +99,8 @@ impl Ledger {
                 (others.saturating_add(reserved) <= bound).then_some(reserved)
             })
             .ok()?;
+        debug!(entries.log, "memory was promised"; "bytes" => bytes, "promised" => self.promised(),
+            "used" => entries.used.load(Ordering::Acquire), "pool" => pool);
         Some(Reservation { ledger: self.clone(), bytes })
     }
 
@@ -74,10 +108,14 @@ impl Ledger {
         // What was made before the reading began is in the reading.
         let settled = self.0.settling.load(Ordering::Acquire);
         let reading = gauge.read();
-        self.0.used.store(reading.used_bytes, Ordering::Release);
+        let before = self.0.used.swap(reading.used_bytes, Ordering::AcqRel);
         self.0.pool.store(reading.pool_bytes, Ordering::Release);
         self.0.available.store(reading.available_bytes, Ordering::Release);
         self.0.settling.fetch_sub(settled, Ordering::AcqRel);
+        if before.abs_diff(reading.used_bytes) >= NOTED_BYTES_MIN {
+            debug!(self.0.log, "memory was read"; "used" => reading.used_bytes, "before" => before,
+                "pool" => reading.pool_bytes, "available" => reading.available_bytes);
+        }
         reading
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use structopt::StructOpt;
 
 use crate::cli::error::{CliError, must_be_root};
-use crate::cli::foreground::Source;
+use crate::cli::foreground::{Manner, Source};
 use crate::cli::ol_dir::OlDir;
 use crate::cli::settings::Settings;
 use crate::cli::{foreground, ports};
@@ -29,7 +29,7 @@ impl WorkerExec {
         let ol_dir = OlDir::at(ol_dir_of(Path::new(worker_dir)))?;
         let settings = Settings::of(value, &self.config, ol_dir.path())?;
         ports::check_free(settings.host(), settings.port(), "worker_port in the configuration")?;
-        foreground::run(&ol_dir, settings, Source::Elsewhere)
+        foreground::run(&ol_dir, settings, Manner { source: Source::Elsewhere, log_file: None })
     }
 }
 

@@ -104,17 +104,19 @@ impl Workers {
 
     fn launch(&self, cluster: &Cluster, worker: &Planned) -> Result<crate::cli::launch::Started, CliError> {
         let me = std::env::current_exe().map_err(CliError::file("find", "admin"))?;
+        let log = cluster.log(&worker.name);
         let launch = Launch {
             program: me.with_file_name("ol"),
             args: vec![
                 "worker".into(),
                 "up".into(),
                 "--in-background".into(),
+                log.clone().into(),
                 "-p".into(),
                 worker.ol_dir.path().into(),
             ],
             worker_dir: worker.settings.worker_dir(),
-            log: cluster.log(&worker.name),
+            log,
         };
         Ok(launch.start()?)
     }

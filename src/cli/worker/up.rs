@@ -9,7 +9,7 @@ use structopt::StructOpt;
 
 use super::init::initialize;
 use crate::cli::error::{CliError, must_be_root};
-use crate::cli::foreground::Source;
+use crate::cli::foreground::{Manner, Source};
 use crate::cli::launch::Launch;
 use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
@@ -33,9 +33,9 @@ pub(crate) struct Up {
     /// If a worker runs in the directory, take its place: it finishes what it has begun, and no call fails
     #[structopt(long)]
     takeover: bool,
-    /// What --detach starts: the worker itself, in a session of its own
-    #[structopt(long, hidden = true)]
-    in_background: bool,
+    /// What --detach starts: the worker itself, in a session of its own, with its log in this file
+    #[structopt(long, hidden = true, parse(from_os_str), value_name = "FILE")]
+    in_background: Option<PathBuf>,
     /// For who needs a worker for a while: it ends when the one that started it does, in whatever way
     #[structopt(long, hidden = true, value_name = "PID")]
     with_parent: Option<i32>,
@@ -62,7 +62,7 @@ fn has_ended(ol_dir: &OlDir) -> Result<bool, CliError> {
 impl Up {
     pub(super) fn run(self) -> Result<(), CliError> {
         must_be_root("ol worker up")?;
-        if self.in_background {
+        if self.in_background.is_some() {
             foreground::leave_session();
         }
         if let Some(parent) = self.with_parent {
@@ -97,7 +97,7 @@ impl Up {
         }
         if is_new {
             initialize(&ol_dir, &plain, self.image.as_deref(), false)?;
-        } else if !self.in_background
+        } else if self.in_background.is_none()
             && let Some(why) = crate::serve::no_installer(ol_dir.path(), &settings.config)
         {
             eprintln!("ol: packages cannot be installed, only those that are there can be used: {why}");
@@ -105,10 +105,13 @@ impl Up {
         if self.detach {
             return self.start_in_background(&ol_dir, &settings);
         }
-        let source = if self.options.is_empty() { Source::File } else { Source::Options };
+        let manner = Manner {
+            source: if self.options.is_empty() { Source::File } else { Source::Options },
+            log_file: self.in_background,
+        };
         if before.is_some() {
             match foreground::hand_over(&settings) {
-                Ok(taken) => return foreground::take_over(&ol_dir, settings, source, taken),
+                Ok(taken) => return foreground::take_over(&ol_dir, settings, manner, taken),
                 // Then there is nothing to take over any more, and a place that is free.
                 Err(error) if error.may_be_its_end() && has_ended(&ol_dir)? => {
                     eprintln!("ol: the worker that ran has ended: {error}");
@@ -116,19 +119,19 @@ impl Up {
                 Err(error) => return Err(CliError::Takeover(error.to_string())),
             }
         }
-        foreground::run(&ol_dir, settings, source)
+        foreground::run(&ol_dir, settings, manner)
     }
 
     fn start_in_background(&self, ol_dir: &OlDir, settings: &Settings) -> Result<(), CliError> {
-        let mut args: Vec<OsString> =
-            vec!["worker".into(), "up".into(), "--in-background".into(), "-p".into(), ol_dir.path().into()];
+        let log = ol_dir.log();
+        let mut args: Vec<OsString> = ["worker", "up", "--in-background"].map(Into::into).into();
+        args.extend([log.clone().into(), "-p".into(), ol_dir.path().into()]);
         if self.takeover {
             args.push("--takeover".into());
         }
         for option in &self.options {
             args.extend(["-o".into(), option.into()]);
         }
-        let log = ol_dir.log();
         let launch = Launch {
             // Not the path: the file may have been replaced since this program started.
             program: "/proc/self/exe".into(),
