@@ -2,7 +2,7 @@
 //! and ends it, and then nothing may be left of it on the machine.
 //!
 //! ```text
-//! make test-integration                              all of it, as root, one test at a time
+//! make test-integration                              all of it, as root
 //! integration smoke isolation leaks                  some modules
 //! REQUIRE_ALL=1          what cannot run here fails instead of being passed over
 //! OL_TEST_PATIENCE=30    deadlines are so many times as long: for emulated machines
