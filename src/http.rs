@@ -9,6 +9,7 @@ mod first;
 mod kafka;
 mod lane;
 mod openapi;
+mod patience;
 mod pprof;
 mod registry;
 mod run;

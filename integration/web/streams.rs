@@ -96,6 +96,23 @@ fn an_app_is_told_when_its_client_has_gone_and_its_sandbox_stays() {
 }
 
 #[test]
+fn a_client_that_stops_reading_keeps_no_sandbox() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"limits": {"max_instances": 1, "runtime_sec": 2}})).start();
+    worker.install_f("wsgi", GENERATOR).install_f("asgi", LONG);
+    for name in ["wsgi", "asgi"] {
+        let mut connection = worker.connect();
+        connection.send(format!("GET /run/{name}/long?1000 HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+        connection.read_until("\r\n\r\n");
+        // There is no other one.
+        until("its sandbox is free, or gone", || worker.lambda(name)["busy"] == 0);
+        assert_eq!(worker.lambda(name)["queue"], 0);
+        drop(connection);
+    }
+    worker.finish();
+}
+
+#[test]
 fn an_app_that_does_not_mind_that_its_client_has_gone_is_ended() {
     requires!(Root);
     let worker = Worker::with_config(json!({"limits": {"max_instances": 1}})).start();

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::error::PayloadError;
 use actix_web::http::header::ORIGIN;
@@ -18,12 +18,15 @@ use tokio::io::AsyncReadExt;
 
 use super::Shared;
 use super::error::HttpError;
+use super::patience::patient;
 use super::run::find;
 use super::upload::{Unread, answered};
 use crate::registry::{Lock, UploadError, Wishes};
 
 /// Piece in which an archive is sent.
 const PIECE_BYTES: usize = 64 << 10;
+/// How long a client may take for one, as with most web servers. It holds a place that others may wait for.
+const PIECE_PATIENCE: Duration = Duration::from_secs(60);
 
 fn text(mut response: HttpResponseBuilder, body: String) -> HttpResponse {
     response.content_type("text/plain; charset=utf-8").body(body)
@@ -267,6 +270,7 @@ pub(super) async fn download(app: Shared, name: web::Path<String>) -> HttpRespon
                     Err(error) => Some((Err(error), (file, place))),
                 }
             });
+            let pieces = patient(pieces, PIECE_PATIENCE);
             HttpResponse::Ok().content_type("application/gzip").no_chunking(found.bytes).streaming(pieces)
         }
         Ok(None) => HttpError::Unknown(name.to_string()).response(),

@@ -24,6 +24,7 @@ use super::error::HttpError;
 use super::farewell::{self, Answer};
 use super::first::{self, Opened, Unopened};
 use super::lane::{self, Kept, Seat, Sent, Unanswered};
+use super::patience::patient;
 use super::socket;
 use super::streaming::Streaming;
 use super::timing::Timing;
@@ -558,7 +559,8 @@ impl Call<'_> {
         }
         let client = self.asked.client.cloned();
         let gone = async move { client::gone(client.as_ref()).await };
-        response.streaming(Streaming::new(lease, began, self.runtime, answer).pieces(gone))
+        let pieces = Streaming::new(lease, began, self.runtime, answer).pieces(gone);
+        response.streaming(patient(pieces, self.runtime))
     }
 
     /// Sends the request and waits for the answer to begin.
