@@ -4,7 +4,7 @@
 //! the only one that waits.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::name::FunctionName;
 use actors::stats::FeedState;
@@ -129,6 +129,7 @@ async fn read(
         stats: plan.stats,
         given_up: Telling::default(),
         not_understood: Telling::default(),
+        not_sought: Telling::default(),
         log: plan.log.clone(),
     });
     let mut ticks = tokio::time::interval(COMMIT_EVERY);
@@ -225,8 +226,11 @@ fn commit<C: Consumer<Context>>(consumer: &C, done: Vec<(Key, i64)>, mode: Commi
     let done = list(done.into_iter().map(|(key, next)| (key, Some(next))));
     if let Err(error) = consumer.commit(&done, mode) {
         // With the next tick; or never, and then these records are called again.
-        warn!(log, "cannot commit"; "error" => %error);
-        consumer.client().context().shared.commit_again();
+        let shared = &consumer.client().context().shared;
+        if let Some(n_untold) = shared.uncommitted.tell(Instant::now()) {
+            warn!(log, "cannot commit"; "error" => %error, "n_more_before" => n_untold);
+        }
+        shared.commit_again();
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) struct Function {
     pub(super) stats: &'static Stats,
     pub(super) given_up: Telling,
     pub(super) not_understood: Telling,
+    pub(super) not_sought: Telling,
     pub(super) log: Logger,
 }
 
@@ -163,8 +164,10 @@ impl Reader {
             match answer.await {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => {
-                    warn!(self.function.log, "cannot go to another record, trying again";
-                        "partition" => self.key.1, "offset" => offset, "error" => error);
+                    if let Some(n_untold) = self.function.not_sought.tell(Instant::now()) {
+                        warn!(self.function.log, "cannot go to another record, trying again"; "partition" => self.key.1,
+                            "offset" => offset, "error" => error, "n_more_before" => n_untold);
+                    }
                 }
                 // The reader ends.
                 Err(_) => return,

@@ -10,6 +10,7 @@ use actors::stats::{FeedFigures, FeedState};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::record::Record;
+use super::telling::Telling;
 
 /// A partition of a topic.
 pub(super) type Key = (Arc<str>, i32);
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     /// For calls.
     pub(super) permits: Semaphore,
     has_ended: AtomicBool,
+    /// Of commits that fail: without a broker, two a second.
+    pub(super) uncommitted: Telling,
 }
 
 /// Up to where a partition is done.
@@ -142,6 +145,7 @@ impl Shared {
             partitions: Mutex::default(),
             permits: Semaphore::new(CALLS_MAX),
             has_ended: AtomicBool::new(false),
+            uncommitted: Telling::default(),
         }
     }
 

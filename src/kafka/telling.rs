@@ -1,4 +1,4 @@
-//! How much of what goes wrong with single records is written into the worker's log.
+//! How much of what goes wrong with single records, and is tried again and again, is written into the worker's log.
 //!
 //! Records come by the ten thousand in a second, and a function that will have none of them would fill the log with a line
 //! for each: what everybody else needs to read there would be rotated away.
