@@ -133,6 +133,37 @@ fn the_commands_of_2019_to_2022_work_word_for_word() {
 }
 
 #[test]
+fn what_is_counted_at_any_moment_is_in_the_file_at_the_end() {
+    requires!(Root);
+    let mut worker = Worker::with_config(json!({ "freeze_after_ms": 10 })).start();
+    worker.install_f("echo", ECHO);
+    worker.call("echo", "1").ok();
+    worker.lambda_until("it is frozen", "echo", |lambda| lambda["frozen"] == 1);
+    worker.call("echo", "2").ok();
+    let asked: Value = worker.get("/stats").ok();
+    let asked = asked.as_object().unwrap();
+    let names =
+        ["web-request", "LambdaInstance-RoundTrip", "LambdaInstance-WaitSandbox-Unpause", "forkRequest"];
+    for name in
+        names.map(|name| format!("{name}.cnt")).iter().map(String::as_str).chain(["sandboxes.started"])
+    {
+        assert!(asked[name].as_u64().is_some_and(|n| n > 0), "{name}: {asked:?}");
+    }
+    worker.ol("worker down").succeed();
+    assert!(worker.wait_for_end().success());
+    let text = std::fs::read_to_string(worker.worker_dir().join("stats.json")).unwrap();
+    let written: Value = serde_json::from_str(&text).unwrap();
+    for (name, n) in asked {
+        // A mean may fall.
+        let least = if name.ends_with("-avg") { 0 } else { n.as_u64().unwrap() };
+        assert!(written[name].as_u64().is_some_and(|last| last >= least), "{name}: {text}");
+    }
+    // The ends of the sandboxes are in it.
+    assert!(written["Destroy().cnt"].as_u64().is_some_and(|n| n > 0), "{text}");
+    worker.finish();
+}
+
+#[test]
 fn what_status_shows_is_there_for_programs_too() {
     requires!(Root);
     let worker = Worker::start();
