@@ -47,8 +47,15 @@ fn a_sandbox_is_made_paused_and_destroyed_by_hand() {
     {
         assert!(stats[format!("{name}.cnt")].as_u64().is_some_and(|n| n > 0), "{name}: {stats}");
     }
+    // No request has waited for it.
+    assert_eq!(stats["LambdaInstance-WaitSandbox-Unpause.cnt"], Value::Null, "{stats}");
     // Everything else is there as well.
     assert_eq!(worker.call("echo", "5").ok(), json!(5));
+    let file = worker.registry().join("short.py");
+    std::fs::write(&file, "def f(event): return event\n").unwrap();
+    let id = create(&worker, &json!({ "code": file, "leaf": true }));
+    assert!(worker.get("/debug").expect(200).contains(&format!("SANDBOX {id}: leaf of short")));
+    post(&worker, &format!("/destroy/{id}"), 200);
     worker.finish();
 }
 

@@ -77,6 +77,37 @@ fn ten_functions_that_need_the_same_new_packages_cost_one_install_of_each() {
 }
 
 #[test]
+fn a_package_counts_as_pulled_with_the_first_call_that_needs_it() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    index.put(&Package::new("alpha", "1.0").needs("beta>=1"));
+    index.put(&Package::new("beta", "1.5"));
+    index.put(&Package::new("gamma", "1.0"));
+    let mut worker = with(&index).start();
+    // As in 2019 to 2022.
+    let code = |package: &str| format!("# ol-install: {package}\n{TELLS}");
+    for (name, package) in [("one", "alpha"), ("two", "alpha"), ("three", "gamma")] {
+        fs::write(worker.registry().join(format!("{name}.py")), code(package)).unwrap();
+    }
+    let pulled = |worker: &Worker| {
+        let stats: Value = worker.get("/stats").ok();
+        stats.get("pull-package.cnt").and_then(Value::as_u64).unwrap_or(0)
+    };
+    until("all is installed", || counter(&worker, "packages_installed") == 3);
+    for _ in 0..2 {
+        assert_eq!(pulled(&worker), 0);
+        for (name, package, n) in [("one", "alpha", 2), ("two", "alpha", 2), ("three", "gamma", 3)] {
+            until("it is served", || worker.call(name, json!(package)).status.as_u16() == 200);
+            assert_eq!(pulled(&worker), n, "{name}");
+        }
+        // Those that are on the disk already are pulled once more, by another worker.
+        worker.kill();
+        worker.start_again();
+    }
+    worker.finish();
+}
+
+#[test]
 fn the_same_code_gets_the_same_packages_until_somebody_asks_for_others() {
     requires!(Root, Uv, IndexServer);
     let index = Index::start();

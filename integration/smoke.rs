@@ -102,6 +102,68 @@ fn the_way_from_init_to_down_says_what_the_documents_say() {
 }
 
 #[test]
+fn the_commands_of_2019_to_2022_work_word_for_word() {
+    requires!(Root);
+    let place = Place::new();
+    let name = format!("{}-test-dir", place.token());
+    let dir = place.join(&name);
+    let port = free_port();
+    let ol = |words: &str| Program::ol().words(words).within(place.path()).env("TMPDIR", place.tmp());
+
+    ol(&format!("new -p={name}")).succeed();
+    assert!(dir.join("config.json").exists() && dir.join("registry").is_dir());
+    let started = ol(&format!("worker -p={name} --detach -o worker_port={port},limits.procs=20")).succeed();
+    assert!(started.ends_with("Ready!\n"), "{started}");
+    let worker = Worker::in_background(place, dir, between(&started, "PID: ", "\n").parse().unwrap());
+    let ol = |words: &str| {
+        Program::ol().words(words).within(worker.place().path()).env("TMPDIR", worker.place().tmp())
+    };
+    std::fs::write(worker.registry().join("echo.py"), ECHO).unwrap();
+    assert_eq!(worker.call("echo", "1").ok(), json!(1));
+    for words in ["status --path=", "status -path=", "status -p "] {
+        let said = ol(&format!("{words}{name}")).succeed();
+        assert!(said.starts_with(&format!("http://localhost:{port}/status => ready [200 OK]\n")), "{said}");
+    }
+    // Unlike then: who wants the one that runs to end says so.
+    assert!(ol(&format!("worker -p={name} -d")).fail().stderr.contains("already running"));
+    ol(&format!("kill -p={name}")).succeed();
+    assert!(ol(&format!("status -p={name}")).fail().stderr.contains("StoppedClean"));
+    assert_eq!(ol(&format!("force-cleanup -p={name}")).succeed(), "Nothing was left behind\n");
+    worker.finish();
+}
+
+#[test]
+fn what_is_counted_at_any_moment_is_in_the_file_at_the_end() {
+    requires!(Root);
+    let mut worker = Worker::with_config(json!({ "freeze_after_ms": 10 })).start();
+    worker.install_f("echo", ECHO);
+    worker.call("echo", "1").ok();
+    worker.lambda_until("it is frozen", "echo", |lambda| lambda["frozen"] == 1);
+    worker.call("echo", "2").ok();
+    let asked: Value = worker.get("/stats").ok();
+    let asked = asked.as_object().unwrap();
+    let names =
+        ["web-request", "LambdaInstance-RoundTrip", "LambdaInstance-WaitSandbox-Unpause", "forkRequest"];
+    for name in
+        names.map(|name| format!("{name}.cnt")).iter().map(String::as_str).chain(["sandboxes.started"])
+    {
+        assert!(asked[name].as_u64().is_some_and(|n| n > 0), "{name}: {asked:?}");
+    }
+    worker.ol("worker down").succeed();
+    assert!(worker.wait_for_end().success());
+    let text = std::fs::read_to_string(worker.worker_dir().join("stats.json")).unwrap();
+    let written: Value = serde_json::from_str(&text).unwrap();
+    for (name, n) in asked {
+        // A mean may fall.
+        let least = if name.ends_with("-avg") { 0 } else { n.as_u64().unwrap() };
+        assert!(written[name].as_u64().is_some_and(|last| last >= least), "{name}: {text}");
+    }
+    // The ends of the sandboxes are in it.
+    assert!(written["Destroy().cnt"].as_u64().is_some_and(|n| n > 0), "{text}");
+    worker.finish();
+}
+
+#[test]
 fn what_status_shows_is_there_for_programs_too() {
     requires!(Root);
     let worker = Worker::start();

@@ -10,6 +10,7 @@
 //! ol pprof cpu-start|cpu-stop|mem                 pprof      where a worker's processor time and memory go
 //! ol completion bash                              completion what a shell needs to complete all this
 //! admin new|workers|status|kill|setconf|…         classic/   a cluster of workers in a directory
+//! ol new|worker|status|kill                       classic/   the first line, as it was written from 2019 to 2022
 //! ```
 
 mod admin;
@@ -73,6 +74,7 @@ enum Ol {
 /// `ol` itself. `args` begin with the program's name.
 #[must_use]
 pub fn ol(args: Vec<OsString>) -> ExitCode {
+    let args = classic::flat::todays(args);
     answer("ol", Ol::from_iter_safe(args), |command| match command {
         Ol::Worker(command) => command.run(),
         Ol::Admin(command) => command.run(),

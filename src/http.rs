@@ -30,6 +30,7 @@ use actors::supervisor::Tree;
 use by_hand::ByHand;
 use tokio_util::sync::CancellationToken;
 
+pub use status::statistics;
 pub use trigger::attend;
 
 use crate::dep_trace::DepTrace;

@@ -1,9 +1,10 @@
-//! The registry: a directory with a folder or a `.tar.gz` per function; or a store elsewhere, of which there is such a directory
-//! with copies ([`remote`]).
+//! The registry: a directory with a folder, a `.tar.gz` or a `.py` per function; or a store elsewhere, of which there is such a
+//! directory with copies ([`remote`]).
 //!
 //! ```text
 //! <registry>/hello/f.py              what users edit
 //! <registry>/world.tar.gz            what users upload
+//! <registry>/short.py                what needs no more than one file
 //! <worker>/generations/hello@3f2a…-1/   what sandboxes see: a checked copy that never changes
 //! ```
 //!
@@ -18,6 +19,7 @@ mod content;
 mod env_file;
 mod extension;
 mod folder;
+mod form;
 pub mod function_yaml;
 mod lock;
 mod remote;
@@ -38,7 +40,7 @@ use std::time::{Duration, SystemTime};
 
 use actors::name::FunctionName;
 use actors::world;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use slog::{Logger, warn};
 
 pub use any::{Change, Registry, RegistryWatch};
@@ -55,11 +57,12 @@ use code::{CodeError, Directory};
 pub(crate) use content::shown;
 use content::{Bounds, ContentError, Contents, Target, open_beneath};
 pub(crate) use extension::{ExtensionError, Extensions};
-use folder::{FolderError, Listing, Look, fingerprint, kind_name};
+use folder::{FolderError, Listing, Look, copy_open, fingerprint, kind_name};
+use form::{ARCHIVE_SUFFIX, Form, Found, Seen, function_of};
 use lock::Locks;
 
-/// What an archive's name ends with.
-const ARCHIVE_SUFFIX: &str = ".tar.gz";
+/// What the one file of a function that is a `.py` is in the copy: as in OpenLambda, so a traceback reads the same in each form.
+const FILE_ENTRY: &str = "f.py";
 
 /// Files and directories of one function at most: twice what the largest of Python's usual packages has.
 const N_ENTRIES_MAX: usize = 20_000;
@@ -75,6 +78,10 @@ const UPLOAD_SETTLES: Duration = Duration::from_secs(2);
 
 /// A folder without an entry file that is younger than this is taken to be still on its way.
 const FOLDER_SETTLES: Duration = Duration::from_millis(500);
+
+/// A `.py` that is younger than this is taken to be still on its way: half of a Python file is Python, so only its age tells. As long
+/// as files are left alone that events tell of.
+const FILE_SETTLES: Duration = actors::watcher::SETTLE;
 
 /// For the fuzz targets: takes an archive in without writing it.
 #[cfg(any(test, fuzzing))]
@@ -218,8 +225,8 @@ impl LocalRegistry {
                 continue;
             };
             // A link is listed, so that loading it can say why it is refused.
-            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            match function_of(text, is_file) {
+            let seen = entry.file_type().map_or(Seen::Other, Seen::of);
+            match function_of(text, seen) {
                 Found::Function(name) => drop(names.insert(name)),
                 Found::Nothing => {}
                 Found::BadName => drop(passed_over.insert(text.to_owned())),
@@ -233,11 +240,29 @@ impl LocalRegistry {
         self.scan_blocking().map(|scan| scan.names)
     }
 
-    /// [`Registry::load`](world::Registry::load) for a thread that may block.
+    /// [`Registry::load`](world::Registry::load) for a thread that may block: as it is now, for who does not serve it.
     pub fn load_blocking(
         &self,
         name: &FunctionName,
         last: Option<FunctionCode>,
+    ) -> Result<Option<FunctionCode>, world::RegistryError> {
+        self.load_of_age(name, last, Duration::ZERO)
+    }
+
+    /// The same to be served: what may be half of a file is not taken for one.
+    fn load_settled_blocking(
+        &self,
+        name: &FunctionName,
+        last: Option<FunctionCode>,
+    ) -> Result<Option<FunctionCode>, world::RegistryError> {
+        self.load_of_age(name, last, FILE_SETTLES)
+    }
+
+    fn load_of_age(
+        &self,
+        name: &FunctionName,
+        last: Option<FunctionCode>,
+        file_age_least: Duration,
     ) -> Result<Option<FunctionCode>, world::RegistryError> {
         // Not locked while it is read: what is open stays readable, and what changes is noticed.
         let source = {
@@ -249,6 +274,7 @@ impl LocalRegistry {
             None => return Ok(None),
             Some(Source::Folder(folder)) => self.load_folder(name, &folder, last),
             Some(Source::Archive(file)) => self.load_archive(name, file, last),
+            Some(Source::File(file)) => self.load_file(name, file, last, file_age_least),
         };
         loaded.map(Some).map_err(|error| error.for_actors(name))
     }
@@ -351,6 +377,35 @@ impl LocalRegistry {
         self.generation(name, directory, &contents, fingerprint, false)
     }
 
+    fn load_file(
+        &self,
+        name: &FunctionName,
+        file: OwnedFd,
+        last: Option<FunctionCode>,
+        age_least: Duration,
+    ) -> Result<FunctionCode, LoadError> {
+        let path = PathBuf::from(Form::File.file_name(name));
+        let now = SystemTime::now();
+        let stat = fs::fstat(&file)
+            .map_err(|error| FolderError::Read { path: path.clone(), source: error.into() })?;
+        let look = Look::of(&stat);
+        let fingerprint = fingerprint([(path.as_path(), &look)].into_iter(), now);
+        if let Some(last) = last.as_ref().filter(|last| last.looks_like(fingerprint)) {
+            return Ok(last.clone());
+        }
+        if look.is_younger(now, age_least) {
+            return Err(FolderError::Changed { path }.into());
+        }
+        let (directory, mut target) = self.new_directory(name)?;
+        copy_open(file, &path, Path::new(FILE_ENTRY), &look, &mut target)?;
+        let contents = target.finish();
+        if let Some(last) = last.filter(|last| *last.hash() == contents.hash()) {
+            last.set_fingerprint(fingerprint);
+            return Ok(last);
+        }
+        self.generation(name, directory, &contents, fingerprint, false)
+    }
+
     fn generation(
         &self,
         name: &FunctionName,
@@ -364,39 +419,52 @@ impl LocalRegistry {
             .map_err(|error| LoadError::Code(error, is_young))
     }
 
-    /// Find a function's folder or archive.
+    /// Find a function's folder, archive or file.
     fn source(&self, name: &FunctionName) -> Result<Option<Source>, world::RegistryError> {
         let root = self.root_fd().map_err(|error| self.unavailable(&error))?;
-        if name.as_str().contains(ARCHIVE_SUFFIX) {
-            return Ok(None);
-        }
-        let archive_name = format!("{name}{ARCHIVE_SUFFIX}");
-        let folder = self.stat(&root, name.as_str())?.filter(|look| look.kind() != FileType::RegularFile);
-        let archive = self.stat(&root, &archive_name)?;
+        let found = self.forms(&root, name)?;
         let invalid = |text: String| Err(world::RegistryError::Invalid(text));
-        match (folder, archive) {
-            (None, None) => Ok(None),
-            (Some(_), Some(_)) => invalid(format!(
-                "there are both a folder '{name}' and a file '{archive_name}' in the registry; remove one of them"
-            )),
-            (Some(look), None) if look.kind() == FileType::Directory => {
-                let opened =
-                    open_beneath(&root, Path::new(name.as_str()), OFlags::RDONLY | OFlags::DIRECTORY);
-                opened.map(|folder| Some(Source::Folder(folder))).map_err(|error| went(name, error))
+        let &[(form, look)] = found.as_slice() else {
+            if found.is_empty() {
+                return Ok(None);
             }
-            (None, Some(look)) if look.kind() == FileType::RegularFile => {
-                let opened = open_beneath(&root, Path::new(&archive_name), OFlags::RDONLY | OFlags::NONBLOCK);
-                opened.map(|file| Some(Source::Archive(file))).map_err(|error| went(name, error))
-            }
-            (Some(look), None) => invalid(format!(
-                "'{name}' is {}; a function is a folder or a .tar.gz",
+            let each: Vec<_> = found.iter().map(|(form, _)| form.described(name)).collect();
+            return invalid(format!("there are {} in the registry; keep one of them", each.join(" and ")));
+        };
+        let file_name = form.file_name(name);
+        if look.kind() != form.kind() {
+            return invalid(format!(
+                "'{file_name}' is {}; a function is a folder, a .tar.gz or a .py",
                 kind_name(look.kind())
-            )),
-            (None, Some(look)) => invalid(format!(
-                "'{archive_name}' is {}; a function is a folder or a .tar.gz",
-                kind_name(look.kind())
-            )),
+            ));
         }
+        let flags = match form {
+            Form::Folder => OFlags::RDONLY | OFlags::DIRECTORY,
+            // Not to be held up by a fifo that took the file's place.
+            Form::Archive | Form::File => OFlags::RDONLY | OFlags::NONBLOCK,
+        };
+        let opened = open_beneath(&root, Path::new(&file_name), flags).map_err(|error| went(name, error))?;
+        Ok(Some(match form {
+            Form::Folder => Source::Folder(opened),
+            Form::Archive => Source::Archive(opened),
+            Form::File => Source::File(opened),
+        }))
+    }
+
+    /// The forms in which a function of this name is there; more than one is the user's mistake.
+    fn forms(&self, root: &OwnedFd, name: &FunctionName) -> Result<Vec<(Form, Look)>, world::RegistryError> {
+        let mut found = Vec::new();
+        if name.as_str().contains(ARCHIVE_SUFFIX) {
+            return Ok(found);
+        }
+        for form in Form::ALL {
+            if let Some(look) = self.stat(root, &form.file_name(name))?
+                && form.may_be(name, look.kind())
+            {
+                found.push((form, look));
+            }
+        }
+        Ok(found)
     }
 
     fn stat(&self, root: &OwnedFd, file_name: &str) -> Result<Option<Look>, world::RegistryError> {
@@ -465,30 +533,7 @@ async fn blocking<T: Send + 'static>(
 enum Source {
     Folder(OwnedFd),
     Archive(OwnedFd),
-}
-
-enum Found {
-    Function(FunctionName),
-    Nothing,
-    BadName,
-}
-
-/// The function that an entry of the registry belongs to.
-fn function_of(file_name: &str, is_file: bool) -> Found {
-    if file_name.starts_with('.') {
-        return Found::Nothing;
-    }
-    let name = match file_name.strip_suffix(ARCHIVE_SUFFIX) {
-        Some(name) => name,
-        // A README beside the functions is nobody's mistake.
-        None if is_file => return Found::Nothing,
-        None => file_name,
-    };
-    match name.parse() {
-        Ok(_) if name.contains(ARCHIVE_SUFFIX) => Found::BadName,
-        Ok(name) => Found::Function(name),
-        Err(_) => Found::BadName,
-    }
+    File(OwnedFd),
 }
 
 fn went(name: &FunctionName, error: rustix::io::Errno) -> world::RegistryError {

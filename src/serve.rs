@@ -2,6 +2,7 @@
 
 mod succession;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -307,7 +308,7 @@ async fn serve(
     });
     // Those that are due already have waited at the desk.
     let triggers = actix::Arbiter::new();
-    let for_triggers = app.clone();
+    let (for_triggers, for_statistics) = (app.clone(), app.clone());
     triggers.spawn_fn(move || drop(actix::spawn(http::attend(for_triggers, jobs))));
     let files = Files::of(&worker_dir);
     let (private, fading) = match before {
@@ -420,7 +421,6 @@ async fn serve(
     if let Some(dep_trace) = dep_trace {
         let _ = actix_web::web::block(move || dep_trace.finish()).await;
     }
-    write_stats(&worker_dir, stats, &log);
     if let Some(profile) = profiler.end()
         && let Err(error) = fs::write(worker_dir.join("cpu.buf.prof"), profile)
     {
@@ -432,6 +432,9 @@ async fn serve(
     let for_flush = launcher.clone();
     // The reaper has its own bound for what does not die.
     let _ = actix_web::web::block(move || for_flush.flush()).await;
+    // When all sandboxes are gone, so that their ends are in it.
+    write_stats(&worker_dir, &http::statistics(&for_statistics).await, &log);
+    drop(for_statistics);
     drop(tree);
     drop(launcher);
     if let Err(error) = cleanup::sweep(&config.cgroup_root) {
@@ -688,10 +691,9 @@ fn raise_file_limit(log: &Logger) {
     }
 }
 
-fn write_stats(worker_dir: &Path, stats: &Stats, log: &Logger) {
+fn write_stats(worker_dir: &Path, statistics: &BTreeMap<String, u64>, log: &Logger) {
     let path = worker_dir.join("stats.json");
-    let text =
-        serde_json::to_string_pretty(&stats.to_map()).expect("names and numbers can always be written");
+    let text = serde_json::to_string_pretty(statistics).expect("names and numbers can always be written");
     if let Err(error) = fs::write(&path, text) {
         warn!(log, "cannot write the statistics"; "path" => %path.display(), "error" => %error);
     }

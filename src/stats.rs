@@ -54,7 +54,7 @@ pub struct Stats {
     pub birth: Timer,
     /// Loading the function's code.
     pub import: Timer,
-    /// The function.
+    /// The function: from handing the request to its sandbox to the head of the answer.
     pub handler: Timer,
 }
 
@@ -68,6 +68,7 @@ impl Stats {
             ("kafka-message-processing", &self.kafka),
             ("cron-run", &self.cron),
             ("LambdaInstance-WaitSandbox", &self.wait_sandbox),
+            ("LambdaInstance-RoundTrip", &self.handler),
             ("fork()", &self.fork),
             ("Create()", &self.create),
             ("pull-lambda", &self.pull),
@@ -116,5 +117,14 @@ mod tests {
         stats.web_request.add(Duration::from_millis(5));
         assert_eq!(stats.to_map()["web-request.cnt"], 2);
         assert_eq!(stats.to_map()["web-request.ms-avg"], 4);
+    }
+
+    #[test]
+    fn what_is_measured_once_is_listed_under_both_names() {
+        let stats = Stats::default();
+        stats.handler.add(Duration::from_millis(7));
+        let map = stats.to_map();
+        assert_eq!((map["LambdaInstance-RoundTrip.cnt"], map["part-handler.cnt"]), (1, 1));
+        assert_eq!((map["LambdaInstance-RoundTrip.ms-avg"], map["part-handler.us-avg"]), (7, 7000));
     }
 }

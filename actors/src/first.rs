@@ -93,6 +93,7 @@ impl<W: World> AtHand<W> {
             Some((self.standbys.take_ready(&kind)?, reservation))
         })?;
         if !packages.is_empty() {
+            self.services.stats.packages_used.add(self.services.known.use_for_sandbox(&packages));
             self.forest.lock().used(kind.node, &packages, class.network == Network::Host, Instant::now());
         }
         let chores = Chores { standbys: self.standbys.clone(), pool: place.pool() };

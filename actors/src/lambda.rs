@@ -388,6 +388,7 @@ async fn make<W: World>(
         }
     };
     let packages = began.elapsed();
+    services.stats.packages_used.add(services.known.use_for_sandbox(&set));
     let reservation = match services.ledger.try_reserve(bytes) {
         Some(reservation) => reservation,
         // Bounded by the evictor.

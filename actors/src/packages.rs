@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,12 +117,37 @@ pub const KNOWN_MAX: usize = 4_096;
 
 /// What is known of requirements, and true a moment ago. A clone knows the same.
 #[derive(Debug, Clone, Default)]
-pub struct Known(Arc<Mutex<HashMap<Vec<String>, PackageSet>>>);
+pub struct Known {
+    sets: Arc<Mutex<HashMap<Vec<String>, PackageSet>>>,
+    /// Directories of packages that a sandbox was made with. No more than there ever were, less those that were evicted.
+    used: Arc<Mutex<HashSet<String>>>,
+}
 
 impl Known {
     fn lock(&self) -> MutexGuard<'_, HashMap<Vec<String>, PackageSet>> {
         // A panic under the lock cannot be: it is held for single calls of the map.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_used(&self) -> MutexGuard<'_, HashSet<String>> {
+        // The same of the set.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sandbox is made with these. Gives how many of them none was made with before.
+    pub(crate) fn use_for_sandbox(&self, set: &PackageSet) -> u64 {
+        if set.is_empty() {
+            return 0;
+        }
+        let mut used = self.lock_used();
+        let mut n_new = 0;
+        for package in set {
+            if !used.contains(&package.directory) {
+                used.insert(package.directory.clone());
+                n_new += 1;
+            }
+        }
+        n_new
     }
 
     /// Which packages these are. `None`: ask. Nothing required is always known.
@@ -153,6 +178,7 @@ impl Known {
     /// Those with any of these packages, by their directories.
     fn forget_all_with(&self, directories: &[String]) {
         if !directories.is_empty() {
+            self.lock_used().retain(|directory| !directories.contains(directory));
             self.lock().retain(|_, set| !set.iter().any(|package| directories.contains(&package.directory)));
         }
     }
@@ -547,6 +573,19 @@ mod tests {
     fn packages(world: &Fake, known: &Known) -> actix::Addr<Packages<FakeWorld>> {
         let monitor = Monitor::new(Child::Packages, 1, Ear.start().recipient());
         Packages::new(world.clone(), known.clone(), Routes::default(), Arc::default(), log(), monitor).start()
+    }
+
+    #[test]
+    fn a_package_is_used_first_once_and_once_more_when_it_was_evicted() {
+        let known = Known::default();
+        let set = |names: &[&str]| PackageSet::new(names.iter().map(|name| package(name)));
+        assert_eq!(known.use_for_sandbox(&PackageSet::default()), 0);
+        assert_eq!(known.use_for_sandbox(&set(&["a==1", "b==1"])), 2);
+        assert_eq!(known.clone().use_for_sandbox(&set(&["b==1", "c==1"])), 1, "a clone knows the same");
+        assert_eq!(known.use_for_sandbox(&set(&["a==1", "b==1", "c==1"])), 0);
+        assert_eq!(known.use_for_sandbox(&set(&["a==2"])), 1, "another version is another package");
+        known.forget_all_with(&[package("b==1").directory]);
+        assert_eq!(known.use_for_sandbox(&set(&["a==1", "b==1"])), 1);
     }
 
     fn require(text: &str) -> Require {

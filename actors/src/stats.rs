@@ -195,6 +195,8 @@ pub struct WorkerStats {
     pub packages_installed: Counter,
     /// Packages that were wanted and were there.
     pub package_hits: Counter,
+    /// Packages that a sandbox was made with, each counted with the first.
+    pub packages_used: Counter,
     /// Times packages were wanted and could not be had.
     pub package_failures: Counter,
     /// Lists of requirements that a resolver has settled.
@@ -231,6 +233,7 @@ pub struct WorkerFigures {
     pub package_zygote_forks: u64,
     pub packages_installed: u64,
     pub package_hits: u64,
+    pub packages_used: u64,
     pub package_failures: u64,
     pub packages_settled: u64,
     pub packages_evicted: u64,
@@ -258,6 +261,7 @@ impl WorkerStats {
             package_zygote_forks: self.package_zygote_forks.get(),
             packages_installed: self.packages_installed.get(),
             package_hits: self.package_hits.get(),
+            packages_used: self.packages_used.get(),
             package_failures: self.package_failures.get(),
             packages_settled: self.packages_settled.get(),
             packages_evicted: self.packages_evicted.get(),

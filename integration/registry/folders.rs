@@ -1,4 +1,4 @@
-//! A function is a folder, or a `.tar.gz`; who can copy files can install one.
+//! A function is a folder, a `.tar.gz` or a `.py`; who can copy files can install one.
 
 use std::fs;
 
@@ -39,6 +39,50 @@ fn an_archive_that_is_dropped_in_is_a_function() {
     until("the new one is served", || worker.call("packed", "").ok() == json!("two"));
     fs::remove_file(worker.registry().join("packed.tar.gz")).unwrap();
     until("it is gone", || worker.call("packed", "").status.as_u16() == 404);
+}
+
+#[test]
+fn a_python_file_that_is_dropped_in_is_a_function() {
+    requires!(Root);
+    let worker = Worker::start();
+    let file = worker.registry().join("short.py");
+    fs::write(&file, V1[0].1).unwrap();
+    assert_eq!(worker.call("short", "").ok(), json!("one"));
+    // What an editor leaves beside it is nothing.
+    fs::write(worker.registry().join(".short.py.swp"), "x").unwrap();
+    fs::write(worker.registry().join("short.py~"), "x").unwrap();
+    fs::write(&file, "def f(event): return 'two'").unwrap();
+    until("the second is served", || worker.call("short", "").ok() == json!("two"));
+    replace_file(&file, "def f(event): return event['none']");
+    until("the third is served", || worker.call("short", "{}").status.as_u16() == 500);
+    let said = worker.call("short", "{}").expect(500);
+    assert!(said.contains("\"/handler/f.py\", line 1, in f"), "{said}");
+    assert_eq!(worker.get("/registry/").ok(), json!(["short"]));
+    assert_eq!(worker.ol("admin list").succeed(), "short\n");
+    assert!(worker.ol("admin show --json short").succeed().contains("ReuseSandbox"));
+
+    // What is downloaded is what an upload takes; one takes the place of the file.
+    let down = worker.get("/registry/short").body;
+    worker.upload("copy", down.to_vec()).expect(201);
+    assert!(worker.call("copy", "{}").expect(500).contains("KeyError"));
+    worker.install("short", &[("f.py", "def f(event): return 'uploaded'")]);
+    assert_eq!(worker.call("short", "").ok(), json!("uploaded"));
+    assert!(!file.exists() && worker.registry().join("short.tar.gz").exists());
+    fs::write(&file, V1[0].1).unwrap();
+    let lambda = worker.lambda_until("it says so", "short", |lambda| lambda["state"] == "rejected");
+    assert_eq!(
+        lambda["message"],
+        "there are a file 'short.tar.gz' and a file 'short.py' in the registry; keep one of them"
+    );
+    assert_eq!(worker.call("short", "").ok(), json!("uploaded"));
+    fs::remove_file(worker.registry().join("short.tar.gz")).unwrap();
+    until("the file is served", || worker.call("short", "").ok() == json!("one"));
+    assert_eq!(worker.ol("admin remove short").succeed(), "Removed short\n");
+    worker.call("short", "").expect(404);
+    assert!(!file.exists());
+
+    std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
+    assert!(worker.call("short", "").expect(500).contains("'short.py' is a symbolic link"));
 }
 
 #[test]

@@ -159,6 +159,28 @@ fn functions_come_from_a_web_server_which_is_only_read() {
 }
 
 #[test]
+fn a_web_server_may_have_python_files() {
+    requires!(Root);
+    let store = Store::web();
+    let file = store.files().join("short.py");
+    std::fs::write(&file, "def f(event): return 'one'\n").unwrap();
+    let worker = worker_of(&store).start();
+    assert_eq!(worker.call("short", "").ok(), json!("one"));
+    std::fs::write(&file, "def f(event): return 'two'\n").unwrap();
+    answers(&worker, "short", "two");
+    worker.get("/registry/none").expect(404);
+    assert!(worker.get("/registry/short").body.starts_with(&[0x1f, 0x8b]), "it is packed");
+    // An archive comes before it, and is it no more when it has gone.
+    store.put("short", code("packed"));
+    answers(&worker, "short", "packed");
+    store.remove("short");
+    answers(&worker, "short", "two");
+    std::fs::remove_file(&file).unwrap();
+    is_answered(&worker, "short", 404);
+    worker.finish();
+}
+
+#[test]
 fn a_web_server_that_speaks_webdav_is_listed() {
     requires!(Root);
     let store = Store::web_dav();

@@ -1,7 +1,9 @@
-//! The classic `admin`: a cluster of workers on this machine, all of it in one directory.
+//! The classic `admin`: a cluster of workers on this machine, all of it in one directory. And what `ol` was told before its verbs
+//! were in groups.
 
 pub(super) mod argv;
 mod cluster;
+pub(super) mod flat;
 mod kill;
 mod new;
 mod setconf;

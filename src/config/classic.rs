@@ -1,4 +1,5 @@
-//! Configurations of the OpenLambda cluster of 2016 to 2018 (`config/template.json`), in today's words.
+//! Configurations of the OpenLambda cluster of 2016 to 2018 (`config/template.json`), and of the worker of 2019 to 2022, in today's
+//! words.
 
 use serde_json::{Map, Value};
 
@@ -8,12 +9,21 @@ use super::{ConfigError, unsupported};
 const RENAMED: [(&str, &str); 3] =
     [("registry_dir", "registry"), ("reg_dir", "registry"), ("pkgs_dir", "Pkgs_dir")];
 
+/// Fields of 2019 to 2022 that say the same as another of today: the object that each is in, and its name. A file has both only when a
+/// script of that time has changed one of today's, so what the older says is what is wanted.
+const MOVED: [[(&str, &str); 2]; 2] = [
+    [("limits", "max_runtime_default"), ("limits", "runtime_sec")],
+    [("limits", "installer_mem_mb"), ("installer_limits", "mem_mb")],
+];
+
 /// Old fields without a counterpart: caches, cgroup pools and registries that are gone.
-const GONE: [&str; 19] = [
+const GONE: [&str; 22] = [
     "access_key",
     "benchmark_log",
     "cg_pool_size",
     "cluster_name",
+    "docker_runtime",
+    "handler_cache_mb",
     "handler_cache_size",
     "import_cache_dir",
     "import_cache_size",
@@ -26,6 +36,7 @@ const GONE: [&str; 19] = [
     "registry_server",
     "secret_key",
     "skip_pull_existing",
+    "sock_base_path",
     "startup_pkgs",
     "timing",
     "worker_id",
@@ -39,6 +50,10 @@ pub(super) fn is_classic(config: &Value) -> bool {
         || GONE.iter().any(|old| has(old))
         || matches!(kind, Some("local" | "remote" | "olregistry"))
         || config.pointer("/sandbox_config/processes").is_some()
+        || config.pointer("/features/import_cache").is_some_and(Value::is_boolean)
+        || MOVED
+            .iter()
+            .any(|[(object, name), _]| config.get(object).is_some_and(|object| object.get(name).is_some()))
 }
 
 /// Put old names into today's, in place. Gives the old fields that have no effect any more.
@@ -60,6 +75,19 @@ pub(super) fn translate(config: &mut Value) -> Result<Vec<String>, ConfigError> 
         if let Some(value) = fields.remove(old) {
             fields.entry(new).or_insert(value);
         }
+    }
+    for [(object, name), (new_object, new_name)] in MOVED {
+        let old = fields.get_mut(object).and_then(|object| object.as_object_mut()?.remove(name));
+        let new =
+            old.is_some().then(|| fields.entry(new_object).or_insert_with(|| Value::Object(Map::new())));
+        if let (Some(old), Some(new)) = (old, new.and_then(Value::as_object_mut)) {
+            new.insert(new_name.to_owned(), old);
+        }
+    }
+    if let Some(cache) = fields.get_mut("features").and_then(|features| features.get_mut("import_cache"))
+        && let Some(is_on) = cache.as_bool()
+    {
+        *cache = if is_on { "tree" } else { "" }.into();
     }
     if let Some(processes) =
         fields.get_mut("sandbox_config").and_then(|old| old.as_object_mut()?.remove("processes"))

@@ -321,7 +321,7 @@ pub(super) fn without_meaning(json: &Value) -> Vec<String> {
     found
 }
 
-/// The fields that a person may want to edit, with their defaults.
+/// The fields that a person may want to edit, or a script of OpenLambda looks for, with their defaults.
 pub(super) fn editable_defaults(ol_dir: &Path) -> Value {
     let raw = RawConfig::default();
     json!({
@@ -330,6 +330,11 @@ pub(super) fn editable_defaults(ol_dir: &Path) -> Value {
         "worker_port": raw.worker_port,
         "registry": format!("file://{}", ol_dir.join("registry").display()),
         "registry_cache_ms": raw.registry_cache_ms,
+        "Pkgs_dir": ol_dir.join("packages"),
+        "pip_mirror": raw.pip_mirror,
+        "sandbox": raw.sandbox,
+        "server_mode": raw.server_mode,
+        "import_cache_tree": "",
         "mem_pool_mb": super::default_pool_mb(),
         "limits": raw.limits,
         "installer_limits": { "mem_mb": 250, "runtime_sec": 300 },

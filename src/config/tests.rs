@@ -96,6 +96,67 @@ fn a_file_of_openlambda_is_read_as_it_is() {
 }
 
 #[test]
+fn a_file_of_openlambda_of_2021_means_what_it_meant() {
+    let loaded = load(&json!({
+        "worker_dir": "/srv/ol/worker", "worker_port": "5000", "sandbox": "sock", "server_mode": "lambda",
+        "registry": "/srv/ol/registry", "registry_cache_ms": 5000, "Pkgs_dir": "/srv/ol/lambda/packages",
+        "pip_mirror": "", "mem_pool_mb": 31000, "import_cache_tree": "", "SOCK_base_path": "/srv/ol/lambda",
+        "sandbox_config": {}, "docker_runtime": "",
+        "limits": { "procs": 10, "mem_mb": 50, "cpu_percent": 100, "swappiness": 0, "max_runtime_default": 90, "installer_mem_mb": 600 },
+        "features": { "reuse_cgroups": false, "import_cache": true, "downsize_paused_mem": true },
+        "trace": { "cgroups": false, "memory": false, "evictor": false, "package": false },
+        "storage": { "root": "private", "scratch": "", "code": "" },
+    }))
+    .unwrap();
+    let config = &loaded.config;
+    assert_eq!((config.limits.runtime.as_secs(), config.installer_limits.mem_mb), (90, 600));
+    assert!(config.features.import_cache && config.import_cache_tree.is_none());
+    assert!(loaded.ignored.contains(&"docker_runtime".to_owned()), "{:?}", loaded.ignored);
+    assert!(!load(&json!({ "features": { "import_cache": false } })).unwrap().config.features.import_cache);
+}
+
+#[test]
+fn what_a_script_of_2021_writes_into_a_file_of_today_counts() {
+    let mut written = Config::default_for(Path::new(OL), None);
+    for (object, field, value) in [
+        ("limits", "installer_mem_mb", 251),
+        ("limits", "max_runtime_default", 3600),
+        ("limits", "procs", 32),
+    ] {
+        written[object][field] = value.into();
+    }
+    let config = config(written);
+    assert_eq!((config.limits.runtime.as_secs(), config.installer_limits.mem_mb), (3600, 251));
+    assert_eq!((config.limits.procs, config.installer_limits.runtime.as_secs()), (32, 300));
+}
+
+#[test]
+fn what_a_script_of_openlambda_changes_is_in_the_file_that_init_writes() {
+    let written = Config::default_for(Path::new(OL), None);
+    // A script that finds no such field takes it for a slip of the pen, and ends.
+    for field in [
+        "sandbox",
+        "server_mode",
+        "registry",
+        "registry_cache_ms",
+        "mem_pool_mb",
+        "import_cache_tree",
+        "Pkgs_dir",
+        "pip_mirror",
+        "limits",
+        "installer_limits",
+        "features",
+        "trace",
+        "worker_dir",
+        "worker_url",
+        "worker_port",
+        "log_output",
+    ] {
+        assert!(written.get(field).is_some(), "{field}");
+    }
+}
+
+#[test]
 fn a_reader_of_kafka_gives_signs_of_life_before_it_is_held_dead() {
     assert!(load(&json!({ "kafka": { "session_timeout_sec": 6, "heartbeat_interval_sec": 2 } })).is_ok());
     assert!(refused(json!({ "kafka": { "session_timeout_sec": 0 } })).contains("kafka.session_timeout_sec"));

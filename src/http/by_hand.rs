@@ -367,7 +367,9 @@ async fn code_at(app: &App, path: &str) -> Result<FunctionCode, HttpError> {
     let root = app.registry.directory().to_owned();
     let inside = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(path));
     let name = inside.to_str().unwrap_or_default().trim_end_matches('/');
-    let name = name.strip_suffix(".tar.gz").unwrap_or(name);
+    // A folder may be called like a file.
+    let of_file = || name.strip_suffix(".py").filter(|_| !root.join(name).is_dir());
+    let name = name.strip_suffix(".tar.gz").or_else(of_file).unwrap_or(name);
     let name: FunctionName = name.parse().map_err(|_| {
         HttpError::BadOrder(format!(
             "code is '{path}': write the name of a function, or its path in {}",

@@ -1,6 +1,8 @@
 //! What the worker says of itself.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 #[cfg(debug_assertions)]
@@ -18,7 +20,7 @@ use serde::Serialize;
 
 use super::error::HttpError;
 
-use super::Shared;
+use super::{App, Shared};
 use crate::sandbox::tally::{self, Tally};
 
 /// `/status`: OpenLambda's text, which scripts compare.
@@ -31,11 +33,16 @@ pub(super) async fn pid() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(std::process::id().to_string())
 }
 
+/// How long the statistics wait for the packages' part of them: it is one number, and a worker that ends must not wait for it.
+const PACKAGES_PATIENCE: Duration = Duration::from_secs(1);
+
 /// OpenLambda's names of what is done to sandboxes.
-const TALLIES: [(&str, &Tally); 6] = [
+const TALLIES: [(&str, &Tally); 7] = [
     ("fresh-cgroup", &tally::CGROUP),
     ("make-root-fs", &tally::SHELL),
     ("fork-proc", &tally::FORK),
+    // There that is this and the way into a cgroup, which here is the fork's own.
+    ("forkRequest", &tally::FORK),
     ("Pause()", &tally::PAUSE),
     ("Unpause()", &tally::UNPAUSE),
     ("Destroy()", &tally::DESTROY),
@@ -43,9 +50,17 @@ const TALLIES: [(&str, &Tally); 6] = [
 
 /// `/stats`.
 pub(super) async fn stats(app: Shared) -> HttpResponse {
+    HttpResponse::Ok().json(statistics(&app).await)
+}
+
+/// Counts and mean times of what the worker has done; what it has not done is left out. `GET /stats` gives this, and at the worker's end
+/// it is in `stats.json`.
+pub async fn statistics(app: &App) -> BTreeMap<String, u64> {
     let mut map = app.stats.to_map();
     let counters = app.tree.stats.read();
-    for (name, tally) in TALLIES {
+    // Only for requests are sandboxes thawed, if not by hand.
+    let thawed = app.by_hand.is_none().then_some(("LambdaInstance-WaitSandbox-Unpause", &tally::UNPAUSE));
+    for (name, tally) in TALLIES.into_iter().chain(thawed) {
         let (n, total) = tally.read();
         if n > 0 {
             map.insert(format!("{name}.cnt"), n);
@@ -53,10 +68,12 @@ pub(super) async fn stats(app: Shared) -> HttpResponse {
             map.insert(format!("{name}.us-avg"), total.as_micros() as u64 / n);
         }
     }
-    let activity = app.tree.packages.ask(AskActivity).await.ok();
+    let activity = tokio::time::timeout(PACKAGES_PATIENCE, app.tree.packages.ask(AskActivity)).await;
+    let activity = activity.ok().and_then(Result::ok);
     // Three tiers, each with what it has spared, what it could not, and what it has let go.
     let figures = [
-        ("pull-package.cnt", counters.packages_installed),
+        // There a package is pulled by the first call that needs it, be it on the disk already or not.
+        ("pull-package.cnt", counters.packages_used),
         ("packages.hits", counters.package_hits),
         ("packages.misses", counters.packages_installed),
         ("packages.failures", counters.package_failures),
@@ -71,7 +88,7 @@ pub(super) async fn stats(app: Shared) -> HttpResponse {
         ("ImportCache.createChildSandboxFromNode.cnt", counters.package_zygote_forks),
     ];
     map.extend(figures.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
-    HttpResponse::Ok().json(map)
+    map
 }
 
 /// `/lambdas`: the per-lambda actors, for programs; the command line makes a table of it.

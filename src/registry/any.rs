@@ -265,7 +265,10 @@ impl<W: World<Code = FunctionCode>> world::Registry<W> for Registry {
         last: Option<FunctionCode>,
     ) -> LocalFuture<Result<Option<FunctionCode>, RegistryError>> {
         let registry = self.clone();
-        Box::pin(blocking(move || registry.load_blocking(&name, last)))
+        Box::pin(blocking(move || match &registry {
+            Self::Local(registry) => registry.load_settled_blocking(&name, last),
+            Self::Remote(registry) => registry.load_blocking(&name, last),
+        }))
     }
 
     fn settle(

@@ -76,9 +76,17 @@ impl Look {
 
     /// How long before `now` it was last changed; zero if after.
     pub(crate) fn age(&self, now: SystemTime) -> Duration {
-        let changed = UNIX_EPOCH
-            + Duration::new(self.ctime.0.try_into().unwrap_or(0), self.ctime.1.try_into().unwrap_or(0));
-        now.duration_since(changed).unwrap_or_default()
+        now.duration_since(self.changed()).unwrap_or_default()
+    }
+
+    /// Whether it was changed less than `age` before `now`. What was changed after it is not: a clock was set back, and would be
+    /// waited for.
+    pub(crate) fn is_younger(&self, now: SystemTime, age: Duration) -> bool {
+        now.duration_since(self.changed()).is_ok_and(|since| since < age)
+    }
+
+    fn changed(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::new(self.ctime.0.try_into().unwrap_or(0), self.ctime.1.try_into().unwrap_or(0))
     }
 
     /// Whether the content is the same; a link that was added or removed changes nothing.
@@ -203,13 +211,24 @@ fn copy_file(
     // Not to be held up by a fifo that took the file's place.
     let file = open_beneath(folder, path, OFlags::RDONLY | OFlags::NONBLOCK)
         .map_err(|error| read_error(path, error))?;
+    copy_open(file, path, path, look, target)
+}
+
+/// Put a file that is open, and looked so before, into `target` as `entry`. `path` is what it is called in errors.
+pub(crate) fn copy_open(
+    file: OwnedFd,
+    path: &Path,
+    entry: &Path,
+    look: &Look,
+    target: &mut Target,
+) -> Result<(), FolderError> {
     let changed = || FolderError::Changed { path: path.to_owned() };
     if look_at(&file, path)? != *look {
         return Err(changed());
     }
     let mut file = File::from(file);
     let executable = look.mode & 0o111 != 0;
-    let bytes = target.file(path, executable, look.mtime.0, &mut (&mut file).take(look.bytes + 1))?;
+    let bytes = target.file(entry, executable, look.mtime.0, &mut (&mut file).take(look.bytes + 1))?;
     if bytes != look.bytes || look_at(&OwnedFd::from(file), path)? != *look {
         return Err(changed());
     }

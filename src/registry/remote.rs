@@ -35,12 +35,13 @@ use tokio::time::Instant;
 pub(super) use poll::Poll;
 pub use turns::Turn;
 
-use super::upload::{Download, Replaced, Upload, UploadError};
+use super::requirements::FILE_BYTES_MAX;
+use super::upload::{Download, Replaced, Upload, UploadError, pack_file};
 use super::{FunctionCode, LocalRegistry, OpenError};
 use crate::config::{Config, StoreAddress};
 use crate::registry::watch::WatchEvent;
 use mirror::{CopyId, Exchange, Mirror};
-use store::{Got, Object, Store, StoreError, Tag};
+use store::{Got, Object, ObjectKind, Store, StoreError, Tag};
 use turns::Turns;
 
 /// Objects that are asked for at once: enough for 300 functions a second over 50 ms, too few to be taken for an attack.
@@ -299,6 +300,14 @@ impl RemoteRegistry {
         };
         let io = |step| move |source| UploadError::Io { step, source };
         let mut file = tempfile::tempfile_in(remote.mirror.root()).map_err(io("make a file"))?;
+        if object.tag.kind() == ObjectKind::File {
+            let code = remote.runtime.block_on(read_whole(object)).map_err(|error| remote.away(error))?;
+            let code = code.ok_or(UploadError::TooLarge { bytes_max: FILE_BYTES_MAX })?;
+            let packed = pack_file(&code).map_err(io("pack the code"))?;
+            io::Write::write_all(&mut file, &packed).map_err(io("write a file"))?;
+            io::Seek::rewind(&mut file).map_err(io("read a file"))?;
+            return Ok(Some(Download { file, bytes: packed.len() as u64 }));
+        }
         let written = remote.runtime.block_on(async {
             let (mut n_bytes, mut pieces) = (0, object.pieces);
             while let Some(piece) = pieces.next().await {
@@ -444,6 +453,23 @@ impl Remote {
         let (registry, of) = (self.mirror.registry().clone(), name.clone());
         let mut upload =
             on_disk(move || Ok(Upload::begin(&registry, of))).await?.map_err(|error| local(&error))?;
+        if tag.kind() == ObjectKind::File {
+            let Some(code) = read_whole(object).await? else {
+                return Ok((tag, Err(format!("'{name}.py' is longer than {FILE_BYTES_MAX} bytes"))));
+            };
+            // Copies are archives, whatever the store has.
+            let packed = move || {
+                let written = pack_file(&code)
+                    .map_err(|source| UploadError::Io { step: "pack the code", source })
+                    .and_then(|archive| upload.write(&archive));
+                Ok(written.and_then(|()| upload.check_once()).map(|()| upload))
+            };
+            return match on_disk(packed).await? {
+                Ok(upload) => Ok((tag, Ok(upload))),
+                Err(UploadError::Invalid(reason)) => Ok((tag, Err(reason))),
+                Err(error) => Err(local(&error)),
+            };
+        }
         let mut pieces = object.pieces;
         let mut gathered = Vec::with_capacity(WRITE_BYTES.min(usize::try_from(object.bytes).unwrap_or(0)));
         loop {
@@ -557,6 +583,18 @@ impl Remote {
         self.is_away(&reason);
         UploadError::Away(reason)
     }
+}
+
+/// All of an object that is one file of Python. `None`: it is longer than any that is taken.
+async fn read_whole(object: Object) -> Result<Option<Vec<u8>>, StoreError> {
+    let (mut code, mut pieces) = (Vec::new(), object.pieces);
+    while let Some(piece) = pieces.next().await {
+        code.extend_from_slice(&piece?);
+        if code.len() as u64 > FILE_BYTES_MAX {
+            return Ok(None);
+        }
+    }
+    Ok(Some(code))
 }
 
 /// A runtime of its own, on one thread: it only waits. It ends when what is given back is dropped.

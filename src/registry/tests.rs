@@ -171,7 +171,8 @@ fn what_is_no_file_is_refused_by_its_path() {
     symlink("/etc/passwd", scene.path("link/passwd")).unwrap();
     symlink("/etc", scene.path("dirlink/etc")).unwrap();
     let fifo = scene.path("fifo/pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(scene.path("sock/s")).unwrap();
     for (name, words) in [
         ("link", "'passwd' is a symbolic link"),
@@ -198,11 +199,77 @@ fn links_in_the_place_of_functions_are_refused() {
 }
 
 #[test]
-fn both_forms_at_once_are_refused() {
+fn one_form_at_a_time() {
     let scene = Scene::new();
-    scene.put(&[("hi/f.py", "")]);
-    fs::write(scene.path("hi.tar.gz"), tar_gz(&[("f.py", "")])).unwrap();
-    assert!(scene.refused("hi").contains("both"));
+    scene.put(&[("hi/f.py", ""), ("two.py", "")]);
+    let archive = tar_gz(&[("f.py", "")]);
+    fs::write(scene.path("hi.tar.gz"), &archive).unwrap();
+    assert_eq!(
+        scene.refused("hi"),
+        "there are a folder 'hi' and a file 'hi.tar.gz' in the registry; keep one of them"
+    );
+    fs::write(scene.path("two.tar.gz"), &archive).unwrap();
+    assert!(scene.refused("two").contains("a file 'two.tar.gz' and a file 'two.py'"));
+    scene.put(&[("two/f.py", "")]);
+    assert!(scene.refused("two").contains("a folder 'two' and a file 'two.tar.gz' and a file 'two.py'"));
+}
+
+#[test]
+fn a_python_file_is_a_function_and_its_comments_say_what_it_needs() {
+    let scene = Scene::new();
+    let code = "# ol-install: parso, numpy\n# ol-import: numpy\n\ndef f(event): return 1\n";
+    scene.put(&[("one.py", code), ("two/f.py", code)]);
+    let (one, two) = (scene.loaded("one"), scene.loaded("two"));
+    assert_eq!(one.entry_file(), "f.py");
+    assert_eq!(one.packages(), ["parso", "numpy"]);
+    assert_eq!(fs::read_to_string(one.dir().join("f.py")).unwrap(), code);
+    assert_eq!(names_in(one.dir()), ["f.py"]);
+    assert_eq!(one.version(), two.version(), "in whatever form");
+    // What is the same is not copied again, by content or by its look.
+    let name = "one".parse().unwrap();
+    for _ in 0..2 {
+        let again = scene.registry.load_blocking(&name, Some(one.clone())).unwrap().unwrap();
+        assert_eq!(again.dir(), one.dir());
+    }
+    scene.put(&[("one.py", "def f(event): return 2\n")]);
+    let new = scene.registry.load_blocking(&name, Some(one.clone())).unwrap().unwrap();
+    assert_ne!(new.version(), one.version());
+}
+
+#[test]
+fn a_python_file_that_may_be_half_written_is_not_served() {
+    let scene = Scene::new();
+    let name = "hi".parse().unwrap();
+    let settled = || {
+        scene.put(&[("hi.py", "def f(event):")]);
+        scene.registry.load_settled_blocking(&name, None)
+    };
+    // Unless the machine was so busy that it is old by the time it is read.
+    assert!((0..100).any(|_| matches!(settled(), Err(RegistryError::Unsettled(_)))));
+    assert!(scene.load("hi").unwrap().is_some(), "who does not serve it may have it");
+    let start = std::time::Instant::now();
+    while !scene.registry.load_settled_blocking(&name, None).is_ok_and(|code| code.is_some()) {
+        assert!(start.elapsed() < Duration::from_secs(10), "it settles");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_is_called_like_a_python_file_and_is_none_is_refused_or_something_else() {
+    let scene = Scene::new();
+    scene.put(&[("real.py", ""), ("folder.py/f.py", "1"), (".hidden.py", ""), ("other.pyc", "")]);
+    symlink(scene.path("real.py"), scene.path("link.py")).unwrap();
+    let fifo = scene.path("pipe.py");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+    let names: Vec<_> = scene.registry.list().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["folder.py", "link", "pipe", "real"]);
+    assert!(scene.refused("link").contains("'link.py' is a symbolic link; a function is a folder"));
+    assert!(scene.refused("pipe").contains("'pipe.py' is a named pipe"));
+    for name in ["link.py", "pipe.py", "real.py", "folder", "other", "other.pyc", "hidden"] {
+        assert!(scene.load(name).unwrap().is_none(), "{name}");
+    }
+    assert!(scene.load("folder.py").unwrap().is_some());
 }
 
 #[test]
@@ -345,7 +412,8 @@ fn a_file_that_changes_while_it_is_read_is_not_served() {
     changed();
     fs::remove_file(scene.path("hi/f.py")).unwrap();
     let fifo = scene.path("hi/f.py");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .unwrap();
     changed();
 }
 
@@ -384,11 +452,13 @@ fn what_an_earlier_run_left_is_swept() {
         (".deleted-2-hi/f.py", ""),
         (".replaced-3-lost/f.py", "old"),
         (".replaced-4-done/f.py", "old"),
+        (".replaced-py-5-short", "old"),
+        (".replaced-py-6-done", "old"),
     ]);
     fs::write(scene.path("done.tar.gz"), tar_gz(&[("f.py", "new")])).unwrap();
     LocalRegistry::open(&scene.worker, Logger::root(Discard, o!())).unwrap();
     assert!(scene.generations().is_empty());
-    assert_eq!(scene.in_registry(), ["done.tar.gz", "lost"], "a folder that was not replaced comes back");
+    assert_eq!(scene.in_registry(), ["done.tar.gz", "lost", "short.py"], "what was not replaced comes back");
 }
 
 #[tokio::test]

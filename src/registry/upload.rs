@@ -16,14 +16,18 @@ use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 
 use super::code;
 use super::content::open_beneath;
+use super::form::{ARCHIVE_SUFFIX, Form};
 use super::requirements::Wishes;
-use super::{ARCHIVE_SUFFIX, LoadError, LocalRegistry, N_ENTRIES_MAX, Source, archive, sync_directory};
+use super::{FILE_ENTRY, LoadError, LocalRegistry, N_ENTRIES_MAX, Source, archive, sync_directory};
 
 /// An upload on its way; locked by whoever writes it.
 const UPLOAD_PREFIX: &str = ".upload-";
 
 /// A folder that an upload has replaced: `.replaced-<number>-<name>`.
 const REPLACED_PREFIX: &str = ".replaced-";
+
+/// The same of a `<name>.py`: `.replaced-py-<number>-<name>`.
+const REPLACED_FILE_PREFIX: &str = ".replaced-py-";
 
 /// A folder that is being deleted.
 const DELETED_PREFIX: &str = ".deleted-";
@@ -50,6 +54,8 @@ pub enum Replaced {
     Archive,
     /// A folder.
     Folder,
+    /// A `.py`.
+    File,
 }
 
 /// A function's code as a `.tar.gz`.
@@ -159,40 +165,60 @@ impl Upload {
         self.file.sync_all().map_err(step("sync the upload"))
     }
 
-    /// Check the archive and, if it is a function, put it in the place of what had its name: an archive
-    /// or a folder. Nobody sees a moment without the function.
+    /// Check the archive and, if it is a function, put it in the place of what had its name: an archive,
+    /// a folder or a file. Nobody sees a moment without the function.
     pub fn commit(mut self) -> Result<Replaced, UploadError> {
         self.check_once()?;
         self.sync()?;
         let registry = self.registry.clone();
         let exchange = registry.0.exchange.write().expect("nothing panics with this lock");
-        let archive_name = format!("{}{ARCHIVE_SUFFIX}", self.name);
-        let had_archive = registry.stat(&self.root, &archive_name)?.is_some();
-        let folder = registry.stat(&self.root, self.name.as_str())?;
-        let had_folder = folder.is_some_and(|look| look.kind() != fs::FileType::RegularFile);
-        let replaced_name = format!("{REPLACED_PREFIX}{}-{}", registry.number(), self.name);
-        if had_folder {
-            fs::renameat(&self.root, self.name.as_str(), &self.root, replaced_name.as_str())
-                .map_err(step("move the old folder away"))?;
-        }
-        let renamed = fs::renameat(&self.root, self.temp_name.as_str(), &self.root, archive_name.as_str());
-        if let Err(error) = renamed {
-            if had_folder {
-                fs::renameat(&self.root, replaced_name.as_str(), &self.root, self.name.as_str())
-                    .map_err(step("move the old folder back"))?;
+        let found: Vec<Form> =
+            registry.forms(&self.root, &self.name)?.into_iter().map(|(form, _)| form).collect();
+        let others: Vec<_> = found
+            .iter()
+            .filter_map(|form| {
+                let prefix = match form {
+                    Form::Folder => REPLACED_PREFIX,
+                    Form::File => REPLACED_FILE_PREFIX,
+                    // The new one takes its place.
+                    Form::Archive => return None,
+                };
+                let aside = format!("{prefix}{}-{}", registry.number(), self.name);
+                Some((form.file_name(&self.name), aside))
+            })
+            .collect();
+        let rename = |from: &str, to: &str| fs::renameat(&self.root, from, &self.root, to);
+        let exchanged = || -> Result<(), UploadError> {
+            for (name, aside) in &others {
+                rename(name, aside).map_err(step("move the old code away"))?;
             }
-            return Err(step("put the upload in its place")(error));
+            let archive_name = Form::Archive.file_name(&self.name);
+            rename(&self.temp_name, &archive_name).map_err(step("put the upload in its place"))
+        };
+        if let Err(error) = exchanged() {
+            for (name, aside) in &others {
+                match rename(aside, name) {
+                    // It was not moved away yet.
+                    Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                    Err(error) => return Err(step("move the old code back")(error)),
+                }
+            }
+            return Err(error);
         }
         self.is_committed = true;
         sync_directory(&self.root).map_err(step("sync the directory"))?;
         drop(exchange);
-        if had_folder {
-            // The function is replaced, whether its old folder can be removed or not; if not, it is
+        for (_, aside) in &others {
+            // The function is replaced, whether its old code can be removed or not; if not, it is
             // swept at the next start.
-            let _ = remove_tree(&self.registry, &replaced_name);
-            return Ok(Replaced::Folder);
+            let _ = remove_tree(&self.registry, aside);
         }
-        Ok(if had_archive { Replaced::Archive } else { Replaced::Nothing })
+        Ok(match found.as_slice() {
+            [] => Replaced::Nothing,
+            [Form::Folder, ..] => Replaced::Folder,
+            [Form::Archive] => Replaced::Archive,
+            [Form::Archive | Form::File, ..] => Replaced::File,
+        })
     }
 
     /// Check the archive: whether it is a function, and what that wants installed.
@@ -225,7 +251,7 @@ impl Drop for Upload {
 }
 
 impl LocalRegistry {
-    /// A function's code as a `.tar.gz`: the archive as it was uploaded, or the folder, packed. `None`:
+    /// A function's code as a `.tar.gz`: the archive as it was uploaded, or the folder or the file, packed. `None`:
     /// there is no function of this name. Blocks on the file system.
     pub fn download(&self, name: &FunctionName) -> Result<Option<Download>, UploadError> {
         let source = {
@@ -240,10 +266,10 @@ impl LocalRegistry {
                 Ok(Some(Download { file, bytes }))
             }
             // Through a checked copy: so that what is packed is of one moment, and has only files.
-            Some(Source::Folder(_)) => match self.load_blocking(name, None)? {
+            Some(Source::Folder(_) | Source::File(_)) => match self.load_blocking(name, None)? {
                 None => Ok(None),
                 Some(copy) => {
-                    pack(copy.dir(), &self.0.generations_dir).map(Some).map_err(step("pack the folder"))
+                    pack(copy.dir(), &self.0.generations_dir).map(Some).map_err(step("pack the code"))
                 }
             },
         }
@@ -253,30 +279,33 @@ impl LocalRegistry {
     /// system.
     pub fn delete(&self, name: &FunctionName) -> Result<bool, UploadError> {
         let root = self.root_fd().map_err(step("open the directory"))?;
-        if name.as_str().contains(ARCHIVE_SUFFIX) {
-            return Ok(false);
-        }
-        let archive_name = format!("{name}{ARCHIVE_SUFFIX}");
         let deleted_name = format!("{DELETED_PREFIX}{}-{name}", self.number());
         let exchange = self.0.exchange.write().expect("nothing panics with this lock");
-        let had_folder =
-            self.stat(&root, name.as_str())?.is_some_and(|look| look.kind() != fs::FileType::RegularFile);
-        if had_folder {
-            fs::renameat(&root, name.as_str(), &root, deleted_name.as_str())
-                .map_err(step("move the folder away"))?;
+        let mut was_there = false;
+        let mut had_folder = false;
+        for (form, _) in self.forms(&root, name)? {
+            let file_name = form.file_name(name);
+            let (gone, tried) = match form {
+                Form::Folder => {
+                    had_folder = true;
+                    (fs::renameat(&root, &file_name, &root, &deleted_name), "move the folder away")
+                }
+                Form::Archive => (fs::unlinkat(&root, &file_name, AtFlags::empty()), "remove the archive"),
+                Form::File => (fs::unlinkat(&root, &file_name, AtFlags::empty()), "remove the file"),
+            };
+            match gone {
+                Ok(()) => was_there = true,
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => return Err(step(tried)(error)),
+            }
         }
-        let had_archive = match fs::unlinkat(&root, archive_name.as_str(), AtFlags::empty()) {
-            Ok(()) => true,
-            Err(rustix::io::Errno::NOENT) => false,
-            Err(error) => return Err(step("remove the archive")(error)),
-        };
         sync_directory(&root).map_err(step("sync the directory"))?;
         drop(exchange);
         if had_folder {
             // As in `commit`: it is gone for everybody, and the rest is swept at the next start.
             let _ = remove_tree(self, &deleted_name);
         }
-        Ok(had_folder || had_archive)
+        Ok(was_there)
     }
 }
 
@@ -298,8 +327,18 @@ fn pack(folder: &Path, temp_dir: &Path) -> io::Result<Download> {
     Ok(Download { file, bytes })
 }
 
+/// The archive that a function of this one file would be.
+pub(super) fn pack_file(code: &[u8]) -> io::Result<Vec<u8>> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(code.len() as u64);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    archive.append_data(&mut header, FILE_ENTRY, code)?;
+    archive.into_inner()?.finish()
+}
+
 /// Undo or finish what was under way when a worker was killed: uploads that nobody writes any more go,
-/// a folder that was to be replaced but was not comes back, and what was replaced or deleted goes.
+/// a folder or a file that was to be replaced but was not comes back, and what was replaced or deleted goes.
 pub(super) fn recover(root: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = fs::open(root, flags, Mode::empty())?;
@@ -309,20 +348,28 @@ pub(super) fn recover(root: &Path) -> io::Result<()> {
         let Some(text) = file_name.to_str() else { continue };
         if text.starts_with(UPLOAD_PREFIX) {
             remove_abandoned_upload(&directory, text)?;
-        } else if let Some(rest) = text.strip_prefix(REPLACED_PREFIX) {
+        } else if let Some((form, rest)) = replaced(text) {
             let name = rest.split_once('-').map_or(rest, |(_, name)| name);
-            let archive_name = format!("{name}{ARCHIVE_SUFFIX}");
             let is_there = |name: &str| fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-            if name.parse::<FunctionName>().is_ok() && !is_there(name) && !is_there(&archive_name) {
-                fs::renameat(&directory, text, &directory, name)?;
-            } else {
-                remove_any(&entry.path())?;
+            match name.parse::<FunctionName>() {
+                Ok(name)
+                    if !is_there(&form.file_name(&name)) && !is_there(&Form::Archive.file_name(&name)) =>
+                {
+                    fs::renameat(&directory, text, &directory, form.file_name(&name))?;
+                }
+                _ => remove_any(&entry.path())?,
             }
         } else if text.starts_with(DELETED_PREFIX) {
             remove_any(&entry.path())?;
         }
     }
     sync_directory(&directory)
+}
+
+/// What an entry was before an upload moved it away, and the rest of its name.
+fn replaced(entry: &str) -> Option<(Form, &str)> {
+    let file = entry.strip_prefix(REPLACED_FILE_PREFIX).map(|rest| (Form::File, rest));
+    file.or_else(|| entry.strip_prefix(REPLACED_PREFIX).map(|rest| (Form::Folder, rest)))
 }
 
 fn remove_abandoned_upload(directory: impl AsFd, name: &str) -> io::Result<()> {

@@ -20,7 +20,7 @@ use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, R
 use notify::{Config, ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
 use slog::{Logger, info, warn};
 
-use super::{Found, function_of};
+use super::form::{FILE_SUFFIX, Found, Seen, function_of};
 
 /// Events that may wait; one more, and the whole registry is looked at. Unpacking a large package makes
 /// about this many before the thread gets a turn.
@@ -240,8 +240,7 @@ impl Eyes {
                 batch.root_went |= went;
                 continue;
             }
-            let Some(name) = self.function_at(path) else { continue };
-            batch.touched.insert(name);
+            batch.touched.extend(self.functions_at(path));
             let appeared = matches!(
                 event.kind,
                 EventKind::Create(CreateKind::Folder) | EventKind::Modify(ModifyKind::Name(RenameMode::To))
@@ -256,14 +255,23 @@ impl Eyes {
         }
     }
 
-    /// The function that a path in the registry belongs to.
-    fn function_at(&self, path: &Path) -> Option<FunctionName> {
-        let inside = path.strip_prefix(&self.root).ok()?;
-        let Some(Component::Normal(first)) = inside.components().next() else { return None };
-        match function_of(first.to_str()?, false) {
+    /// The function that a path in the registry belongs to; two, where it depends on what lay there. One that does not exist is read
+    /// in a moment, and is no news.
+    fn functions_at(&self, path: &Path) -> impl Iterator<Item = FunctionName> + use<> {
+        let inside = path.strip_prefix(&self.root).unwrap_or(Path::new(""));
+        let mut parts = inside.components();
+        let first = match parts.next() {
+            Some(Component::Normal(first)) => first.to_str().unwrap_or(""),
+            _ => "",
+        };
+        let of = |seen| match function_of(first, seen) {
             Found::Function(name) => Some(name),
             Found::Nothing | Found::BadName => None,
-        }
+        };
+        let folder = of(Seen::Directory);
+        let file =
+            if first.ends_with(FILE_SUFFIX) && parts.next().is_none() { of(Seen::Other) } else { None };
+        [folder, file].into_iter().flatten()
     }
 }
 
@@ -387,6 +395,25 @@ mod tests {
         fs::write(scene.root().join(".upload-1"), "x").unwrap();
         fs::rename(scene.root().join(".upload-1"), scene.root().join("up.tar.gz")).unwrap();
         scene.expect("up");
+    }
+
+    #[test]
+    fn a_python_file_that_is_written_renamed_or_removed_is_told() {
+        let scene = Scene::start();
+        fs::write(scene.root().join("one.py"), "1").unwrap();
+        scene.expect("one");
+        scene.settle("marker");
+        fs::rename(scene.root().join("one.py"), scene.root().join("two.py")).unwrap();
+        scene.expect("two");
+        scene.settle("marker2");
+        fs::remove_file(scene.root().join("two.py")).unwrap();
+        scene.expect("two");
+        // A folder may be called like one.
+        fs::create_dir(scene.root().join("three.py")).unwrap();
+        scene.expect("three.py");
+        scene.settle("marker3");
+        fs::write(scene.root().join("three.py/f.py"), "1").unwrap();
+        scene.expect("three.py");
     }
 
     #[test]

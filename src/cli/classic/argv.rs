@@ -9,20 +9,25 @@ const LONG_NAMES: [&str; 10] =
 
 /// The same arguments with two dashes in front of every long name that has one.
 pub(in crate::cli) fn with_double_dashes(args: Vec<OsString>) -> Vec<OsString> {
+    doubled_where(args, &LONG_NAMES)
+}
+
+/// The same for these names.
+pub(super) fn doubled_where(args: Vec<OsString>, long_names: &[&str]) -> Vec<OsString> {
     let mut are_flags = true;
     args.into_iter()
         .map(|arg| {
             are_flags &= arg != "--";
-            if are_flags && is_long_with_one_dash(&arg) { doubled(&arg) } else { arg }
+            if are_flags && is_long_with_one_dash(&arg, long_names) { doubled(&arg) } else { arg }
         })
         .collect()
 }
 
-fn is_long_with_one_dash(arg: &OsString) -> bool {
+fn is_long_with_one_dash(arg: &OsString, long_names: &[&str]) -> bool {
     let bytes = arg.as_bytes();
     let Some(rest) = bytes.strip_prefix(b"-") else { return false };
     let name = rest.split(|byte| *byte == b'=').next().unwrap_or_default();
-    LONG_NAMES.iter().any(|long| long.as_bytes() == name)
+    long_names.iter().any(|long| long.as_bytes() == name)
 }
 
 fn doubled(arg: &OsString) -> OsString {

@@ -1,4 +1,4 @@
-//! What is asked of a store: the objects `<prefix>/<name>.tar.gz` of a bucket, or of a web server.
+//! What is asked of a store: the objects `<prefix>/<name>.tar.gz` of a bucket, or of a web server; of that `<name>.py` as well.
 //!
 //! The protocols are those of the crate `object_store`. Here is how long it may take, what its answers mean for a registry, and that
 //! no secret gets into a message.
@@ -25,7 +25,7 @@ use object_store::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::{StoreAddress, StoreKind};
-use crate::registry::ARCHIVE_SUFFIX;
+use crate::registry::form::{ARCHIVE_SUFFIX, FILE_SUFFIX};
 
 /// How long a connection may take to be made: it crosses an ocean in a tenth.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -69,6 +69,29 @@ pub(super) struct Tag {
     e_tag: Option<String>,
     /// In seconds since 1970. Not used for a condition if it was young when it was read.
     modified: Option<i64>,
+    /// Of which object that was said.
+    #[serde(default)]
+    kind: ObjectKind,
+}
+
+/// What an object that is a function may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) enum ObjectKind {
+    /// `<name>.tar.gz`.
+    #[default]
+    Archive,
+    /// `<name>.py`, on web servers, as OpenLambda had it. Who has none pays for it with a second question, which in a bucket costs
+    /// money.
+    File,
+}
+
+impl ObjectKind {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Archive => ARCHIVE_SUFFIX,
+            Self::File => FILE_SUFFIX,
+        }
+    }
 }
 
 /// What a store says about a function.
@@ -217,13 +240,31 @@ impl Store {
         self.kind == StoreKind::Http
     }
 
-    fn path(&self, name: &FunctionName) -> Path {
-        self.prefix.clone().join(format!("{name}{ARCHIVE_SUFFIX}"))
+    /// In the order in which they are asked for; the first that is there is the function.
+    fn kinds(&self) -> &'static [ObjectKind] {
+        match self.kind {
+            StoreKind::Http => &[ObjectKind::Archive, ObjectKind::File],
+            StoreKind::S3 | StoreKind::Gcs | StoreKind::Azure => &[ObjectKind::Archive],
+        }
+    }
+
+    fn path(&self, name: &FunctionName, kind: ObjectKind) -> Path {
+        self.prefix.clone().join(format!("{name}{}", kind.suffix()))
     }
 
     /// What it has under this name, if that is not what `tag` says.
     pub(super) async fn get(&self, name: &FunctionName, tag: Option<&Tag>) -> Result<Got, StoreError> {
-        let tag = tag.cloned().unwrap_or_default();
+        for kind in self.kinds() {
+            let tag = tag.filter(|tag| tag.kind == *kind).cloned().unwrap_or_default();
+            match self.get_object(name, *kind, tag).await? {
+                Got::Absent => {}
+                there => return Ok(there),
+            }
+        }
+        Ok(Got::Absent)
+    }
+
+    async fn get_object(&self, name: &FunctionName, kind: ObjectKind, tag: Tag) -> Result<Got, StoreError> {
         let options = GetOptions {
             if_modified_since: match (&tag.e_tag, tag.modified) {
                 (None, Some(seconds)) => DateTime::from_timestamp(seconds, 0),
@@ -232,7 +273,7 @@ impl Store {
             if_none_match: tag.e_tag,
             ..GetOptions::default()
         };
-        let path = self.path(name);
+        let path = self.path(name, kind);
         let got = match in_time(self.objects.get_opts(&path, options)).await? {
             Ok(got) => got,
             Err(object_store::Error::NotModified { .. }) => return Ok(Got::Same),
@@ -240,7 +281,11 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         Ok(Got::Object(Object {
-            tag: Tag { e_tag: got.meta.e_tag.clone(), modified: Some(got.meta.last_modified.timestamp()) },
+            tag: Tag {
+                e_tag: got.meta.e_tag.clone(),
+                modified: Some(got.meta.last_modified.timestamp()),
+                kind,
+            },
             bytes: got.meta.size,
             pieces: got.into_stream().map(|piece| piece.map_err(StoreError::from)).boxed(),
         }))
@@ -253,7 +298,7 @@ impl Store {
         mut file: File,
         bytes: u64,
     ) -> Result<Tag, StoreError> {
-        let path = self.path(name);
+        let path = self.path(name, ObjectKind::Archive);
         let late = |_| StoreError(format!("it took longer than {} s", OBJECT_TIME_MAX.as_secs()));
         let put = async {
             if bytes <= PART_BYTES {
@@ -271,12 +316,12 @@ impl Store {
             }
         };
         let e_tag = tokio::time::timeout(OBJECT_TIME_MAX, put).await.map_err(late)??;
-        Ok(Tag { e_tag, modified: None })
+        Ok(Tag { e_tag, ..Tag::default() })
     }
 
     /// Removes it. Tells whether it was there.
     pub(super) async fn delete(&self, name: &FunctionName) -> Result<bool, StoreError> {
-        let path = self.path(name);
+        let path = self.path(name, ObjectKind::Archive);
         // To remove what is not there is no error for most stores.
         match in_time(self.objects.head(&path)).await? {
             Ok(_) => {}
@@ -311,6 +356,7 @@ impl Store {
             }
         }
         names.sort();
+        names.dedup();
         Ok(Some(names))
     }
 
@@ -318,7 +364,8 @@ impl Store {
     fn name_of(&self, location: &Path) -> Option<FunctionName> {
         let mut rest = location.prefix_match(&self.root)?;
         let (file, None) = (rest.next()?, rest.next()) else { return None };
-        let name: FunctionName = file.as_ref().strip_suffix(ARCHIVE_SUFFIX)?.parse().ok()?;
+        let name = self.kinds().iter().find_map(|kind| file.as_ref().strip_suffix(kind.suffix()))?;
+        let name: FunctionName = name.parse().ok()?;
         (!name.as_str().contains(ARCHIVE_SUFFIX)).then_some(name)
     }
 
@@ -341,6 +388,11 @@ impl Store {
 }
 
 impl Tag {
+    /// Of which object it is.
+    pub(super) fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
     /// Without a time of change that may be that of another content as well: one that came within the same second.
     pub(super) fn certain(mut self, now_s: i64) -> Self {
         // A clock may be wrong by some seconds; what is asked for without a condition is merely sent again.
@@ -389,7 +441,8 @@ mod tests {
 
     #[test]
     fn a_time_of_change_is_a_condition_only_when_nothing_can_have_come_in_the_same_second() {
-        let certain = |modified, now_s| Tag { e_tag: None, modified: Some(modified) }.certain(now_s).modified;
+        let certain =
+            |modified, now_s| Tag { modified: Some(modified), ..Tag::default() }.certain(now_s).modified;
         assert_eq!(certain(95, 100), None);
         assert_eq!(certain(105, 100), None, "a clock that is ahead");
         assert_eq!(certain(90, 100), Some(90));

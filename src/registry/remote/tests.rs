@@ -12,6 +12,8 @@ use slog::{Discard, o};
 use super::*;
 use crate::registry::tests::tar_gz;
 
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
 struct Web(TcpListener);
 
 /// A request that waits for its answer.
@@ -112,10 +114,70 @@ fn a_function_that_was_not_there_a_moment_ago_is_not_taken_from_who_has_it_now()
     other.say(&archive);
     drop(other);
     let there = version(late);
-    question.say(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    question.say(NOT_FOUND);
     drop(question);
+    web.next().say(NOT_FOUND);
     let mut again = web.next();
     again.say(b"HTTP/1.1 304 Not Modified\r\nETag: \"one\"\r\nConnection: close\r\n\r\n");
     drop(again);
     assert_eq!(version(early), there);
+}
+
+#[test]
+fn a_web_server_that_has_no_archive_is_asked_for_a_python_file() {
+    let web = Web(TcpListener::bind("127.0.0.1:0").unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let worker = web.worker(dir.path(), None);
+    let code = b"# ol-install: parso\ndef f(event): return 1\n";
+    let answer = |ending: &str, condition: Option<&str>, say: &dyn Fn(&mut Question)| {
+        let mut question = web.next();
+        assert!(question.head.starts_with(&format!("GET /functions/f.{ending} ")), "{}", question.head);
+        let head = question.head.to_lowercase();
+        assert_eq!(head.contains("if-none-match"), condition.is_some(), "{head}");
+        assert!(condition.is_none_or(|tag| head.contains(&format!("if-none-match: \"{tag}\""))), "{head}");
+        say(&mut question);
+    };
+    let no_more = |question: &mut Question| question.say(NOT_FOUND);
+    let same = |question: &mut Question| {
+        question.say(b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n");
+    };
+
+    let loading = load(&worker);
+    answer("tar.gz", None, &no_more);
+    answer("py", None, &|question| {
+        question.begin("one", code);
+        question.say(code);
+    });
+    let first = loading.join().unwrap().unwrap().unwrap();
+    assert_eq!(std::fs::read(first.dir().join("f.py")).unwrap(), code);
+    assert_eq!((first.entry_file(), first.packages()), ("f.py", &["parso".to_owned()][..]));
+
+    // What it was called is a condition for that object only.
+    let (remote, name) = (Arc::clone(&worker.0), "f".parse().unwrap());
+    let asking = remote.runtime.spawn(remote.fetch(&name));
+    answer("tar.gz", None, &no_more);
+    answer("py", Some("one"), &same);
+    assert!(matches!(worker.0.runtime.block_on(asking).unwrap(), Ok(Outcome::Same)));
+
+    // An archive comes before it.
+    let archive = tar_gz(&[("f.py", "2")]);
+    let asking = remote.runtime.spawn(remote.fetch(&name));
+    answer("tar.gz", None, &|question| {
+        question.begin("two", &archive);
+        question.say(&archive);
+    });
+    assert!(matches!(worker.0.runtime.block_on(asking).unwrap(), Ok(Outcome::Changed)));
+
+    // Gone, it is the file again; what is longer than any that is taken is refused.
+    let asking = remote.runtime.spawn(remote.fetch(&name));
+    answer("tar.gz", Some("two"), &no_more);
+    let long = vec![b'#'; usize::try_from(FILE_BYTES_MAX).unwrap() + 1];
+    answer("py", None, &|question| {
+        question.begin("long", &long);
+        // It may hang up before the end.
+        let _ = question.stream.write_all(&long);
+    });
+    assert!(matches!(worker.0.runtime.block_on(asking).unwrap(), Ok(Outcome::Changed)));
+    let refused = worker.load_blocking(&name, Some(first)).unwrap_err().to_string();
+    assert_eq!(refused, format!("'f.py' is longer than {FILE_BYTES_MAX} bytes"));
 }

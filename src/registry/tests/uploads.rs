@@ -20,6 +20,11 @@ fn an_upload_is_served_and_replaces_what_was_there() {
     scene.put(&[("hi/f.py", "folder"), ("hi/sub/x", "")]);
     assert_eq!(upload(&scene, "hi", &tar_gz(&[("f.py", "3")])).unwrap(), Replaced::Folder);
     assert_eq!(scene.in_registry(), ["hi.tar.gz"]);
+    fs::remove_file(scene.path("hi.tar.gz")).unwrap();
+    scene.put(&[("hi.py", "file"), ("hi2.py", "another's")]);
+    assert_eq!(upload(&scene, "hi", &tar_gz(&[("f.py", "4")])).unwrap(), Replaced::File);
+    assert_eq!(fs::read_to_string(scene.loaded("hi").dir().join("f.py")).unwrap(), "4");
+    assert_eq!(scene.in_registry(), ["hi.tar.gz", "hi2.py"]);
     assert_eq!(fs::metadata(scene.path("hi.tar.gz")).unwrap().permissions().mode() & 0o777, 0o644);
 }
 
@@ -66,9 +71,9 @@ fn an_upload_that_is_given_up_leaves_nothing() {
 fn a_download_is_what_an_upload_takes() {
     let scene = Scene::new();
     let files = [("f.py", "1"), ("lib/a.py", "2")];
-    scene.put(&[("folder/f.py", "1"), ("folder/lib/a.py", "2")]);
+    scene.put(&[("folder/f.py", "1"), ("folder/lib/a.py", "2"), ("file.py", "3")]);
     upload(&scene, "archive", &tar_gz(&files)).unwrap();
-    for name in ["folder", "archive"] {
+    for name in ["folder", "archive", "file"] {
         let mut download = scene.registry.download(&name.parse().unwrap()).unwrap().unwrap();
         let mut bytes = Vec::new();
         download.file.read_to_end(&mut bytes).unwrap();
@@ -81,13 +86,19 @@ fn a_download_is_what_an_upload_takes() {
 }
 
 #[test]
-fn delete_removes_both_forms() {
+fn delete_removes_every_form() {
     let scene = Scene::new();
-    scene.put(&[("hi/f.py", ""), ("other/f.py", "")]);
+    scene.put(&[("hi/f.py", ""), ("hi.py", ""), ("other/f.py", "")]);
     fs::write(scene.path("hi.tar.gz"), "").unwrap();
     assert!(scene.registry.delete(&"hi".parse().unwrap()).unwrap());
     assert!(!scene.registry.delete(&"hi".parse().unwrap()).unwrap());
     assert_eq!(scene.in_registry(), ["other"]);
+    // A folder that is called like a file of another function stays.
+    scene.put(&[("other.py/f.py", "")]);
+    assert!(scene.registry.delete(&"other".parse().unwrap()).unwrap());
+    assert_eq!(scene.in_registry(), ["other.py"]);
+    assert!(scene.registry.delete(&"other.py".parse().unwrap()).unwrap());
+    assert!(scene.in_registry().is_empty());
 }
 
 #[test]
