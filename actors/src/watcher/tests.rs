@@ -6,6 +6,7 @@ use super::*;
 use crate::fake::{Fake, FakeWorld, code, log, ms, name};
 use crate::monitor::{Child, Down};
 use crate::router::Routes;
+use crate::world::RegistryError;
 
 /// Stands in for the supervisor, and writes down what it is told.
 struct Ear(Arc<Mutex<Vec<String>>>);
