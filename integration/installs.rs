@@ -28,6 +28,35 @@ fn function(requirements: &str) -> [(&str, &str); 2] {
     [("f.py", TELLS), ("requirements.txt", requirements)]
 }
 
+#[test]
+fn a_first_call_waits_for_as_long_as_its_packages_take_and_a_worker_that_ends_waits_for_none() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    index.put(&Package::new("slow", "1.0").built_by("import time\ntime.sleep(7)"));
+    index.put(&Package::new("endless", "1.0").built_by("import time\ntime.sleep(600)"));
+    let mut worker = with(&index).start();
+    worker.drop_in("waits", &function("slow==1.0\n"));
+    let [one, other] = [(); 2].map(|()| worker.call_aside("waits", "\"slow\""));
+    // Nobody else is kept waiting by them.
+    worker.install_f("other", "def f(event): return 'here'");
+    assert_eq!(worker.call("other", "{}").ok(), json!("here"));
+    assert_eq!(worker.call("nobody", "{}").status.as_u16(), 404);
+    for call in [one, other] {
+        assert_eq!(call.join().unwrap().expect("it is answered").ok(), json!("1.0"));
+    }
+    worker.drop_in("waits_on", &function("endless==1.0\n"));
+    let call = worker.call_aside("waits_on", "\"endless\"");
+    until("it is being installed", || worker.status_json()["worker"]["packages"]["running"] == 1);
+    let mut connection = worker.connect();
+    connection.send(b"POST /run/waits_on HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    connection.abandon();
+    worker.signal(Signal::SIGTERM);
+    let reply = call.join().unwrap().expect("it is answered");
+    assert_eq!(reply.status.as_u16(), 503, "{}", reply.text());
+    assert!(reply.text().contains("are being installed"), "{}", reply.text());
+    assert!(worker.wait_for_end().success());
+}
+
 /// What the deploy is answered when it fails.
 fn refused(worker: &Worker, name: &str, requirements: &str) -> String {
     let reply = worker.upload(name, Archive::of(&function(requirements)));
@@ -62,7 +91,6 @@ fn ten_functions_that_need_the_same_new_packages_cost_one_install_of_each() {
     assert_eq!(worker.call("other", "{}").ok(), json!("not kept waiting"));
     for at in 0..10 {
         let name = format!("f{at}");
-        until("the packages are there", || worker.call(&name, "\"alpha\"").status.as_u16() == 200);
         assert_eq!(worker.call(&name, "\"alpha\"").ok(), json!("1.0"));
         assert_eq!(worker.call(&name, "\"beta\"").ok(), json!("1.5"));
     }

@@ -28,8 +28,10 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
 use by_hand::ByHand;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use run::INSTALL_WAITERS_MAX;
 pub use status::statistics;
 pub use trigger::attend;
 
@@ -63,6 +65,8 @@ pub struct App {
     pub heap: HeapProfiler,
     /// Where each call is noted, if that is wanted.
     pub dep_trace: Option<DepTrace>,
+    /// Of who waits for the packages of a new function.
+    pub install_waiters: Semaphore,
     /// Sandboxes by hand; `None`: not with this `server_mode`.
     pub by_hand: Option<Arc<ByHand>>,
     /// Where a tree of zygotes is kept that somebody imports. `None`: the configuration says which there are.

@@ -26,6 +26,7 @@ use actors::world::{Class, Code};
 use actors::zygotes::ZygotesConfig;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
@@ -302,6 +303,7 @@ async fn serve(
         profiler: profiler.clone(),
         heap,
         dep_trace: dep_trace.clone(),
+        install_waiters: Semaphore::new(http::INSTALL_WAITERS_MAX),
         by_hand: by_hand.clone(),
         zygotes_file: Some(kept).filter(|_| is_free),
         ending: ending.clone(),

@@ -56,6 +56,9 @@ pub enum ResolveError {
     /// The registry could not be asked.
     #[error("{0}")]
     Unavailable(String),
+    /// There is one, and its packages are being installed. Who asks again is told when they are there.
+    #[error("{}", Trouble::Installing)]
+    Installing,
     /// Too many unknown names are being looked up.
     #[error("too many functions are being looked up; try again")]
     Busy,
@@ -201,6 +204,7 @@ impl From<Trouble> for ResolveError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Rejected(reason) => Self::Rejected(reason),
+            Trouble::Installing => Self::Installing,
             Trouble::Unavailable(reason) => Self::Unavailable(reason),
             Trouble::Busy => Self::Busy,
         }

@@ -125,6 +125,9 @@ pub enum Trouble {
     /// It is there, and is not a function; the text says what to mend.
     #[error("{0}")]
     Rejected(String),
+    /// It is there, and its packages are not yet.
+    #[error("the packages that the function needs are being installed; try again")]
+    Installing,
     /// The registry could not be read.
     #[error("{0}")]
     Unavailable(String),
@@ -143,8 +146,9 @@ impl Trouble {
     }
 }
 
-/// How long who calls a new function waits for its packages to be installed; less than the router waits for a lookup.
-pub const INSTALL_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a lookup waits for packages: long enough to see which of them are there, and to install small ones. Who wants to wait longer
+/// asks again, so that a few functions whose packages are being installed do not take the places of all other lookups.
+pub const INSTALL_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// The watcher of the registry.
 pub struct RegistryWatcher<W: World> {
@@ -297,10 +301,7 @@ impl<W: World> Handler<Lookup> for RegistryWatcher<W> {
             let answer = async move {
                 let answer = match first {
                     Ok(answer) => answer,
-                    Err(_) if is_providing => {
-                        let text = "the packages that the function needs are being installed; try again";
-                        return Err(Trouble::Unavailable(text.into()));
-                    }
+                    Err(_) if is_providing => return Err(Trouble::Installing),
                     Err(answer) => answer.await,
                 };
                 answer.map(|version| version.is_some())

@@ -34,6 +34,9 @@ pub(super) enum HttpError {
     BodySlow(u64),
     #[error("{0}")]
     Head(#[from] crate::frame::HeadError),
+    /// Its packages are not there yet.
+    #[error("{}", actors::watcher::Trouble::Installing)]
+    Installing,
     /// No sandbox for it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -112,7 +115,7 @@ impl HttpError {
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::Died(_) | Self::Nonsense(_) => StatusCode::BAD_GATEWAY,
-            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Installing | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(refusal) => match refusal {
                 Refusal::QueueFull | Refusal::QueueTimeout => StatusCode::TOO_MANY_REQUESTS,
                 // The function's author can mend the first two, nobody but the operator the others.

@@ -53,6 +53,13 @@ pub(super) const HOP_BY_HOP: [&str; 9] = [
 const ATTEMPTS_MAX: usize = 5;
 /// How often of these it may stand behind others.
 const JOINS_MAX: usize = 2;
+/// How long a call of a new function waits for its packages: as long as one run of the installer may take by default. Clients give up
+/// sooner, most of them after a minute or two, and what was begun for them goes on.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
+/// How often it is looked whether they are there.
+const INSTALL_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How many calls may wait like this. One that waits costs as much as its connection.
+pub const INSTALL_WAITERS_MAX: usize = 1_024;
 /// What the function said of its answer.
 pub(super) const NOT_HTTP: &str = "a status or a header that HTTP does not allow";
 /// Which sandbox and which of its invocations: what the function's log lines begin with.
@@ -124,7 +131,7 @@ async fn invoke(
     let route = match app.tree.routes.get(name.as_str()) {
         Some(route) => route,
         None => {
-            let route = find(app, &name).await?;
+            let route = find_in_time(app, &name, request).await?;
             timing.pull = started.elapsed();
             route
         }
@@ -154,6 +161,32 @@ async fn invoke(
     response
 }
 
+/// The same as [`find`], for who waits until the packages of a new function are there. It takes no lookup's place meanwhile.
+async fn find_in_time(
+    app: &App,
+    name: &FunctionName,
+    request: &HttpRequest,
+) -> Result<Arc<Route<OlWorld>>, HttpError> {
+    let found = find(app, name).await;
+    let Err(HttpError::Installing) = found else { return found };
+    let Ok(_place) = app.install_waiters.try_acquire() else { return found };
+    let wait = async {
+        loop {
+            tokio::time::sleep(INSTALL_LOOK_EVERY).await;
+            match find(app, name).await {
+                // Others may be looked up before it.
+                Err(HttpError::Installing | HttpError::Busy(_)) => {}
+                found => return found,
+            }
+        }
+    };
+    tokio::select! {
+        found = tokio::time::timeout(INSTALL_PATIENCE, wait) => found.unwrap_or(Err(HttpError::Installing)),
+        () = client::gone(Some(request)) => Err(HttpError::ClientGone),
+        () = app.ending.cancelled() => Err(HttpError::Installing),
+    }
+}
+
 /// The lambda of this name: from the table, or by a look into the registry.
 pub(super) async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlWorld>>, HttpError> {
     if let Some(route) = app.tree.routes.get(name.as_str()) {
@@ -166,6 +199,7 @@ pub(super) async fn find(app: &App, name: &FunctionName) -> Result<Arc<Route<OlW
     found.map_err(|error| match error {
         ResolveError::NotFound => HttpError::Unknown(name.to_string()),
         ResolveError::Rejected(text) => HttpError::NotServable(text),
+        ResolveError::Installing => HttpError::Installing,
         ResolveError::Busy | ResolveError::Unavailable(_) => HttpError::Busy(error.to_string()),
     })
 }

@@ -123,7 +123,9 @@ fn outcome(error: &HttpError) -> Outcome {
         HttpError::Refused(Refusal::Launch(LaunchError::Load(_) | LaunchError::Unsupported(_))) => {
             Outcome::Failed { status, text }
         }
-        HttpError::Refused(_) | HttpError::Busy(_) | HttpError::NotServable(_) => Outcome::NoRoom { text },
+        HttpError::Refused(_) | HttpError::Installing | HttpError::Busy(_) | HttpError::NotServable(_) => {
+            Outcome::NoRoom { text }
+        }
         _ => Outcome::of_answer(status, text),
     }
 }

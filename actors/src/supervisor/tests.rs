@@ -210,6 +210,7 @@ async fn code_that_does_not_load_is_told_to_all_who_wait_and_tried_once() {
 async fn a_missing_package_is_named_and_when_it_comes_it_is_noticed() {
     tokio::time::pause();
     let world = Fake::new();
+    world.state().package_time = ms(100);
     world.put("np", crate::fake::FakeCode { packages: vec!["numpy==2".into()], ..code("v1") });
     let tree = world.start();
     let said = route(&tree, "np").await.err().unwrap().to_string();
