@@ -3,10 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Expect, Program, Worker, requires};
+use serde_json::json;
+
+use crate::support::{Broker, Database, Expect, Network, Place, Program, Worker, requires, until, within};
 
 /// Stands for any text in what is expected.
 const ANYTHING: char = '…';
+
+/// Those that speak with another machine; each has a test of its own, in which there is one.
+const WITH_A_NEIGHBOUR: [&str; 1] = ["kafka-db-sum"];
 
 /// A line of `curl`, and what it prints.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,36 +79,132 @@ fn is_like(pattern: &str, text: &str) -> bool {
 #[test]
 fn every_example_answers_as_its_comment_says() {
     requires!(Root, Program("curl"));
-    call_all(|folder| !has_packages(folder));
+    call_all(|name, folder| !has_packages(folder) && !WITH_A_NEIGHBOUR.contains(&name));
 }
 
 #[test]
 fn every_example_with_packages_answers_as_its_comment_says() {
     requires!(Root, Program("curl"), Uv, RealIndex);
-    call_all(has_packages);
+    call_all(|name, folder| has_packages(folder) && !WITH_A_NEIGHBOUR.contains(&name));
 }
 
 fn has_packages(folder: &Path) -> bool {
     folder.join("requirements.txt").exists()
 }
 
-fn call_all(is_meant: impl Fn(&Path) -> bool) {
+fn call_all(is_meant: impl Fn(&str, &Path) -> bool) {
     let worker = Worker::start();
-    let here = format!("localhost:{}", worker.port());
-    for (name, folder) in examples().into_iter().filter(|(_, folder)| is_meant(folder)) {
+    for (name, folder) in examples().into_iter().filter(|(name, folder)| is_meant(name, folder)) {
         worker.ol("admin install").arg(&folder).succeed();
-        let calls = calls(&folder);
-        assert!(!calls.is_empty(), "{name} does not say how it is called");
-        for Call { command, answer } in calls {
-            let names_it =
-                ["run", "runLambda"].iter().any(|path| command.contains(&format!("/{path}/{name}")));
-            assert!(command.starts_with("curl -s") && names_it, "{name}: {command}");
-            let typed = command.replace("localhost:5000", &here).replace("localhost:8080", &here);
-            let said = Program::at("sh").arg("-c").arg(typed).succeed().replace('\r', "");
-            assert!(is_like(answer.trim_end(), said.trim_end()), "{command}\n{said}\ninstead of\n{answer}");
-        }
+        call_as_it_says(&worker, &name);
     }
     worker.finish();
+}
+
+fn call_as_it_says(worker: &Worker, name: &str) {
+    let here = format!("localhost:{}", worker.port());
+    let calls = calls(&handlers().join(name));
+    assert!(!calls.is_empty(), "{name} does not say how it is called");
+    for Call { command, answer } in calls {
+        let names_it = ["run", "runLambda"].iter().any(|path| command.contains(&format!("/{path}/{name}")));
+        assert!(command.starts_with("curl -s") && names_it, "{name}: {command}");
+        let typed = command.replace("localhost:5000", &here).replace("localhost:8080", &here);
+        let said = Program::at("sh").arg("-c").arg(typed).succeed().replace('\r', "");
+        assert!(is_like(answer.trim_end(), said.trim_end()), "{command}\n{said}\ninstead of\n{answer}");
+    }
+}
+
+/// A function's packages, where the real index can be reached, for workers that are elsewhere.
+struct Shop {
+    place: Place,
+}
+
+impl Shop {
+    fn with_packages_of(name: &str) -> Self {
+        let shop = Self { place: Place::new() };
+        let worker = Worker::with_config(shop.config()).start();
+        worker.ol("admin install").arg(handlers().join(name)).succeed();
+        worker.finish();
+        shop
+    }
+
+    fn config(&self) -> serde_json::Value {
+        json!({ "Pkgs_dir": self.place.join("packages") })
+    }
+}
+
+/// Installs an example with these words of its `ol.yaml` exchanged for others.
+fn install_with(worker: &Worker, name: &str, changes: &[(&str, &str)]) {
+    let place = Place::new();
+    let copy = place.join(name);
+    Program::at("cp").arg("-r").arg(handlers().join(name)).arg(&copy).succeed();
+    let path = copy.join("ol.yaml");
+    let mut yaml = fs::read_to_string(&path).unwrap();
+    for (old, new) in changes {
+        assert!(yaml.contains(old), "{old} is not in {yaml}");
+        yaml = yaml.replace(old, new);
+    }
+    fs::write(&path, yaml).unwrap();
+    worker.ol("admin install").arg(&copy).succeed();
+}
+
+#[test]
+fn records_are_summed_exactly_once_though_transactions_fail_and_the_worker_is_killed() {
+    requires!(Root, Program("curl"), Program("ip"), Program("nft"), Uv, RealIndex, Database);
+    let name = "kafka-db-sum";
+    let shop = Shop::with_packages_of(name);
+    let (machine, neighbour) = Network::machine_and_neighbour();
+    machine.visit(|| {
+        let database = neighbour.visit(Database::start);
+        let broker = Broker::start(&[("numbers", 4)]);
+        let n = 80;
+        for number in 0..n {
+            broker.send("numbers", number % 4, None, &json!({ "number": number }).to_string());
+        }
+        broker.flush();
+        // Of a killed worker, so that the next one is given its partitions soon.
+        let kafka = json!({ "session_timeout_sec": 3, "heartbeat_interval_sec": 1 });
+        let mut worker = Worker::with_config(shop.config()).with_config(json!({ "kafka": kafka })).start();
+        let changes = [
+            ("localhost:9092", broker.servers()),
+            ("postgresql://ol:ol@database.example:5432/ol", database.url(neighbour.address)),
+            // That none fails has a chance of 1 in 10^7; that one fails ten times, so that its pauses exceed the deadline, of 1 in 10^5.
+            ("\"0.3\"", "\"0.2\"".to_owned()),
+        ];
+        install_with(&worker, name, &changes.each_ref().map(|(old, new)| (*old, new.as_str())));
+        let path = format!("/run/{name}/");
+        let counted = |worker: &Worker| {
+            let shown = worker.get(&path).ok();
+            let counted = shown["message_count"].as_i64().unwrap();
+            assert!(counted <= n.into(), "{shown}");
+            counted
+        };
+        until("half of them are counted", || counted(&worker) >= i64::from(n / 2));
+        let n_seeks = |worker: &Worker| worker.lambda(name)["kafka"][0]["seeks"].as_u64().unwrap();
+        let n_seeks_before = n_seeks(&worker);
+        worker.kill();
+        worker.start_again();
+        within(120, "all are counted", || (counted(&worker) == i64::from(n)).then_some(()));
+        let offsets = json!({ "numbers/0": 19, "numbers/1": 19, "numbers/2": 19, "numbers/3": 19 });
+        let sum = (0..n).sum::<i32>();
+        let expected =
+            json!({ "running_sum": sum, "last_offset": 19, "message_count": n, "offsets": offsets });
+        let headers =
+            |offset| [("X-Kafka-Topic", "numbers"), ("X-Kafka-Partition", "2"), ("X-Kafka-Offset", offset)];
+        for offset in ["0", "19"] {
+            let said = worker.request("POST", &path, &headers(offset), json!({ "number": 1000 })).ok();
+            assert_eq!(said, json!({ "status": "counted before" }));
+        }
+        assert_eq!(worker.get(&path).ok(), expected);
+        for record in ["{\"number\": true}", "[7]", "seven"] {
+            let said = worker.request("POST", &path, &headers("20"), record).expect(400);
+            assert!(said.contains("whole number"), "{said}");
+        }
+        assert!(n_seeks_before + n_seeks(&worker) > 0, "no transaction has failed");
+        until("all is committed", || (0..4).all(|at| broker.committed(name, "numbers", at) == Some(20)));
+        call_as_it_says(&worker, name);
+        worker.finish();
+    });
 }
 
 #[test]

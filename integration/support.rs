@@ -1,11 +1,13 @@
 //! What every test needs: a worker, a way to call it, patience, and a look at what is left behind.
 
 mod archive;
+mod database;
 mod folder;
 mod footprint;
 mod http;
 mod index;
 mod kafka;
+mod network;
 mod place;
 mod ports;
 mod process;
@@ -18,11 +20,13 @@ mod wait;
 mod worker;
 
 pub(crate) use archive::Archive;
+pub(crate) use database::Database;
 pub(crate) use folder::{Files, replace_file, write_folder};
 pub(crate) use footprint::{Footprint, mounts};
 pub(crate) use http::{Expect, RawConnection};
 pub(crate) use index::{Index, Package};
 pub(crate) use kafka::{Broker, Collector};
+pub(crate) use network::Network;
 pub(crate) use place::Place;
 pub(crate) use ports::free_port;
 pub(crate) use process::{Process, all as all_processes};
@@ -31,7 +35,7 @@ pub(crate) use random::Random;
 pub(crate) use require::requires;
 pub(crate) use shell::Shell;
 pub(crate) use store::Store;
-pub(crate) use wait::{block_on, eventually, patience, until};
+pub(crate) use wait::{block_on, eventually, patience, until, within};
 pub(crate) use worker::{Setup, Worker};
 
 /// Milliseconds since 1970, for what must differ from run to run.

@@ -35,7 +35,7 @@ command -v apt-get >/dev/null || die "this works on Debian and Ubuntu; elsewhere
 # build-essential: a linker, and gcc and make for librdkafka and zlib, which are built along.
 packages=(build-essential python3 curl ca-certificates iproute2 nftables git)
 if [ $with_tests = yes ]; then
-    packages+=(qemu-system-x86 mmdebstrap busybox-static cpio e2fsprogs kmod util-linux uidmap zstd mypy libfaketime)
+    packages+=(qemu-system-x86 mmdebstrap busybox-static cpio e2fsprogs kmod util-linux uidmap zstd mypy libfaketime postgresql)
 fi
 
 missing=()
@@ -45,7 +45,16 @@ done
 if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
     as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+    install_packages() { as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; }
+    # PostgreSQL's package would make a database of its own and start it, now and at each boot. The tests make theirs.
+    create_cluster=/etc/postgresql-common/createcluster.conf
+    if [[ " ${missing[*]} " = *" postgresql "* ]]; then
+        install_packages postgresql-common
+        as_root cp -p $create_cluster $create_cluster.before
+        as_root sed -i 's/^#\?create_main_cluster *=.*/create_main_cluster = false/' $create_cluster
+    fi
+    install_packages "${missing[@]}"
+    if [ -e $create_cluster.before ]; then as_root mv $create_cluster.before $create_cluster; fi
 fi
 
 # Python 3.8 is what the runtime is written for. /usr/bin: the interpreter that functions see is the system's.

@@ -16,6 +16,8 @@ pub(crate) enum Need {
     Uv,
     /// The server of a package index.
     IndexServer,
+    /// The programs of PostgreSQL.
+    Database,
     /// Clients of HTTP and WebSocket, in Python.
     Clients,
     /// The package index of the world.
@@ -54,6 +56,10 @@ impl Need {
             Self::IndexServer => {
                 let is_there = Path::new(super::index::HOME).join("bin/pypi-server").exists();
                 (!is_there).then(|| "the server of an index (quickstart/deps.sh --test)".to_owned())
+            }
+            Self::Database => {
+                let is_there = super::database::programs().is_some();
+                (!is_there).then(|| "the database PostgreSQL (quickstart/deps.sh --test)".to_owned())
             }
             Self::Clients => {
                 let is_there = Path::new(CLIENTS).exists();
