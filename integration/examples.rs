@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::support::{Broker, Database, Expect, Network, Place, Program, Worker, requires, until, within};
+use crate::support::{
+    Broker, Database, Expect, Index, Network, Package, Place, Program, Worker, requires, until, within,
+};
 
 /// Stands for any text in what is expected.
 const ANYTHING: char = '…';
 
 /// Those that speak with another machine; each has a test of its own, in which there is one.
-const WITH_A_NEIGHBOUR: [&str; 1] = ["kafka-db-sum"];
+const WITH_A_NEIGHBOUR: [&str; 2] = ["kafka-db-sum", "pip-compile"];
 
 /// A line of `curl`, and what it prints.
 #[derive(Debug, PartialEq, Eq)]
@@ -202,6 +204,37 @@ fn records_are_summed_exactly_once_though_transactions_fail_and_the_worker_is_ki
         }
         assert!(n_seeks_before + n_seeks(&worker) > 0, "no transaction has failed");
         until("all is committed", || (0..4).all(|at| broker.committed(name, "numbers", at) == Some(20)));
+        call_as_it_says(&worker, name);
+        worker.finish();
+    });
+}
+
+#[test]
+fn requirements_are_compiled_in_a_sandbox_that_reaches_an_index_on_another_machine() {
+    requires!(Root, Program("curl"), Program("ip"), Program("nft"), Uv, RealIndex, IndexServer);
+    let name = "pip-compile";
+    let shop = Shop::with_packages_of(name);
+    let (machine, neighbour) = Network::machine_and_neighbour();
+    machine.visit(|| {
+        let index = neighbour.visit(|| Index::start_at(neighbour.address));
+        index.put(&Package::new("blinker", "1.7"));
+        index.put(&Package::new("blinker", "1.9"));
+        index.put(&Package::new("flask", "3.1").needs("blinker>=1.8").needs("none ; python_version < '3'"));
+        index.put(&Package::new("flask", "4.0"));
+        index.put(&Package::new("itsdangerous", "2.2"));
+        let worker = Worker::with_config(shop.config()).start();
+        let (url, host) = (index.url(), format!("\"{}\"", neighbour.address));
+        let changes = [
+            ("# environment:", "environment:"),
+            ("#   PIP_INDEX_URL: \"http://index.example:8080/simple\"", &format!("  PIP_INDEX_URL: {url}")),
+            ("#   PIP_TRUSTED_HOST: \"index.example\"", &format!("  PIP_TRUSTED_HOST: {host}")),
+        ];
+        install_with(&worker, name, &changes);
+        let settled = "blinker==1.9\n    # via flask\nflask==3.1\n    # via -r requirements.in\n";
+        assert_eq!(worker.call(name, "\"flask<4\"").ok(), json!(settled));
+        let said = worker.call(name, json!({ "requirements": "flask<4\nblinker<1.8" })).ok();
+        let text = said["error"].as_str().unwrap();
+        assert!(text.contains("conflicting dependencies") && !text.contains("Traceback"), "{text}");
         call_as_it_says(&worker, name);
         worker.finish();
     });

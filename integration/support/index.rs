@@ -1,4 +1,5 @@
-//! A package index on the loopback: pypiserver, which `quickstart/deps.sh --test` installs, with packages that tests make.
+//! A package index, on the loopback if no other address is asked for: pypiserver, which `quickstart/deps.sh --test`
+//! installs, with packages that tests make.
 
 use std::fs;
 use std::net::TcpStream;
@@ -19,6 +20,7 @@ const MAKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/support/pa
 #[derive(Debug)]
 pub(crate) struct Index {
     place: Place,
+    address: String,
     port: u16,
     server: Option<Child>,
 }
@@ -77,20 +79,20 @@ impl Package {
 impl Index {
     /// With what a `setup.py` is built with, and nothing else.
     pub(crate) fn start() -> Self {
-        let mut index = Self::away();
-        index.come();
-        index
+        Self::start_at("127.0.0.1")
     }
 
-    /// One that nobody can reach yet.
-    pub(crate) fn away() -> Self {
-        let index = Self { place: Place::new(), port: free_port(), server: None };
+    /// The same at another address of this thread's network.
+    pub(crate) fn start_at(address: &str) -> Self {
+        let (place, port) = (Place::new(), free_port());
+        let mut index = Self { place, address: address.to_owned(), port, server: None };
         fs::create_dir(index.directory()).expect("a directory can be made");
         for wheel in
             fs::read_dir(Path::new(HOME).join("wheels")).expect("deps.sh has put them there").flatten()
         {
             fs::copy(wheel.path(), index.directory().join(wheel.file_name())).expect("a file can be copied");
         }
+        index.come();
         index
     }
 
@@ -104,7 +106,7 @@ impl Index {
                 "run",
                 "--disable-fallback",
                 "-i",
-                "127.0.0.1",
+                &self.address,
                 "-a",
                 ".",
                 "-P",
@@ -120,7 +122,7 @@ impl Index {
             .spawn()
             .expect("the server can be started");
         self.server = Some(server);
-        until("the index answers", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        until("the index answers", || TcpStream::connect((self.address.as_str(), self.port)).is_ok());
     }
 
     pub(crate) fn go(&mut self) {
@@ -132,7 +134,7 @@ impl Index {
 
     /// For `pip_mirror`.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/simple", self.port)
+        format!("http://{}:{}/simple", self.address, self.port)
     }
 
     /// Puts a package in, and gives its archive's hash.
