@@ -75,7 +75,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // It ends at once, and kills those of its processes that have not within 5 s (postgres(1)).
+        // It ends at once, and kills those of its processes that have not within 5 s ("Shutting Down the Server" in its manual).
         let _ = kill(Pid::from_raw(self.server.id().cast_signed()), Signal::SIGQUIT);
         drop(self.server.wait());
     }

@@ -1,4 +1,5 @@
-//! A package index, on the loopback if no other address is asked for: pypiserver, which `quickstart/deps.sh --test` installs, with packages that tests make.
+//! A package index, on the loopback if no other address is asked for: pypiserver, which `quickstart/deps.sh --test`
+//! installs, with packages that tests make.
 
 use std::fs;
 use std::net::TcpStream;

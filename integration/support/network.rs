@@ -14,7 +14,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::Program;
+use super::{Program, block_on};
 
 /// One of the two. Gone when it is dropped and nobody is in it any more.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Network {
 impl Network {
     /// A machine, and its neighbour. No packet leaves them.
     pub(crate) fn machine_and_neighbour() -> (Self, Self) {
+        // The client's threads outlive the test: they are made here, if they are not there yet, and not in a network that goes.
+        block_on(async {});
         let (machine, neighbour) = (Self::at("10.77.0.1"), Self::at("10.77.0.2"));
         let there = format!("/proc/{}/fd/{}", std::process::id(), neighbour.namespace.as_raw_fd());
         machine.visit(|| ip(&format!("link add beside type veth peer name eth0 netns {there}")));

@@ -53,11 +53,12 @@ def connection():
     """The one of this sandbox, which later calls find open."""
     global database
     if database is None or database.closed:
-        database = psycopg2.connect(os.environ["DATABASE_URL"], connect_timeout=5, options=LIMITS)
-        with database, database.cursor() as cursor:
+        opened = psycopg2.connect(os.environ["DATABASE_URL"], connect_timeout=5, options=LIMITS)
+        with opened, opened.cursor() as cursor:
             # Two that make a table at the same time get in each other's way, even so: one after the other.
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('kafka_db_sum'))")
             cursor.execute(TABLE)
+        database = opened
     return database
 
 

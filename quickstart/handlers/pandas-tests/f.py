@@ -7,7 +7,7 @@ $ curl -s localhost:5000/run/pandas-tests -d '{"tests": "series/test_api.py::Tes
 $ curl -s localhost:5000/run/pandas-tests -d '{"tests": "../testing.py"}'
 {"error": "no tests at ../testing.py: it is a path below pandas/tests"}
 
-Without `tests` all are run, which takes half an hour. Tracebacks are in `ol admin logs pandas-tests`. Left out are those that pandas marks as
+Without `tests` all are run, for half an hour or so. Tracebacks are in `ol admin logs pandas-tests`. Left out are those that pandas marks as
 slow, and those that want the network, a database or a clipboard.
 """
 
