@@ -343,7 +343,7 @@ fn touch(worker: &Worker, target: &Target) {
     let version = target.version.load(Ordering::SeqCst);
     let folder = worker.registry().join(target.name);
     if folder.is_dir() {
-        replace_file(&folder.join("f.py"), &format!("VERSION = {version}\n{}# touched\n", target.program));
+        replace_file(&folder.join("f.py"), format!("VERSION = {version}\n{}# touched\n", target.program));
     }
 }
 

@@ -27,6 +27,7 @@ mod isolation;
 mod leaks;
 mod limits;
 mod memory;
+mod native;
 mod packages;
 mod probes;
 mod profile;

@@ -62,6 +62,7 @@ pub(crate) struct FakeCode {
     pub(crate) limits: PoolLimits,
     pub(crate) packages: Vec<String>,
     pub(crate) reuse: bool,
+    pub(crate) imports: bool,
     pub(crate) class: Class,
     pub(crate) cron: Vec<CronEntry>,
     pub(crate) kafka: Vec<KafkaSource>,
@@ -73,6 +74,7 @@ pub(crate) fn code(version: &str) -> FakeCode {
         limits: limits(),
         packages: Vec::new(),
         reuse: true,
+        imports: true,
         class: CLASS,
         cron: Vec::new(),
         kafka: Vec::new(),
@@ -100,6 +102,9 @@ impl Code for FakeCode {
     }
     fn reuse(&self) -> bool {
         self.reuse
+    }
+    fn imports(&self) -> bool {
+        self.imports
     }
     fn cron(&self) -> Vec<CronEntry> {
         self.cron.clone()

@@ -262,6 +262,9 @@ impl<W: World> Lambda<W> {
         let generation = self.generation;
         // Whoever had to load it has found no zygote.
         self.pool.0.set_forkable(generation, false);
+        if !self.code.imports() {
+            return;
+        }
         // It was known a moment ago; if it is not now, there is another occasion.
         let Some(packages) = self.services.known.get(self.code.packages()) else { return };
         let loaded =

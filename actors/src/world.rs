@@ -65,6 +65,8 @@ pub trait Code: Clone + Send + Sync + Unpin + Debug + 'static {
     fn pins(&self) -> Vec<String>;
     /// Whether a sandbox serves more than one invocation (`reuse-sandbox` of `ol.yaml`).
     fn reuse(&self) -> bool;
+    /// Whether loading it imports a module, which a zygote can have done ahead.
+    fn imports(&self) -> bool;
     /// When it is called by the clock.
     fn cron(&self) -> Vec<CronEntry>;
     /// What it is called with from Kafka.

@@ -39,7 +39,7 @@ fn a_folder_that_breaks_keeps_its_last_good_code() {
     stays_served(&worker, "field", "memory_mb", |folder| {
         fs::write(folder.join("ol.yaml"), "limits: {memory_mb: 5}\n").unwrap();
     });
-    stays_served(&worker, "entry", "no f.py or lambda_func.py", |folder| {
+    stays_served(&worker, "entry", "no f.py, lambda_func.py or f.bin", |folder| {
         fs::rename(folder.join("f.py"), folder.join("g.py")).unwrap();
     });
     stays_served(&worker, "link", "symbolic link", |folder| {

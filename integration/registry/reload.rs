@@ -61,7 +61,7 @@ fn no_call_fails_while_a_folder_changes_fifty_times() {
     let worker = Worker::with("hot", &[("f.py", &code(0))]).start();
     worker.call("hot", "1").ok();
     let file = worker.registry().join("hot/f.py");
-    under_load(&worker, |version| replace_file(&file, &code(version)));
+    under_load(&worker, |version| replace_file(&file, code(version)));
 }
 
 #[test]

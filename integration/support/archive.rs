@@ -21,20 +21,20 @@ impl Archive {
         files.iter().fold(Self::new(), |archive, (name, content)| archive.file(name, 0o644, content)).packed()
     }
 
-    pub(crate) fn file(self, name: &str, mode: u32, content: &str) -> Self {
-        self.entry(name, EntryType::Regular, mode, "", content)
+    pub(crate) fn file(self, name: &str, mode: u32, content: impl AsRef<[u8]>) -> Self {
+        self.entry(name, EntryType::Regular, mode, "", content.as_ref())
     }
 
     pub(crate) fn link(self, name: &str, kind: EntryType, to: &str) -> Self {
-        self.entry(name, kind, 0o777, to, "")
+        self.entry(name, kind, 0o777, to, b"")
     }
 
     pub(crate) fn node(self, name: &str, kind: EntryType) -> Self {
-        self.entry(name, kind, 0o666, "", "")
+        self.entry(name, kind, 0o666, "", b"")
     }
 
     /// Written byte by byte: the crate would refuse to write most of what a stranger may send.
-    fn entry(mut self, name: &str, kind: EntryType, mode: u32, link: &str, content: &str) -> Self {
+    fn entry(mut self, name: &str, kind: EntryType, mode: u32, link: &str, content: &[u8]) -> Self {
         let mut header = Header::new_ustar();
         let ustar = header.as_ustar_mut().expect("it is one");
         ustar.name[..name.len()].copy_from_slice(name.as_bytes());
@@ -44,7 +44,7 @@ impl Archive {
         header.set_size(content.len() as u64);
         header.set_mtime(1_700_000_000);
         header.set_cksum();
-        self.tar.append(&header, content.as_bytes()).expect("memory can be written to");
+        self.tar.append(&header, content).expect("memory can be written to");
         self
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn write_folder(folder: &Path, files: Files<'_>) {
 }
 
 /// Puts a file into the place of another at once, as a careful program does.
-pub(crate) fn replace_file(path: &Path, content: &str) {
+pub(crate) fn replace_file(path: &Path, content: impl AsRef<[u8]>) {
     let name = path.file_name().expect("it has a name").to_string_lossy();
     let aside = path.with_file_name(format!(".{name}.new"));
     fs::write(&aside, content).expect("a file can be written");

@@ -45,16 +45,16 @@ const METHODS: [(HttpMethod, &str); 7] = [
 const CALL_FAILURES: [(u16, &str); 12] = [
     (
         400,
-        "The name is none, the body is not JSON, or a request for a WebSocket is wrong or to a function that speaks none",
+        "The name is none, the body is not JSON (or, for a program, not text), or a request for a WebSocket is wrong or to a function that speaks none",
     ),
     (404, "There is no such function"),
     (405, "The function does not serve this method; `Allow` says which it does"),
     (408, "The body did not arrive in time"),
-    (413, "The body is longer than `max_body_mb`"),
+    (413, "The body is longer than `max_body_mb`, or than the argument of a program may be"),
     (426, "The version of WebSocket is another than 13"),
     (429, "Too many requests wait for this function, or this one has waited too long"),
     (431, "Path and headers are longer than the function can be told"),
-    (500, "The function raised, returned what is not JSON, or could not be loaded"),
+    (500, "The function raised or failed, returned what is not JSON, or could not be loaded"),
     (502, "The sandbox died, or its answer was not HTTP"),
     (503, "No sandbox can be made, the function is being restarted, or the worker ends"),
     (504, "The function took longer than its `runtime_sec`"),
@@ -367,7 +367,7 @@ fn call(id: &str, method: &str, is_below: bool) -> OperationBuilder {
         .tag("functions")
         .summary(Some("Call a function"))
         .description(Some(
-            "Query, headers and body go to the function. One that is called with an event takes JSON and gives JSON, with 200; a WSGI or ASGI application says status, type and headers itself. With the headers of RFC 6455, `GET` opens a WebSocket to an ASGI application.",
+            "Query, headers and body go to the function. One that is called with an event takes JSON and gives JSON, with 200; a program (`f.bin`) takes the body as its argument; a WSGI or ASGI application says status, type and headers itself. With the headers of RFC 6455, `GET` opens a WebSocket to an ASGI application.",
         ))
         .parameter(in_path("name", "The function's name"));
     if is_below {

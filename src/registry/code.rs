@@ -21,6 +21,9 @@ use crate::config::{Config, Limits};
 /// thread of their own, since an actor must not wait for them.
 const N_ENTRIES_REMOVED_INLINE: usize = 32;
 
+/// The entry file that is a program, and not Python (`native.py` of the runtime).
+pub(super) const PROGRAM: &str = "f.bin";
+
 /// One generation of a function's code. Cheap to clone; the directory goes with the last clone.
 #[derive(Clone)]
 pub struct FunctionCode(Arc<Generation>, Arc<Settled>);
@@ -63,8 +66,8 @@ impl FunctionCode {
         &self.0.directory.path
     }
 
-    /// The file to load first, relative to [`dir`](Self::dir): `f.py`, `lambda_func.py`, or the one that
-    /// `OL_ENTRY_FILE` names.
+    /// The file to load first, relative to [`dir`](Self::dir): `f.py`, `lambda_func.py`, the one that `OL_ENTRY_FILE`
+    /// names, or the program `f.bin`.
     #[must_use]
     pub fn entry_file(&self) -> &str {
         &self.0.facts.entry_file
@@ -154,6 +157,10 @@ impl Code for FunctionCode {
 
     fn reuse(&self) -> bool {
         self.0.facts.config.reuse_sandbox()
+    }
+
+    fn imports(&self) -> bool {
+        self.0.facts.entry_file != PROGRAM
     }
 
     fn cron(&self) -> Vec<CronEntry> {
@@ -271,8 +278,12 @@ fn read_facts(dir: &Path) -> Result<Facts, CodeError> {
         config.add_variables(env_file::parse(&text).map_err(|error| CodeError::of(&error))?);
     }
     let entry_file = entry_file(dir, &config)?;
-    let read = |name: &str| read_small(dir, name, requirements::FILE_BYTES_MAX);
-    let wishes = requirements::read(&entry_file, read)?;
+    let wishes = if entry_file == PROGRAM {
+        // It imports nothing.
+        Wishes::default()
+    } else {
+        requirements::read(&entry_file, |name| read_small(dir, name, requirements::FILE_BYTES_MAX))?
+    };
     Ok(Facts { entry_file, config, wishes })
 }
 
@@ -291,15 +302,18 @@ fn entry_file(dir: &Path, config: &FunctionConfig) -> Result<String, CodeError> 
         }
         return Ok(named.clone());
     }
-    let found = ["f.py", "lambda_func.py"].into_iter().find(|name| dir.join(name).is_file());
+    let found = ["f.py", "lambda_func.py", PROGRAM].into_iter().find(|name| dir.join(name).is_file());
     found.map(str::to_owned).ok_or_else(|| {
         let inside = fs::read_dir(dir).into_iter().flatten().flatten().next();
-        CodeError::NoEntry(match inside.filter(|entry| entry.path().join("f.py").is_file()) {
+        let has_entry =
+            |entry: &fs::DirEntry| ["f.py", PROGRAM].iter().any(|name| entry.path().join(name).is_file());
+        CodeError::NoEntry(match inside.filter(has_entry) {
             Some(entry) => format!(
-                "no f.py or lambda_func.py at the top, but there is one in '{}': pack the files, not the folder around them",
+                "no f.py, lambda_func.py or f.bin at the top, but there is one in '{}': pack the files, not the folder around them",
                 entry.file_name().display()
             ),
-            None => "no f.py or lambda_func.py; put one there, or name another file with OL_ENTRY_FILE in ol.yaml".to_owned(),
+            None => "no f.py, lambda_func.py or f.bin; put one there, or name another file with OL_ENTRY_FILE in ol.yaml"
+                .to_owned(),
         })
     })
 }

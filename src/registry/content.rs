@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use sha2::{Digest, Sha256};
 
+use super::code::PROGRAM;
+
 /// Longest path inside of a function, in bytes: `PATH_MAX` of Linux, path_resolution(7).
 const PATH_BYTES_MAX: usize = 4096;
 
@@ -142,6 +144,8 @@ impl Target {
         mtime_s: i64,
         from: &mut impl Read,
     ) -> Result<u64, ContentError> {
+        // A program is one also where its mode was lost on the way, as by tools that make archives of what is not on a disk.
+        let executable = executable || path == Path::new(PROGRAM);
         if let Some(parent) = path.parent() {
             self.make_directories(parent)?;
         }

@@ -109,6 +109,23 @@ fn a_folder_is_copied_with_plain_modes() {
 }
 
 #[test]
+fn a_program_can_be_executed_whatever_its_mode_was_and_wants_no_packages() {
+    let scene = Scene::new();
+    scene.put(&[("hi/requirements.txt", "a==1"), ("hi/lib/f.bin", "data")]);
+    // No text, in which one could look for names of packages.
+    fs::write(scene.path("hi/f.bin"), b"\x7fELF\xff").unwrap();
+    let code = scene.loaded("hi");
+    let mode = |path: &str| fs::metadata(code.dir().join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("f.bin"), mode("lib/f.bin"), mode("requirements.txt")), (0o755, 0o644, 0o644));
+    assert!(code.packages().is_empty() && code.is_settled());
+
+    // The same program is the same version.
+    let version = code.version().to_owned();
+    fs::set_permissions(scene.path("hi/f.bin"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(scene.loaded("hi").version(), version);
+}
+
+#[test]
 fn the_files_go_with_the_last_clone() {
     let scene = Scene::new();
     scene.put(&[("hi/f.py", "")]);
@@ -329,11 +346,24 @@ fn the_entry_is_found() {
         ("env/.env", "OL_ENTRY_FILE=main.py\nB=2"),
         ("env/ol.yaml", "environment: {B: 1}"),
         ("env/main.py", ""),
+        ("native/f.bin", ""),
+        ("mixed/f.bin", ""),
+        ("mixed/lambda_func.py", ""),
+        ("chosen/f.bin", ""),
+        ("chosen/f.py", ""),
+        ("chosen/ol.yaml", "environment: {OL_ENTRY_FILE: f.bin}"),
     ]);
-    for (name, entry) in
-        [("old", "lambda_func.py"), ("both", "f.py"), ("own", "src/app.py"), ("env", "main.py")]
-    {
-        assert_eq!(scene.loaded(name).entry_file(), entry);
+    for (name, entry, imports) in [
+        ("old", "lambda_func.py", true),
+        ("both", "f.py", true),
+        ("own", "src/app.py", true),
+        ("env", "main.py", true),
+        ("native", "f.bin", false),
+        ("mixed", "lambda_func.py", true),
+        ("chosen", "f.bin", false),
+    ] {
+        let code = scene.loaded(name);
+        assert_eq!((code.entry_file(), code.imports()), (entry, imports));
     }
     assert_eq!(scene.loaded("env").config().environment["B"], "1", "ol.yaml wins over .env");
 }
@@ -344,6 +374,7 @@ fn what_is_no_function_is_refused_with_what_to_mend() {
     scene.put(&[
         ("none/x.py", ""),
         ("nested/inner/f.py", ""),
+        ("wrapped/built/f.bin", ""),
         ("gone/ol.yaml", "environment: {OL_ENTRY_FILE: a.py}"),
         ("out/ol.yaml", "environment: {OL_ENTRY_FILE: ../../etc/passwd}"),
         ("yaml/f.py", ""),
@@ -361,8 +392,9 @@ fn what_is_no_function_is_refused_with_what_to_mend() {
         ("packages/packages.txt", "numpy"),
     ]);
     for (name, words) in [
-        ("none", "no f.py or lambda_func.py"),
+        ("none", "no f.py, lambda_func.py or f.bin"),
         ("nested", "'inner'"),
+        ("wrapped", "'built'"),
         ("gone", "no such file"),
         ("out", "inside of the function"),
         ("yaml", "triggerz"),

@@ -161,6 +161,22 @@ fn code_with(limits: PoolLimits) -> crate::fake::FakeCode {
 }
 
 #[actix::test]
+async fn what_imports_nothing_gets_no_zygote_however_long_it_took_to_load() {
+    tokio::time::pause();
+    for (imports, n_sprouts) in [(true, 1), (false, 0)] {
+        let world = Fake::new();
+        world.put("f", crate::fake::FakeCode { reuse: false, imports, ..code("v1") });
+        world.state().install_time = ms(50);
+        let tree = world.start();
+        for _ in 0..3 {
+            call(&tree, "f", ms(1)).await.unwrap();
+            sleep(ms(1_000)).await;
+        }
+        assert_eq!(world.state().n_sprouts, n_sprouts, "imports: {imports}");
+    }
+}
+
+#[actix::test]
 async fn min_warm_is_there_before_the_first_request() {
     tokio::time::pause();
     let world = Fake::new();

@@ -4,7 +4,7 @@ import os
 import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
 
-from . import failure, identity, invocation, jsontext
+from . import failure, identity, invocation, jsontext, native
 from .awaited import AsyncEvent
 from .entries import Event
 from .frames import PROTOCOL
@@ -36,7 +36,20 @@ def load(body):
     sys.path[:0] = [*order["packages"], directory]
     path = os.path.join(directory, entry)
     sys.argv = [path]
+    if entry == native.FILE:
+        return program(path)
     return find_entry(import_file(entry, path), entry, order["name"], order["environment"])
+
+
+def program(path):
+    """An entry that runs this file."""
+    try:
+        fault = native.fault(path)
+    except OSError as error:
+        raise LoadFailed(f"{native.FILE} cannot be read: {error.strerror}") from None
+    if fault:
+        raise LoadFailed(fault)
+    return native.Native(path)
 
 
 def set_environment(environment):
