@@ -1,4 +1,4 @@
-//! Compiles the native half of the Python runtime (`src/sandbox/native/module.rs`) to a shared object,
+//! Compiles the native half of the Python runtime (`src/sandbox/native/`) to a shared object,
 //! which the worker carries inside and lays into every base.
 //!
 //! Cargo cannot build a shared object for another crate to embed, so the compiler is called directly.
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const MODULE: &str = "src/sandbox/native/module.rs";
+const NATIVE: &str = "src/sandbox/native";
 const PYTHON: &str = "src/sandbox/runtime/python";
 
 fn main() {
@@ -56,7 +56,7 @@ fn collect(root: &Path, directory: &Path, found: &mut Vec<String>) {
 }
 
 fn native_module() {
-    println!("cargo::rerun-if-changed={MODULE}");
+    println!("cargo::rerun-if-changed={NATIVE}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("_ol.so");
     let mut command = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"));
     command
@@ -73,7 +73,7 @@ fn native_module() {
         .args(["--target", &env::var("TARGET").expect("cargo sets TARGET")])
         .arg("-o")
         .arg(&out)
-        .arg(MODULE);
+        .arg(Path::new(NATIVE).join("module.rs"));
     let status = command.status().expect("rustc can be started: cargo just did");
-    assert!(status.success(), "rustc could not compile {MODULE}");
+    assert!(status.success(), "rustc could not compile {NATIVE}");
 }

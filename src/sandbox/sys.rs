@@ -1,5 +1,5 @@
 //! The door to the kernel: every `unsafe` block of the program is in this file (the native module that
-//! runs inside Python, `native/module.rs`, is a program of its own).
+//! runs inside Python, `native/`, is a program of its own).
 //!
 //! What the crates `nix` and `rustix` offer as safe functions is called where it is needed. Here is what
 //! they do not: `clone3`, `mount_setattr`, interface flags, and descriptors across `exec`.

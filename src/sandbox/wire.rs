@@ -2,7 +2,7 @@
 //!
 //! Both control sockets are `SOCK_SEQPACKET`: a message is a packet, with descriptors beside it. The
 //! shim is ours and speaks JSON; the zygote's half is native code without an allocator
-//! (`native/module.rs`) and speaks fixed structures.
+//! (`native/messages.rs`) and speaks fixed structures.
 
 use std::path::PathBuf;
 
@@ -98,7 +98,7 @@ pub(crate) enum FromShim {
     Failed { error: String },
 }
 
-/// See `MAGIC` in `native/module.rs`.
+/// See `MAGIC` in `native/messages.rs`.
 const MAGIC: u32 = 0x6f6c_7a05;
 const SETUP: u32 = 1;
 const FORK: u32 = 2;
@@ -210,7 +210,7 @@ impl FromZygote {
     }
 }
 
-/// The `STEP_*` of `native/module.rs` in words.
+/// The `STEP_*` of `native/messages.rs` in words.
 fn step_name(step: u32) -> &'static str {
     match step {
         1 => "read the request",

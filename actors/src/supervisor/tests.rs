@@ -5,11 +5,14 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::fake::{Fake, FakeWorld, MB, call, code, lease, limits, ms, name, route, status};
-use crate::monitor::Crash;
+use crate::lambda::Lambda;
+use crate::monitor::{Crash, Exit};
 use crate::pool::Refusal;
 use crate::router::{Resolve, ResolveError};
+use crate::stats::State;
 use crate::watcher::{Lookup, Refresh, STRANGERS_ASKED_MAX, STRANGERS_MAX, Touched, Trouble};
 use crate::world::{LaunchError, PoolLimits, RegistryError};
+use crate::zygotes::ZygotesConfig;
 
 /// Does nothing for ever: a handler that hangs.
 #[derive(Message)]
