@@ -5,6 +5,7 @@ pub mod by_hand;
 pub(crate) mod client;
 mod error;
 mod farewell;
+mod find;
 mod first;
 mod kafka;
 mod lane;
@@ -31,7 +32,7 @@ use by_hand::ByHand;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use run::INSTALL_WAITERS_MAX;
+pub use find::INSTALL_WAITERS_MAX;
 pub use status::statistics;
 pub use trigger::attend;
 

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::Shared;
 use super::error::HttpError;
+use super::find::find;
 use super::registry::not_from_a_page;
-use super::run::find;
 
 /// As OpenLambda writes it, in this order.
 #[derive(Serialize)]

@@ -18,8 +18,8 @@ use tokio::io::AsyncReadExt;
 
 use super::Shared;
 use super::error::HttpError;
+use super::find::find;
 use super::patience::patient;
-use super::run::find;
 use super::upload::{Unread, answered};
 use crate::registry::{Lock, UploadError, Wishes};
 

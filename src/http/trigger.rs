@@ -19,7 +19,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::App;
 use super::error::HttpError;
-use super::run::{Asked, Call, find};
+use super::find::find;
+use super::run::{Asked, Call};
 use super::upload::Body;
 use crate::triggers::{Answer, Calls, Event, Job};
 
