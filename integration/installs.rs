@@ -32,7 +32,7 @@ fn function(requirements: &str) -> [(&str, &str); 2] {
 fn a_first_call_waits_for_as_long_as_its_packages_take_and_a_worker_that_ends_waits_for_none() {
     requires!(Root, Uv, IndexServer);
     let index = Index::start();
-    index.put(&Package::new("slow", "1.0").built_by("import time\ntime.sleep(7)"));
+    index.put(&Package::new("slow", "1.0").built_by("import time\ntime.sleep(3)"));
     index.put(&Package::new("endless", "1.0").built_by("import time\ntime.sleep(600)"));
     let mut worker = with(&index).start();
     worker.drop_in("waits", &function("slow==1.0\n"));

@@ -303,6 +303,8 @@ async fn frozen(stage: &Stage, function: &str, then: &str) -> Result<Finding, Fi
     let is_frozen = stage.lambda(function).await["frozen"].as_u64() >= Some(1);
     let mb = stage.largest_mb();
     let next = stage.ask(function, &json!({"of": "memory", "mb": 1})).await?;
+    // On a busy machine it may be frozen again before it has died of it, and would then be there for as long as an idle one is.
+    stage.remove(function).await;
     // Thawed it goes on, and dies of it: of that its own next call may hear, and nobody else. The same where there is
     // no freezer, only sooner.
     let is_told = matches!(next.status, 200 | 502);
