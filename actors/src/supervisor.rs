@@ -16,6 +16,12 @@
 //! Who panics is started again after a pause, five times in ten seconds; then it is left alone for half a
 //! minute ([`RestartBudget`]). Each life of an actor has a number, its incarnation, so that a late report of
 //! one life's end cannot take down the next.
+//!
+//! | part | what |
+//! |---|---|
+//! | `nursery` | makes actors |
+//! | `lambdas` | what is known of each function, and what is done when that changes |
+//! | `restarts` | who has ended is started again |
 
 mod lambdas;
 mod nursery;

@@ -12,6 +12,15 @@
 //! been left alone for [`SETTLE`]. What was read is told to the supervisor, which answers when it has taken
 //! it in: that is why [`Lookup`] and [`Refresh`] can promise that a function they have found is live. (The
 //! supervisor never waits for the watcher.)
+//!
+//! | part | what |
+//! |---|---|
+//! | `touches` | files that are left alone for a moment |
+//! | `strangers` | names of which nothing is known |
+//! | `reading` | who is read next, and who waits for it |
+//! | `providing` | packages, before code goes into service |
+//! | `verdict` | what a reading has come to |
+//! | `scan` | the whole registry, and again when it could not be read |
 
 mod providing;
 mod reading;

@@ -7,6 +7,12 @@
 //!
 //! A request that fits into one packet takes a seat in a [`lane`](super::lane), maybe behind others; a longer one has a
 //! sandbox for itself.
+//!
+//! | part | what |
+//! |---|---|
+//! | `place` | where it runs |
+//! | `seated`, `alone` | from there to the answer |
+//! | `heads` | what the function is told, and what of its answer's head reaches the client |
 
 mod alone;
 mod heads;
