@@ -120,6 +120,43 @@ fn the_second_function_that_needs_a_package_finds_it_imported() {
 }
 
 #[test]
+fn a_package_finds_what_it_uses_where_that_is_there_whatever_was_imported_for_others() {
+    requires!(Root);
+    let outer = "
+import time
+time.sleep(0.1)
+try:
+    import inner
+except ImportError:
+    inner = None
+VERSION = inner is not None
+";
+    let metadata =
+        "Metadata-Version: 2.1\nName: outer\nProvides-Extra: all\nRequires-Dist: inner>=1 ; extra == 'all'\n";
+    let setup = Worker::with_config(json!({}));
+    put(&setup.ol_dir(), "outer==1", &[("outer.py", outer), ("outer-1.dist-info/METADATA", metadata)]);
+    put(&setup.ol_dir(), "inner==1", &[("inner.py", "")]);
+    let worker = setup.start();
+    // As many as make a zygote worth it, with and without.
+    let call_all = |kind: &str, requirements: &str, expected: bool| {
+        for at in 0..4 {
+            let name = format!("{kind}{at}");
+            worker.install(&name, &[("f.py", TELLS), ("requirements.txt", requirements)]);
+            assert_eq!(worker.call(&name, "\"outer\"").ok()[0], json!(expected), "{name}");
+        }
+    };
+    call_all("without", "outer==1\n", false);
+    worker.log_says(STARTED);
+    // Its zygote has been without the other, and these are not.
+    call_all("with", "outer==1\ninner==1\n", true);
+    let began = |holds: &str| worker.log().lines().any(|line| line.contains(STARTED) && line.contains(holds));
+    until("there is a zygote of both", || began("inner==1, outer==1"));
+    call_all("with_more", "inner==1\nouter==1\n", true);
+    call_all("without_more", "outer==1\n", false);
+    worker.finish();
+}
+
+#[test]
 fn a_drawn_tree_is_built_level_by_level_and_functions_get_the_node_that_suits_them() {
     requires!(Root);
     let names = ["one", "two", "three", "four"];

@@ -262,6 +262,22 @@ impl PackagesDir {
         names
     }
 
+    /// The names of all that it says it may use, here or elsewhere, with or without extras: what of it is there, it may look for when it is
+    /// imported, whoever has asked for that.
+    fn names_used(&self, package: &Package) -> Vec<String> {
+        let said = metadata::requires(&self.storage().files(package), &package.name);
+        let mut names: Vec<_> = said
+            .iter()
+            .filter_map(|text| match requirement::parse(text) {
+                Ok(Line::Requirement(used)) => Some(used.name),
+                Ok(_) | Err(_) => None,
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// What a pinned package says of itself. `None`: it is not there. Reads files.
     #[must_use]
     pub fn portrait(&self, pin: &str) -> Option<Portrait> {
@@ -504,7 +520,7 @@ impl world::PackageStore for PackagesDir {
         Box::pin(async move {
             let n = packages.len();
             let read = tokio::task::spawn_blocking(move || {
-                packages.iter().map(|package| this.names_needed(package)).collect()
+                packages.iter().map(|package| this.names_used(package)).collect()
             });
             read.await.unwrap_or_else(|_| vec![Vec::new(); n])
         })
@@ -622,6 +638,8 @@ mod tests {
         metadata(&place, "pandas==2", &needed);
         let names = |directory: &str| packages.names_needed(set(&[directory]).iter().next().unwrap());
         assert_eq!(names("pandas==2"), ["jinja2", "numpy", "python-dateutil"]);
+        let used = packages.names_used(set(&["pandas==2"]).iter().next().unwrap());
+        assert_eq!(used, ["hypothesis", "jinja2", "numpy", "python-dateutil", "pywin32"]);
         assert!(names("quiet==1").is_empty() && names("nonesuch==1").is_empty());
     }
 

@@ -59,7 +59,7 @@ pub struct Question {
     pub needs: Vec<Need>,
     /// Packages that are not here cost nothing.
     pub prices: HashMap<Package, Price>,
-    /// Names of the packages that one needs directly.
+    /// Names of the packages that one needs directly, or uses where they are. What a function has of both comes before it in a zygote.
     pub requires: HashMap<Package, Arc<[String]>>,
 }
 

@@ -2,7 +2,9 @@
 //!
 //! A node stands for a set of packages, its own and those of the nodes above it. Its zygote has them imported, and a
 //! function may be forked from it if it requires all that the zygote holds: what was imported cannot be taken back.
-//! Among those the one is best that saves most of the import time.
+//! Nor can what was missed: a package that looks for another one when it is imported, and does without if that is not there,
+//! would not find what the function has besides. So a function that has anything which the zygote's packages name is not
+//! forked from it. Among those that are left the one is best that saves most of the import time.
 //!
 //! ```text
 //!           next_build            built                 the last one is dead, or fails
@@ -154,6 +156,15 @@ struct Node<Z> {
     bytes_expected: u64,
 }
 
+impl<Z> Node<Z> {
+    /// Of its packages; of a node that somebody has drawn, as far as they are pinned or bare names.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let of_fitted = self.packages.iter().map(|package| package.name.as_str());
+        let drawn = if self.packages.is_empty() { &self.requirements[..] } else { &[] };
+        of_fitted.chain(drawn.iter().map(|text| text.split("==").next().unwrap_or(text)))
+    }
+}
+
 #[derive(Debug)]
 enum Stage<Z> {
     Planned,
@@ -167,6 +178,8 @@ struct Grown<Z> {
     /// At least one.
     replicas: Vec<Replica<Z>>,
     holds: PackageSet,
+    /// Names of the packages that these would use, and that were not there when they were imported.
+    missed: BTreeSet<String>,
     n_wanted: usize,
     is_building: bool,
     crowd: Crowd,
@@ -186,6 +199,13 @@ struct Crowd {
     n_forks: u32,
     n_crowded: u32,
     n_quiet_looks: u32,
+}
+
+impl<Z> Grown<Z> {
+    /// Whether nothing that is wanted was looked for in vain.
+    fn has_missed_none_of<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> bool {
+        self.missed.is_empty() || !wanted.any(|name| self.missed.contains(name))
+    }
 }
 
 /// A zygote that is to be made.
@@ -379,7 +399,12 @@ impl<Z: Clone> Forest<Z> {
         let suiting = n_shared.into_iter().filter_map(|(id, n)| {
             let node = self.nodes.get(&id).filter(|node| node.on_host == on_host)?;
             match &node.stage {
-                Stage::Growing(grown) if grown.holds.len() == n => Some((id, grown)),
+                Stage::Growing(grown)
+                    if grown.holds.len() == n
+                        && grown.has_missed_none_of(required.iter().map(|package| package.name.as_str())) =>
+                {
+                    Some((id, grown))
+                }
                 _ => None,
             }
         });
@@ -485,16 +510,27 @@ impl<Z: Clone> Forest<Z> {
         planned.map(|node| node.pause.waits_until(now).unwrap_or(now)).min()
     }
 
+    /// Zygotes that those of this node may be forks of.
     fn ancestors(&self, id: NodeId) -> Vec<Z> {
         let mut zygotes = Vec::new();
         let mut at = self.nodes.get(&id);
+        let wanted: Vec<&str> = at.map_or_else(Vec::new, |node| node.names().collect());
         while let Some(node) = at {
             at = self.nodes.get(&node.parent);
-            if let Some(Stage::Growing(grown)) = at.map(|parent| &parent.stage) {
+            if let Some(Stage::Growing(grown)) = at.map(|parent| &parent.stage)
+                && grown.has_missed_none_of(wanted.iter().copied())
+            {
                 zygotes.extend(grown.replicas.iter().map(|replica| replica.zygote.clone()));
             }
         }
         zygotes
+    }
+
+    /// What the packages of this node would use, and have not found.
+    pub(crate) fn missed(&mut self, id: NodeId, names: BTreeSet<String>) {
+        if let Some(Stage::Growing(grown)) = self.nodes.get_mut(&id).map(|node| &mut node.stage) {
+            grown.missed = names;
+        }
     }
 
     /// What came of it. A zygote that is not wanted is given back.
@@ -529,6 +565,7 @@ impl<Z: Clone> Forest<Z> {
                 node.stage = Stage::Growing(Grown {
                     replicas: vec![Replica { zygote, number, n_forking: 0, bytes }],
                     holds,
+                    missed: BTreeSet::new(),
                     n_wanted: 1,
                     is_building: false,
                     crowd: Crowd::default(),

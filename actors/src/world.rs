@@ -266,7 +266,7 @@ pub trait PackageStore: Clone + Send + Unpin + 'static {
     /// Which packages are meant by each of these lists of requirements, and that all of a list are there. As many
     /// answers as lists.
     fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>>;
-    /// Of each of these the names of the packages that it needs directly, as far as it says.
+    /// Of each of these the names of the packages that it needs directly, or uses where they are (its extras), as far as it says.
     fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>>;
     /// What a list comes to on this machine without anybody being asked.
     fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey>;

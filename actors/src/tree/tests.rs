@@ -65,6 +65,33 @@ fn plan(packages: &[&str], children: Vec<Plan>) -> Plan {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_what_a_zygote_has_missed_is_forked_from_another() {
+    let (mut forest, ids) = grown(&[&["a"], &["a", "b"]]);
+    forest.missed(ids[0], ["b".to_owned(), "x".to_owned()].into());
+    assert_eq!(best(&forest, &["a"]), Some(0));
+    assert_eq!(best(&forest, &["a", "c"]), Some(0));
+    assert_eq!(best(&forest, &["a", "x"]), None);
+    assert_eq!(best(&forest, &["a", "b"]), Some(1), "it has found it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_zygote_is_a_fork_of_one_that_has_missed_what_it_has() {
+    let below = plan(&["b==1"], vec![plan(&["c==1"], vec![])]);
+    let tree = plan(&[], vec![plan(&["a==1"], vec![below])]);
+    let now = Instant::now();
+    let mut forest = Forest::<u32>::new(Some(&tree), false, now);
+    let top = grow(&mut forest, 0);
+    forest.missed(top, ["c".to_owned()].into());
+    assert_eq!(forest.next_build(u64::MAX, now).unwrap().parents, [0]);
+    let middle = {
+        forest.forget_builds();
+        grow(&mut forest, 1)
+    };
+    forest.missed(middle, ["c".to_owned()].into());
+    assert_eq!(forest.next_build(u64::MAX, now).unwrap().parents, [0; 0], "but of the root");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_one_that_saves_most_is_best_and_none_that_holds_too_much() {
     let (forest, _) = grown(&[&["a"], &["a", "b"], &["c"], &["a", "b", "d"]]);
     assert_eq!(best(&forest, &["b"]), None);

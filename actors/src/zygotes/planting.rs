@@ -1,5 +1,6 @@
 //! Zygotes of packages: made one at a time, off the way of requests, and given up.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
@@ -11,6 +12,9 @@ use crate::fit::in_order;
 use crate::packages::{Package, PackageSet, Require};
 use crate::tree::{Best, Build, NodeId};
 use crate::world::{Class, LaunchError, Launcher, LocalFuture, Network, Planted, World, Zygote};
+
+/// A zygote, and the names of what its packages have missed.
+type Made<W> = (Planted<<W as World>::Zygote>, BTreeSet<String>);
 
 impl<W: World> Zygotes<W> {
     /// The zygote of packages that suits a function best, and lives.
@@ -72,7 +76,7 @@ impl<W: World> Zygotes<W> {
             drop(reservation);
             zygotes.planting = false;
             match &made {
-                Ok(Planted { holds, bytes, .. }) => {
+                Ok((Planted { holds, bytes, .. }, _)) => {
                     let took: Duration = holds.iter().map(|held| held.took).sum();
                     let holds = PackageSet::new(holds.iter().map(|held| held.package.clone()));
                     zygotes.stats.package_zygotes_started.bump();
@@ -86,9 +90,16 @@ impl<W: World> Zygotes<W> {
                 }
             }
             let unwanted = if zygotes.closed {
-                made.ok().map(|planted| planted.zygote)
+                made.ok().map(|(planted, _)| planted.zygote)
             } else {
-                zygotes.forest.lock().built(node, made, Instant::now())
+                let (made, missed) = match made {
+                    Ok((planted, missed)) => (Ok(planted), missed),
+                    Err(error) => (Err(error), BTreeSet::new()),
+                };
+                let mut forest = zygotes.forest.lock();
+                let unwanted = forest.built(node, made, Instant::now());
+                forest.missed(node, missed);
+                unwanted
             };
             drop(unwanted);
             zygotes.plant(ctx);
@@ -104,7 +115,7 @@ impl<W: World> Zygotes<W> {
         }
     }
 
-    fn import(&self, build: Build<W::Zygote>) -> LocalFuture<Result<Planted<W::Zygote>, LaunchError>> {
+    fn import(&self, build: Build<W::Zygote>) -> LocalFuture<Result<Made<W>, LaunchError>> {
         let Build { requirements, on_host, parents, careful, .. } = build;
         let (packages, launcher, log) = (self.packages.clone(), self.launcher.clone(), self.log.clone());
         let (store, requires) = (self.store.clone(), self.requires.clone());
@@ -140,7 +151,10 @@ impl<W: World> Zygotes<W> {
             for (package, why) in &planted.failed {
                 warn!(log, "a package could not be imported into a zygote"; "package" => %package, "error" => why);
             }
-            Ok(planted)
+            let held = || planted.holds.iter().map(|held| &held.package);
+            let used = held().filter_map(|package| requires.get(package)).flat_map(|names| names.iter());
+            let missed = used.filter(|name| !held().any(|package| package.name == **name)).cloned().collect();
+            Ok((planted, missed))
         })
     }
 }
