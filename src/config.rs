@@ -472,20 +472,22 @@ fn installer(text: String) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// What `installer_limits` leaves out is taken from `limits`, except for memory, processes and time, of which an
-/// install needs more than a function.
+/// What `installer_limits` leaves out, or has as 0, is taken from `limits`, except for memory, processes and time, of which an install needs more
+/// than a function.
 fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, ConfigError> {
+    // OpenLambda writes all of them, and 0 for what is not set.
+    let given = |value: Option<u32>| value.filter(|n| *n > 0);
     let own = &raw.installer_limits;
     self::limits(
         "installer_limits",
         &raw::RawLimits {
             // A build starts compilers, and the installer some threads for each core.
-            procs: own.procs.unwrap_or(100.max(limits.procs)),
-            mem_mb: own.mem_mb.unwrap_or(250.max(limits.mem_mb)),
-            cpu_percent: own.cpu_percent.unwrap_or(limits.cpu_percent),
-            swappiness: own.swappiness.unwrap_or(limits.swappiness),
-            runtime_sec: own.runtime_sec.unwrap_or(300),
-            tmp_mb: own.tmp_mb.unwrap_or(limits.tmp_mb),
+            procs: given(own.procs).unwrap_or(100.max(limits.procs)),
+            mem_mb: given(own.mem_mb).unwrap_or(250.max(limits.mem_mb)),
+            cpu_percent: given(own.cpu_percent).unwrap_or(limits.cpu_percent),
+            swappiness: given(own.swappiness).unwrap_or(limits.swappiness),
+            runtime_sec: own.runtime_sec.filter(|s| *s > 0).unwrap_or(300),
+            tmp_mb: given(own.tmp_mb).unwrap_or(limits.tmp_mb),
             max_instances: 1,
             min_warm: 0,
         },
