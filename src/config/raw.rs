@@ -112,7 +112,7 @@ impl Default for RawConfig {
 
 /// A port, as `"5000"` or as `5000`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a port number from 0 to 65535, as a number or as a text")]
 #[allow(missing_docs, reason = "the two spellings say it")]
 pub enum Port {
     Text(String),

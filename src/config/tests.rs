@@ -222,6 +222,25 @@ fn an_unknown_field_is_named_with_its_file() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_is_named_by_its_field() {
+    let path = "/srv/ol/config.json: ";
+    for (json, words) in [
+        (json!({ "limits": { "mem_mb": "5" } }), "limits.mem_mb: invalid type: string \"5\", expected u32"),
+        (json!({ "limits": { "mem": 5 } }), "limits.mem: unknown field `mem`"),
+        (json!({ "dns": ["1.1.1.1", "x"] }), "dns[1]: invalid IP address syntax"),
+        (json!({ "worker_port": true }), "worker_port: must be a port number from 0 to 65535"),
+        (json!({ "worker_port": 70000 }), "worker_port: must be a port number from 0 to 65535"),
+        (json!({ "network": "all" }), "network: unknown variant `all`"),
+        (json!({ "log_output": 1, "reg_dir": "/old" }), "log_output: invalid type"),
+        (json!({ "kafka": { "brokers": [1] } }), "kafka.brokers[0]: invalid type"),
+    ] {
+        let text = refused(json.clone());
+        assert!(text.starts_with(&format!("{path}{words}")), "{json}: {text}");
+    }
+    assert!(refused(json!([])).starts_with("/srv/ol/config.json: a configuration is an object"));
+}
+
+#[test]
 fn what_is_not_done_here_is_refused() {
     for (json, words) in [
         (json!({ "sandbox": "docker" }), "sandbox is 'docker'"),
@@ -361,6 +380,12 @@ fn files_are_named_when_they_cannot_be_read() {
     std::fs::write(&path, "{\n  \"worker_url\": \"a\",\n  \"limitz\": {}\n}").unwrap();
     let text = Config::load(&path, dir.path()).unwrap_err().to_string();
     assert!(text.contains("limitz") && text.contains("line 3"), "{text}");
+    std::fs::write(&path, "{\n  \"limits\": { \"procs\": true }\n}").unwrap();
+    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
+    assert!(text.contains("config.json: limits.procs: invalid type") && text.contains("line 2"), "{text}");
+    std::fs::write(&path, "{} {}").unwrap();
+    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
+    assert!(text.contains("config.json: trailing characters"), "{text}");
     std::fs::write(&path, "{ \"reg_dir\": \"/c\", \"limits\": { \"procs\": 4 } }").unwrap();
     assert_eq!(Config::load(&path, dir.path()).unwrap().config.limits.procs, 4);
 }
