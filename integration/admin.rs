@@ -16,6 +16,19 @@ fn parsed(text: &str) -> Value {
     text.parse().unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// As in `ol 2>&1 | head -1`.
+#[test]
+fn a_command_that_nobody_listens_to_ends_as_it_would_have() {
+    for (words, code) in [("", 64), ("worker --nope", 64), ("worker status -p /nowhere", 1), ("help", 0)] {
+        let run = |words| Program::ol().words(words).into_command();
+        let heard = run(words).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let unheard = run(words).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+        assert_eq!((unheard.code(), heard.code()), (Some(code), Some(code)), "ol {words}");
+    }
+}
+
 #[test]
 fn an_archive_is_installed_as_it_is_or_with_files_of_ones_own() {
     requires!(Root);

@@ -99,6 +99,11 @@ fn say(text: impl AsRef<str>) {
     drop(out.write_all(text.as_ref().as_bytes()).and_then(|()| out.flush()));
 }
 
+/// A line for whoever reads the errors. `ol 2>&1 | head -1` reads no further, and `eprintln` would panic.
+fn complain(text: impl std::fmt::Display) {
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
 fn answer<T>(
     program: &str,
     parsed: Result<T, clap::Error>,
@@ -111,12 +116,12 @@ fn answer<T>(
             None
         }
         Err(error) => {
-            eprintln!("{}", error.message);
+            complain(error.message);
             return ExitCode::from(USAGE);
         }
     };
     let Some(error) = failure else { return ExitCode::SUCCESS };
-    eprintln!("{program}: {error}");
+    complain(format_args!("{program}: {error}"));
     error.exit_code()
 }
 

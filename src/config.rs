@@ -181,10 +181,12 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// Not JSON, or a field that does not exist, or of the wrong type.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {at}{source}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
+        /// The field, with dots and a colon behind; nothing if it is the whole.
+        at: String,
         /// What is wrong, and where.
         source: serde_json::Error,
     },
@@ -229,16 +231,14 @@ impl Config {
 
     /// Check a configuration that is already JSON; `origin` is the file that errors name.
     pub fn from_json(json: &Value, origin: &Path, ol_dir: &Path) -> Result<Loaded, ConfigError> {
-        let wrong = |source| ConfigError::Parse { path: origin.to_owned(), source };
         if !json.is_object() {
-            return Err(wrong(serde::de::Error::custom(
-                "a configuration is an object: { \"field\": value, ... }",
-            )));
+            let source = serde::de::Error::custom("a configuration is an object: { \"field\": value, ... }");
+            return Err(ConfigError::Parse { path: origin.to_owned(), at: String::new(), source });
         }
         let mut json = json.clone();
         let mut ignored = classic::translate(&mut json)?;
         ignored.extend(raw::without_meaning(&json));
-        let raw: RawConfig = serde_json::from_value(json).map_err(wrong)?;
+        let raw: RawConfig = read_as(json, origin)?;
         Ok(Loaded { config: mean(raw, ol_dir)?, ignored })
     }
 
@@ -281,7 +281,23 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
-    serde_json::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = read_as(&mut json, path)?;
+    let end = json.end();
+    end.map_err(|source| ConfigError::Parse { path: path.to_owned(), at: String::new(), source })?;
+    Ok(value)
+}
+
+/// With the field in front of what is wrong with it: serde tells the type that was wanted, and not where.
+fn read_as<'a, T: serde::Deserialize<'a>>(
+    json: impl serde::Deserializer<'a, Error = serde_json::Error>,
+    path: &Path,
+) -> Result<T, ConfigError> {
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let field = error.path();
+        let at = if field.iter().next().is_some() { format!("{field}: ") } else { String::new() };
+        ConfigError::Parse { path: path.to_owned(), at, source: error.into_inner() }
+    })
 }
 
 fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
@@ -472,20 +488,22 @@ fn installer(text: String) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// What `installer_limits` leaves out is taken from `limits`, except for memory, processes and time, of which an
-/// install needs more than a function.
+/// What `installer_limits` leaves out, or has as 0, is taken from `limits`, except for memory, processes and time, of which an install needs more
+/// than a function.
 fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, ConfigError> {
+    // OpenLambda writes all of them, and 0 for what is not set.
+    let given = |value: Option<u32>| value.filter(|n| *n > 0);
     let own = &raw.installer_limits;
     self::limits(
         "installer_limits",
         &raw::RawLimits {
             // A build starts compilers, and the installer some threads for each core.
-            procs: own.procs.unwrap_or(100.max(limits.procs)),
-            mem_mb: own.mem_mb.unwrap_or(250.max(limits.mem_mb)),
-            cpu_percent: own.cpu_percent.unwrap_or(limits.cpu_percent),
-            swappiness: own.swappiness.unwrap_or(limits.swappiness),
-            runtime_sec: own.runtime_sec.unwrap_or(300),
-            tmp_mb: own.tmp_mb.unwrap_or(limits.tmp_mb),
+            procs: given(own.procs).unwrap_or(100.max(limits.procs)),
+            mem_mb: given(own.mem_mb).unwrap_or(250.max(limits.mem_mb)),
+            cpu_percent: given(own.cpu_percent).unwrap_or(limits.cpu_percent),
+            swappiness: given(own.swappiness).unwrap_or(limits.swappiness),
+            runtime_sec: own.runtime_sec.filter(|s| *s > 0).unwrap_or(300),
+            tmp_mb: given(own.tmp_mb).unwrap_or(limits.tmp_mb),
             max_instances: 1,
             min_warm: 0,
         },

@@ -119,6 +119,16 @@ pub enum ImageError {
         /// What was found instead, with a comma in front, or nothing.
         found: String,
     },
+    /// The interpreter that is asked for is none.
+    #[error("python is /{}, and {} has no Python 3.8 or newer there{found}; write the path of one inside of the base, such as /usr/bin/python3, or leave it out", wanted.display(), root.display())]
+    NotPython {
+        /// What the configuration asks for, relative to the base.
+        wanted: PathBuf,
+        /// The file tree.
+        root: PathBuf,
+        /// What was found instead, with a comma in front, or nothing.
+        found: String,
+    },
     /// A file could not be read or written.
     #[error("cannot {step} {}: {source}", path.display())]
     Io {
@@ -145,6 +155,13 @@ impl Descriptor {
             path,
             problem: format!("{error}; run `ol worker init` again"),
         })
+    }
+
+    /// The same with the interpreter that the configuration asks for now, or with the one that is found: it may have been changed since
+    /// `init`, and the interpreter may have been replaced by a newer one.
+    pub fn with_python(mut self, wanted: Option<&Path>) -> Result<Self, ImageError> {
+        self.python = python::find(self.root(), wanted, self.base == Base::Host)?;
+        Ok(self)
     }
 
     /// The root of the file tree: `/` for the machine's own.

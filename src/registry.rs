@@ -148,6 +148,12 @@ pub enum OpenError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// There is something else in its place.
+    #[error("registry is {}, which is not a directory; write the path of the directory that functions lie in", path.display())]
+    NoDirectory {
+        /// What is named.
+        path: PathBuf,
+    },
     /// The store that is named cannot be meant.
     #[error("registry: {store}: {problem}")]
     Store {
@@ -182,6 +188,9 @@ impl LocalRegistry {
         let prepared = |path: &PathBuf, result: io::Result<()>| {
             result.map_err(|source| OpenError::Prepare { path: path.clone(), source })
         };
+        if root.metadata().is_ok_and(|found| !found.is_dir()) {
+            return Err(OpenError::NoDirectory { path: root });
+        }
         prepared(&root, make_directory(&root, 0o755))?;
         if generations_dir.symlink_metadata().is_ok() {
             prepared(&generations_dir, std::fs::remove_dir_all(&generations_dir))?;

@@ -214,7 +214,7 @@ async fn serve(
     let is_free = config.features.import_cache && config.import_cache_tree.is_none();
     let stats: &'static Stats = Box::leak(Box::default());
     let descriptor = match image::Descriptor::load(ol_dir)? {
-        Some(descriptor) => descriptor,
+        Some(descriptor) => descriptor.with_python(config.python.as_deref())?,
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
     let beside = before.is_some().then(std::process::id);
@@ -487,6 +487,7 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
 pub fn no_installer(ol_dir: &Path, config: &Config) -> Option<String> {
     // Whoever has no base yet has other things to hear first.
     let descriptor = image::Descriptor::load(ol_dir).ok().flatten()?;
+    let descriptor = descriptor.with_python(config.python.as_deref()).ok()?;
     installer::describe(&installer_spec(config, &descriptor, &config.worker_dir)).err()
 }
 

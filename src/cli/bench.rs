@@ -8,7 +8,7 @@ use structopt::StructOpt;
 
 use super::error::{CliError, must_be_root};
 use super::ol_dir::{OlDir, State};
-use super::{files, foreground, say};
+use super::{complain, files, foreground, say};
 use crate::bench::floor::{self, FloorSpec};
 use crate::bench::trace::{self, Recipe};
 use crate::bench::{self, Plan, Report, Scenario, Score, Style, Target, workload};
@@ -238,7 +238,7 @@ impl Output {
             report.plot(path)?;
         }
         if std::io::stderr().is_terminal() && self.json.is_none() {
-            eprintln!("(with --json FILE, everything that was measured is kept)");
+            complain("(with --json FILE, everything that was measured is kept)");
         }
         Ok(report.verdict()?)
     }

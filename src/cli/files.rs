@@ -20,7 +20,13 @@ pub(super) fn replace_json(path: &Path, value: &Value) -> Result<(), CliError> {
 }
 
 pub(super) fn make_dir(path: &Path) -> Result<(), CliError> {
-    fs::create_dir_all(path).map_err(CliError::file("make", path))
+    // create_dir_all would say that it exists.
+    let made = if path.metadata().is_ok_and(|found| !found.is_dir()) {
+        Err(io::Error::other("something is there that is not a directory"))
+    } else {
+        fs::create_dir_all(path)
+    };
+    made.map_err(CliError::file("make", path))
 }
 
 /// Remove a file; one that is not there is as good.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::error::CliError;
-use super::files;
 use super::lock::WorkerLock;
 use super::ol_dir::OlDir;
 use super::settings::Settings;
+use super::{complain, files};
 use crate::sandbox;
 use crate::serve::{self, Standing};
 use crate::takeover::{self, Estate, Predecessor, TakeoverError};
@@ -65,10 +65,10 @@ fn serve(
     before: Option<(Predecessor, Estate)>,
 ) -> Result<(), CliError> {
     if !settings.ignored.is_empty() {
-        eprintln!(
+        complain(format_args!(
             "ol: these fields of the configuration have no effect here: {}",
             settings.ignored.join(", ")
-        );
+        ));
     }
     let failed = || CliError::file("share the lock of", settings.worker_dir());
     let shared = lock.share().map_err(failed())?;

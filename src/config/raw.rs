@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use actors::world::Network;
 use serde::{Deserialize, Serialize};
@@ -111,7 +112,7 @@ impl Default for RawConfig {
 
 /// A port, as `"5000"` or as `5000`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a port number from 0 to 65535, as a number or as a text")]
 #[allow(missing_docs, reason = "the two spellings say it")]
 pub enum Port {
     Text(String),
@@ -190,7 +191,7 @@ impl Default for RawLimits {
     }
 }
 
-/// `installer_limits` of `config.json`: what is left out is inherited.
+/// `installer_limits` of `config.json`: what is left out, or 0 as OpenLambda writes it, is inherited.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "see docs/CONFIG.md")]
@@ -256,7 +257,7 @@ pub struct RawTrace {
 }
 
 /// `docker` of `config.json`; without a meaning here.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "see docs/CONFIG.md")]
 pub struct RawDocker {
@@ -264,14 +265,28 @@ pub struct RawDocker {
     pub base_image: String,
 }
 
+impl Default for RawDocker {
+    // OpenLambda's: only what differs from it was meant by somebody.
+    fn default() -> Self {
+        Self { runtime: String::new(), base_image: "ol-min".to_owned() }
+    }
+}
+
 /// `storage` of `config.json`; without a meaning here.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "see docs/CONFIG.md")]
 pub struct RawStorage {
     pub root: String,
     pub scratch: String,
     pub code: String,
+}
+
+impl Default for RawStorage {
+    // OpenLambda's, as above.
+    fn default() -> Self {
+        Self { root: "private".to_owned(), scratch: String::new(), code: String::new() }
+    }
 }
 
 /// `kafka` of `config.json`. The cache is without a meaning here: records are read again from the broker.
@@ -300,21 +315,33 @@ impl Default for RawKafka {
     }
 }
 
-/// Fields of OpenLambda that are written in `json` and have no effect here.
+/// OpenLambda's fields that have no effect here.
+const WITHOUT_MEANING: [&str; 11] = [
+    "SOCK_base_path",
+    "sandbox_config",
+    "docker.runtime",
+    "docker.base_image",
+    "storage.root",
+    "storage.scratch",
+    "storage.code",
+    "kafka.cache_enabled",
+    "kafka.cache_size",
+    "kafka.poll_timeout_sec",
+    "features.reuse_cgroups",
+];
+
+/// Fields of OpenLambda that have no effect here, and have another value in `json` than OpenLambda itself writes: the rest was asked for by
+/// nobody, and would be named at every start.
 pub(super) fn without_meaning(json: &Value) -> Vec<String> {
-    let mut found: Vec<String> = ["SOCK_base_path", "sandbox_config", "docker", "storage"]
-        .into_iter()
-        .filter(|name| json.get(name).is_some())
-        .map(str::to_owned)
-        .collect();
-    for name in ["cache_enabled", "cache_size", "poll_timeout_sec"] {
-        if json.pointer(&format!("/kafka/{name}")).is_some() {
-            found.push(format!("kafka.{name}"));
-        }
-    }
-    if json.pointer("/features/reuse_cgroups").is_some() {
-        found.push("features.reuse_cgroups".to_owned());
-    }
+    static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+        serde_json::to_value(RawConfig::default()).expect("the defaults can always be written")
+    });
+    let is_asked_for = |name: &&str| {
+        let pointer = format!("/{}", name.replace('.', "/"));
+        json.pointer(&pointer).is_some_and(|value| Some(value) != DEFAULTS.pointer(&pointer))
+    };
+    let mut found: Vec<String> =
+        WITHOUT_MEANING.into_iter().filter(is_asked_for).map(str::to_owned).collect();
     if json.pointer("/features/import_cache").is_some_and(|value| value == "multitree") {
         found.push("features.import_cache: multitree (there is one tree)".to_owned());
     }
@@ -345,11 +372,17 @@ pub(super) fn editable_defaults(ol_dir: &Path) -> Value {
         "release_after_s": raw.release_after_s,
         "standbys": raw.standbys,
         "log_output": raw.log_output,
-        "features": {
-            "import_cache": raw.features.import_cache,
-            "downsize_paused_mem": raw.features.downsize_paused_mem,
-            "enable_seccomp": raw.features.enable_seccomp,
-        },
+        "features": raw.features,
         "trace": raw.trace,
+        "sandbox_config": raw.sandbox_config,
+        "docker": raw.docker,
+        "storage": raw.storage,
+        "kafka": {
+            "cache_enabled": raw.kafka.cache_enabled,
+            "cache_size": raw.kafka.cache_size,
+            "session_timeout_sec": raw.kafka.session_timeout_sec,
+            "heartbeat_interval_sec": raw.kafka.heartbeat_interval_sec,
+            "poll_timeout_sec": raw.kafka.poll_timeout_sec,
+        },
     })
 }

@@ -59,40 +59,77 @@ fn a_template_supplies_defaults() {
     assert_eq!(Config::find_template(&below), Some(below.join("template.json")));
 }
 
-#[test]
-fn a_file_of_openlambda_is_read_as_it_is() {
-    let loaded = load(&json!({
+/// What its `worker init` writes, field by field.
+fn of_openlambda() -> Value {
+    json!({
         "worker_dir": "/srv/ol/worker", "worker_url": "localhost", "worker_port": "5000",
         "log_output": true, "sandbox": "sock", "server_mode": "lambda",
         "registry": "file:///srv/ol/registry?create_dir=true", "registry_cache_ms": 5000,
         "Pkgs_dir": "/srv/ol/lambda/packages", "pip_mirror": "", "mem_pool_mb": 31000,
-        "import_cache_tree": "/srv/ol/default-zygotes-40.json", "SOCK_base_path": "/srv/ol/lambda",
+        "import_cache_tree": "/srv/ol/default-zygotes-40.json", "sock_base_path": "/srv/ol/lambda",
         "sandbox_config": {}, "docker": { "runtime": "", "base_image": "ol-min" },
         "limits": { "procs": 10, "mem_mb": 50, "cpu_percent": 100, "swappiness": 0, "runtime_sec": 30 },
-        "installer_limits": { "procs": 10, "mem_mb": 250, "cpu_percent": 100, "swappiness": 0, "runtime_sec": 300 },
+        "installer_limits": { "procs": 0, "mem_mb": 250, "cpu_percent": 0, "swappiness": 0, "runtime_sec": 300 },
         "features": { "reuse_cgroups": false, "import_cache": "tree", "downsize_paused_mem": true, "enable_seccomp": true },
         "trace": { "cgroups": false, "memory": false, "evictor": false, "package": false, "latency": false },
         "storage": { "root": "private", "scratch": "", "code": "" },
         "kafka": { "cache_enabled": true, "cache_size": 1024, "session_timeout_sec": 10, "heartbeat_interval_sec": 3, "poll_timeout_sec": 1 },
-    }))
-    .unwrap();
-    assert_eq!(loaded.config.registry_dir, Path::new("/srv/ol/registry"));
-    assert_eq!(loaded.config.packages_dir, Path::new("/srv/ol/lambda/packages"));
-    assert_eq!(
-        loaded.ignored,
-        [
-            "SOCK_base_path",
-            "sandbox_config",
-            "docker",
-            "storage",
-            "kafka.cache_enabled",
-            "kafka.cache_size",
-            "kafka.poll_timeout_sec",
-            "features.reuse_cgroups"
-        ]
-    );
-    assert_eq!(loaded.config.kafka.session_timeout.as_secs(), 10);
-    assert_eq!(loaded.config.kafka.heartbeat_interval.as_secs(), 3);
+    })
+}
+
+#[test]
+fn a_file_of_openlambda_is_read_as_it_is() {
+    let loaded = load(&of_openlambda()).unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.registry_dir, Path::new("/srv/ol/registry"));
+    assert_eq!(config.packages_dir, Path::new("/srv/ol/lambda/packages"));
+    assert_eq!(config.port, 5000);
+    assert_eq!(config.import_cache_tree, Some(json!("/srv/ol/default-zygotes-40.json")));
+    assert_eq!(loaded.ignored, ["sock_base_path"]);
+    assert_eq!(config.kafka.session_timeout.as_secs(), 10);
+    assert_eq!(config.kafka.heartbeat_interval.as_secs(), 3);
+    // 0 stands for what is not set.
+    let installer = &config.installer_limits;
+    assert_eq!((installer.procs, installer.mem_mb, installer.cpu_percent), (100, 250, 100));
+    assert_eq!((installer.swappiness, installer.runtime.as_secs()), (0, 300));
+    let mut without_tree = of_openlambda();
+    without_tree["import_cache_tree"] = "".into();
+    assert_eq!(load(&without_tree).unwrap().config.import_cache_tree, None);
+    // Its reader knows names in any case, and so do people who write them.
+    let mut by_hand = of_openlambda();
+    let path = by_hand.as_object_mut().unwrap().remove("sock_base_path").unwrap();
+    by_hand["SOCK_base_path"] = path;
+    assert_eq!(load(&by_hand).unwrap().ignored, ["SOCK_base_path"]);
+}
+
+#[test]
+fn limits_of_the_installer_that_are_0_are_those_of_limits() {
+    let config = config(json!({
+        "limits": { "cpu_percent": 150, "swappiness": 7, "tmp_mb": 90, "procs": 200, "mem_mb": 300 },
+        "installer_limits": { "procs": 0, "mem_mb": 0, "cpu_percent": 0, "swappiness": 0, "runtime_sec": 0, "tmp_mb": 0 },
+    }));
+    let installer = &config.installer_limits;
+    assert_eq!((installer.procs, installer.mem_mb, installer.cpu_percent), (200, 300, 150));
+    assert_eq!((installer.swappiness, installer.runtime.as_secs(), installer.tmp_mb), (7, 300, 90));
+}
+
+#[test]
+fn what_has_no_effect_is_named_where_it_was_changed() {
+    let mut changed = of_openlambda();
+    changed.as_object_mut().unwrap().remove("sock_base_path");
+    changed["docker"]["base_image"] = "mine".into();
+    changed["storage"]["scratch"] = "memory".into();
+    changed["sandbox_config"]["x"] = 1.into();
+    changed["kafka"]["cache_size"] = 2.into();
+    changed["features"]["reuse_cgroups"] = true.into();
+    let expected = [
+        "sandbox_config",
+        "docker.base_image",
+        "storage.scratch",
+        "kafka.cache_size",
+        "features.reuse_cgroups",
+    ];
+    assert_eq!(load(&changed).unwrap().ignored, expected);
 }
 
 #[test]
@@ -154,6 +191,14 @@ fn what_a_script_of_openlambda_changes_is_in_the_file_that_init_writes() {
     ] {
         assert!(written.get(field).is_some(), "{field}");
     }
+    // And those inside of them: without a counterpart, or seldom changed, but read.
+    for (object, fields) in of_openlambda().as_object().unwrap() {
+        for field in fields.as_object().into_iter().flatten().map(|(field, _)| field) {
+            let is_inherited =
+                object == "installer_limits" && !["mem_mb", "runtime_sec"].contains(&field.as_str());
+            assert!(is_inherited || written[object].get(field).is_some(), "{object}.{field}");
+        }
+    }
 }
 
 #[test]
@@ -174,6 +219,25 @@ fn an_unknown_field_is_named_with_its_file() {
     assert!(refused(json!({ "trace": { "x": true } })).contains("`x`"));
     assert!(refused(json!({ "limits": { "mem_mb": "50" } })).contains("invalid type"));
     assert!(refused(json!([])).contains("config.json"));
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_by_its_field() {
+    let path = "/srv/ol/config.json: ";
+    for (json, words) in [
+        (json!({ "limits": { "mem_mb": "5" } }), "limits.mem_mb: invalid type: string \"5\", expected u32"),
+        (json!({ "limits": { "mem": 5 } }), "limits.mem: unknown field `mem`"),
+        (json!({ "dns": ["1.1.1.1", "x"] }), "dns[1]: invalid IP address syntax"),
+        (json!({ "worker_port": true }), "worker_port: must be a port number from 0 to 65535"),
+        (json!({ "worker_port": 70000 }), "worker_port: must be a port number from 0 to 65535"),
+        (json!({ "network": "all" }), "network: unknown variant `all`"),
+        (json!({ "log_output": 1, "reg_dir": "/old" }), "log_output: invalid type"),
+        (json!({ "kafka": { "brokers": [1] } }), "kafka.brokers[0]: invalid type"),
+    ] {
+        let text = refused(json.clone());
+        assert!(text.starts_with(&format!("{path}{words}")), "{json}: {text}");
+    }
+    assert!(refused(json!([])).starts_with("/srv/ol/config.json: a configuration is an object"));
 }
 
 #[test]
@@ -316,6 +380,12 @@ fn files_are_named_when_they_cannot_be_read() {
     std::fs::write(&path, "{\n  \"worker_url\": \"a\",\n  \"limitz\": {}\n}").unwrap();
     let text = Config::load(&path, dir.path()).unwrap_err().to_string();
     assert!(text.contains("limitz") && text.contains("line 3"), "{text}");
+    std::fs::write(&path, "{\n  \"limits\": { \"procs\": true }\n}").unwrap();
+    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
+    assert!(text.contains("config.json: limits.procs: invalid type") && text.contains("line 2"), "{text}");
+    std::fs::write(&path, "{} {}").unwrap();
+    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
+    assert!(text.contains("config.json: trailing characters"), "{text}");
     std::fs::write(&path, "{ \"reg_dir\": \"/c\", \"limits\": { \"procs\": 4 } }").unwrap();
     assert_eq!(Config::load(&path, dir.path()).unwrap().config.limits.procs, 4);
 }

@@ -58,10 +58,11 @@ pub(super) fn find(root: &Path, wanted: Option<&Path>, is_host: bool) -> Result<
             None => found = format!(", only {}, of which the version is unknown", path.display()),
         }
     }
-    if let Some(wanted) = wanted.filter(|_| found.is_empty()) {
-        found = format!(" (config.json asks for {})", wanted.display());
-    }
-    Err(ImageError::NoPython { root: root.to_owned(), found })
+    let root = root.to_owned();
+    Err(match wanted {
+        Some(wanted) => ImageError::NotPython { wanted: wanted.to_owned(), root, found },
+        None => ImageError::NoPython { root, found },
+    })
 }
 
 /// Follow `path` inside of `root` to a file that can be executed. `None`: there is none.
@@ -123,6 +124,10 @@ fn minor_of(root: &Path, python: &Path) -> Option<u32> {
     let name = python.file_name()?.to_str()?;
     if let Some(minor) = name.strip_prefix("python3.") {
         return minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
+    }
+    // Every program of /usr/bin has the library beside it.
+    if !name.starts_with("python") {
+        return None;
     }
     let prefix = python.parent()?.parent()?;
     let libraries = fs::read_dir(root.join(prefix).join("lib")).ok()?;

@@ -458,6 +458,34 @@ fn a_python_without_a_number_is_known_by_its_library() {
 }
 
 #[test]
+fn the_interpreter_that_is_asked_for_later_is_used_or_refused() {
+    let scene = Scene::new();
+    let executable = |layer: Layer, path| layer.put(path, EntryType::Regular, 0o755, "");
+    let layer = ["usr/bin/python3.11", "usr/bin/python3.12", "usr/bin/python3.7", "usr/bin/true"]
+        .into_iter()
+        .fold(Layer::default(), executable)
+        .link("usr/bin/python3", "python3.11")
+        .file("usr/lib/python3.11/os.py", "");
+    let image = docker_archive(&scene, vec![layer.bytes()]);
+    assert_eq!(scene.prepare(&image).unwrap().python.minor, 11);
+    let asked = |python: Option<&str>| {
+        Descriptor::load(&scene.ol).unwrap().unwrap().with_python(python.map(Path::new))
+    };
+    let newer = Python { path: "usr/bin/python3.12".into(), minor: 12 };
+    assert_eq!(asked(Some("usr/bin/python3.12")).unwrap().python, newer);
+    assert_eq!(asked(None).unwrap().python.minor, 11);
+    for (python, words) in [
+        ("nope", "python is /nope, and"),
+        ("usr/bin", "python is /usr/bin, and"),
+        ("usr/bin/true", "only usr/bin/true, of which the version is unknown"),
+        ("usr/bin/python3.7", "only usr/bin/python3.7 (Python 3.7)"),
+    ] {
+        let text = asked(Some(python)).unwrap_err().to_string();
+        assert!(text.contains(words) && text.contains("inside of the base"), "{text}");
+    }
+}
+
+#[test]
 fn what_is_no_image_is_refused() {
     let scene = Scene::new();
     assert!(scene.refused(Path::new("ol-min")).contains("there is no image ol-min"));

@@ -1,5 +1,6 @@
 //! `ol.yaml`: what a function says about itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use std::sync::Arc;
@@ -7,9 +8,9 @@ use std::sync::Arc;
 use actors::cron::timetable::CronEntry;
 use actors::name::FunctionName;
 use actors::world::{KafkaSource, Network};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
-use serde_saphyr::Spanned;
+use serde_saphyr::{DefaultMessageFormatter, MessageFormatter, Spanned};
 
 use super::schedule::CronSchedule;
 use crate::config::{Config, Limits};
@@ -30,12 +31,15 @@ const CALLS_MAX: u32 = 5;
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct FunctionConfig {
     /// What starts an invocation.
+    #[serde(deserialize_with = "or_nothing")]
     pub triggers: Triggers,
     /// Environment variables of the handler.
+    #[serde(deserialize_with = "or_nothing")]
     pub environment: BTreeMap<String, String>,
     #[serde(default)]
     reuse_sandbox: Reuse,
     /// Limits that differ from the worker's.
+    #[serde(deserialize_with = "or_nothing")]
     pub limits: FunctionLimits,
     network: Option<NetworkName>,
 }
@@ -195,8 +199,12 @@ impl FunctionConfig {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        let config: Self = serde_saphyr::from_str_with_options(text, options)
+        let mut config: Self = serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| FunctionConfigError::Yaml(one_line(&error)))?;
+        // Requests have them in capitals.
+        for trigger in config.triggers.http.iter_mut().flatten() {
+            trigger.method.make_ascii_uppercase();
+        }
         config.check()?;
         Ok(config)
     }
@@ -485,6 +493,11 @@ fn is_topic(text: &str) -> bool {
     (1..=249).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
 }
 
+/// `triggers:` with nothing below it is a file in which all triggers are commented out.
+fn or_nothing<'a, T: Default + Deserialize<'a>, D: Deserializer<'a>>(given: D) -> Result<T, D::Error> {
+    Option::deserialize(given).map(Option::unwrap_or_default)
+}
+
 fn every_method() -> String {
     "*".to_owned()
 }
@@ -493,8 +506,36 @@ fn field<T>(field: &'static str, problem: String) -> Result<T, FunctionConfigErr
     Err(FunctionConfigError::Field { field, problem })
 }
 
+/// The words of the YAML crate where an author can do something with them, ours where they are for who calls the crate.
+struct Words;
+
+impl MessageFormatter for Words {
+    fn format_message<'a>(&self, error: &'a serde_saphyr::Error) -> Cow<'a, str> {
+        use serde_saphyr::Error;
+        match error {
+            Error::NullIntoString { .. } => {
+                "a field has no value: write a text, or leave the field out,".into()
+            }
+            Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => {
+                "one word is expected here, and something else was found".into()
+            }
+            Error::DuplicateMappingKey { key: Some(key), .. } => {
+                format!("'{key}' is here a second time").into()
+            }
+            Error::DuplicateMappingKey { .. } => "a field is here a second time".into(),
+            Error::Unexpected { expected: "sequence start", .. } => {
+                "a list is expected here: write [a, b], or a line that begins with '-' for each".into()
+            }
+            Error::Unexpected { expected: "mapping start", .. } => {
+                "fields are expected here: write each as 'name: value'".into()
+            }
+            _ => DefaultMessageFormatter.format_message(error),
+        }
+    }
+}
+
 fn one_line(error: &serde_saphyr::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    error.render_with_formatter(&Words).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -527,6 +568,34 @@ mod tests {
             FunctionConfig::parse("triggers:\n  http:\n    - method: GET\n    - method: POST\n").unwrap();
         assert_eq!(config.methods(), ["GET", "POST"]);
         assert!(!config.allows_method("PUT"));
+        let config = FunctionConfig::parse("triggers: {http: [{method: get}, {method: '*'}]}").unwrap();
+        assert_eq!(config.methods(), ["GET", "*"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_words_of_an_author() {
+        for (text, words) in [
+            (
+                "environment:\n  D: null\n",
+                "a field has no value: write a text, or leave the field out, at line 2, column 6",
+            ),
+            ("environment:\n  D:\n", "a field has no value"),
+            ("network: [none]\n", "one word is expected here, and something else was found"),
+            ("environment: {A: 1}\nenvironment: {B: 2}\n", "'environment' is here a second time"),
+            ("environment:\n  A: 1\n  A: 2\n", "'A' is here a second time"),
+            ("triggers:\n  http: GET\n", "a list is expected here"),
+            ("triggers:\n  http:\n    method: GET\n", "a list is expected here"),
+            ("limits: 5\n", "fields are expected here"),
+        ] {
+            let error = FunctionConfig::parse(text).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("line "), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn triggers_without_anything_below_are_none() {
+        let config = FunctionConfig::parse("triggers:\nlimits:\nenvironment:\n").unwrap();
+        assert_eq!(config, FunctionConfig::default());
     }
 
     #[test]

@@ -13,6 +13,23 @@ use super::*;
 
 mod uploads;
 
+#[test]
+fn a_registry_that_is_no_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let worker = Config::from_json(&json!({ "registry": file }), Path::new("config.json"), dir.path());
+    let opened = LocalRegistry::open(&worker.unwrap().config, Logger::root(Discard, o!()));
+    let text = opened.err().unwrap().to_string();
+    assert_eq!(
+        text,
+        format!(
+            "registry is {}, which is not a directory; write the path of the directory that functions lie in",
+            file.display()
+        )
+    );
+}
+
 pub(super) struct Scene {
     _dir: tempfile::TempDir,
     pub(super) worker: Config,

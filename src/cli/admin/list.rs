@@ -7,7 +7,7 @@ use structopt::StructOpt;
 
 use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
-use crate::cli::{functions, say, talk};
+use crate::cli::{complain, functions, say, talk};
 
 /// List the functions in the registry
 #[derive(StructOpt)]
@@ -34,7 +34,7 @@ impl List {
         }
         if names.is_empty() {
             // Not on standard output, where every line is a name.
-            eprintln!("there is no function yet; 'ol admin install' makes one of a folder");
+            complain("there is no function yet; 'ol admin install' makes one of a folder");
         }
         say(names.into_iter().map(|name| name + "\n").collect::<String>());
         Ok(())

@@ -12,7 +12,7 @@ use structopt::StructOpt;
 use crate::cli::error::CliError;
 use crate::cli::function_log::FunctionLog;
 use crate::cli::ol_dir::{OlDir, State};
-use crate::cli::{functions, talk};
+use crate::cli::{complain, functions, talk};
 
 /// How often a log that is followed is looked at: at once for a person, and next to nothing for the machine.
 const LOOK_EVERY_MS: u16 = 100;
@@ -51,7 +51,7 @@ impl Logs {
             let settings = ol_dir.running().map_err(|_| CliError::NoLog(name.clone(), path.clone()))?;
             let config = format!("/registry/{name}/config");
             functions::accepted("GET", &config, talk::ask(&settings.client(), &config)??)?;
-            eprintln!("{name} has printed nothing yet");
+            complain(format_args!("{name} has printed nothing yet"));
         }
         if let Some(n) = self.n {
             log.skip_to_last(n).map_err(unreadable)?;

@@ -10,7 +10,7 @@ use crate::cli::launch::Launch;
 use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
 use crate::cli::worker::initialize;
-use crate::cli::{files, ports, say};
+use crate::cli::{complain, files, ports, say};
 
 /// Start one or more workers of the cluster
 #[derive(StructOpt)]
@@ -40,7 +40,7 @@ impl Workers {
         must_be_root("admin workers")?;
         let cluster = Cluster::open(&self.cluster)?;
         if self.foreach {
-            eprintln!("admin: --foreach has no effect: it meant one worker per database, and there are none");
+            complain("admin: --foreach has no effect: it meant one worker per database, and there are none");
         }
         let planned = self.plan(&cluster)?;
         for worker in &planned {

@@ -12,7 +12,7 @@ use crate::cli::error::{CliError, must_be_root};
 use crate::cli::lock::WorkerLock;
 use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
-use crate::cli::{files, foreground, say};
+use crate::cli::{complain, files, foreground, say};
 use crate::image;
 
 /// Make the directory of a worker, or make it anew: the functions in its registry stay
@@ -79,7 +79,9 @@ pub(in crate::cli) fn initialize(
     files::replace_json(&ol_dir.config(), &settings.value)?;
     prepare_base(ol_dir, settings, image, new_base)?;
     if let Some(why) = crate::serve::no_installer(path, &settings.config) {
-        eprintln!("ol: packages cannot be installed, only those that are there can be used: {why}");
+        complain(format_args!(
+            "ol: packages cannot be installed, only those that are there can be used: {why}"
+        ));
     }
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     files::replace(&ol_dir.stamp(), format!("{now_s}\n").as_bytes(), 0o400)?;

@@ -13,7 +13,7 @@ use crate::cli::foreground::{Manner, Source};
 use crate::cli::launch::Launch;
 use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
-use crate::cli::{foreground, ports, say};
+use crate::cli::{complain, foreground, ports, say};
 
 /// Start the worker; its directory is made if there is none
 #[derive(StructOpt)]
@@ -100,7 +100,9 @@ impl Up {
         } else if self.in_background.is_none()
             && let Some(why) = crate::serve::no_installer(ol_dir.path(), &settings.config)
         {
-            eprintln!("ol: packages cannot be installed, only those that are there can be used: {why}");
+            complain(format_args!(
+                "ol: packages cannot be installed, only those that are there can be used: {why}"
+            ));
         }
         if self.detach {
             return self.start_in_background(&ol_dir, &settings);
@@ -114,7 +116,7 @@ impl Up {
                 Ok(taken) => return foreground::take_over(&ol_dir, settings, manner, taken),
                 // Then there is nothing to take over any more, and a place that is free.
                 Err(error) if error.may_be_its_end() && has_ended(&ol_dir)? => {
-                    eprintln!("ol: the worker that ran has ended: {error}");
+                    complain(format_args!("ol: the worker that ran has ended: {error}"));
                 }
                 Err(error) => return Err(CliError::Takeover(error.to_string())),
             }
