@@ -17,8 +17,9 @@ use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::Type;
 
 use operations::{
-    FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, failure, in_path, json, list,
-    no_name, one_by_hand, pprof, registry, text, triggers, with_failures, worker, zygotes,
+    FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, classic_options, failure, in_path,
+    json, list, no_name, one_by_hand, only_post, pprof, registry, text, triggers, with_failures, worker,
+    zygotes,
 };
 use schemas::{
     bytes, function_config, lambdas, map_of, of, projection, registered_kafka, shown, zygote_tree,
@@ -51,10 +52,14 @@ fn described() -> OpenApi {
 fn items() -> Vec<(&'static str, PathItem)> {
     use HttpMethod::Get;
     vec![
-        ("/run", no_name("run")),
+        ("/run", no_name("run", "/run/")),
         ("/run/{name}", calls("run", false)),
         ("/run/{name}/{path}", calls("run_below", true)),
-        ("/runLambda", no_name("run_lambda")),
+        ("/runLambda", {
+            let mut item = no_name("run_lambda", "/runLambda/");
+            item.options = Some(classic_options("run_lambda_nothing").build());
+            item
+        }),
         ("/runLambda/{name}", classic_calls("run_lambda", false)),
         ("/runLambda/{name}/{path}", classic_calls("run_lambda_below", true)),
         (
@@ -114,7 +119,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
             item.post = Some(
                 with_failures(
                     registry("upload", "Upload a function; it is served when this is answered"),
-                    &[400, 403, 500, 503],
+                    &[400, 403, 408, 500, 503],
                 )
                 .request_body(Some(body("A `.tar.gz` with the function's files at its top", GZIP, true)))
                 .response("201", text("`Lambda <name> uploaded successfully`"))
@@ -180,7 +185,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 )))
                 .response("200", json("What `ol zygotes train` shows", projection()))
                 .response("400", text("The body is not understood"));
-            PathItem::new(HttpMethod::Post, operation)
+            PathItem::new(HttpMethod::Post, with_failures(operation, &[408, 413]))
         }),
         ("/zygotes/tree", {
             let mut item = PathItem::new(
@@ -196,10 +201,13 @@ fn items() -> Vec<(&'static str, PathItem)> {
                     .response("500", text("The tree cannot be kept on disk"))
             };
             item.put = Some(
-                set(zygotes("import_zygotes", "Use this tree of zygotes from now on"))
-                    .request_body(Some(body("The tree, in OpenLambda's form", JSON, true)))
-                    .response("400", text("What is wrong with it; the text names the node"))
-                    .build(),
+                with_failures(
+                    set(zygotes("import_zygotes", "Use this tree of zygotes from now on")),
+                    &[408, 413],
+                )
+                .request_body(Some(body("The tree, in OpenLambda's form", JSON, true)))
+                .response("400", text("What is wrong with it; the text names the node"))
+                .build(),
             );
             item.delete =
                 Some(set(zygotes("forget_zygotes", "Let the tree of zygotes fit itself again")).build());
@@ -246,17 +254,14 @@ fn items() -> Vec<(&'static str, PathItem)> {
                     true,
                 )))
                 .response("200", text("Its id"));
-            PathItem::new(HttpMethod::Post, with_failures(create, &[400, 403, 404, 413, 500, 503]))
+            only_post("create", with_failures(create, &[400, 403, 404, 408, 413, 500, 503]))
         }),
         (
             "/destroy/{id}",
-            PathItem::new(
-                HttpMethod::Post,
-                one_by_hand("destroy", "End it, and all that were forked from it"),
-            ),
+            only_post("destroy", one_by_hand("destroy", "End it, and all that were forked from it")),
         ),
-        ("/pause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("pause", "Stop it for a while"))),
-        ("/unpause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("unpause", "Let it go on"))),
+        ("/pause/{id}", only_post("pause", one_by_hand("pause", "Stop it for a while"))),
+        ("/unpause/{id}", only_post("unpause", one_by_hand("unpause", "Let it go on"))),
         ("/registry/{name}/packages", {
             let mut item = PathItem::new(
                 Get,

@@ -21,7 +21,8 @@ mod seated;
 
 use std::time::Duration;
 
-use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Version};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
@@ -35,7 +36,7 @@ use super::patience::patient;
 use super::socket;
 use super::streaming::Streaming;
 use super::timing::Timing;
-use super::upload::{Body, Unread, answered};
+use super::upload::{Body, Unread, announced, answered};
 use super::{App, client};
 use crate::sandbox::channel::Incoming;
 use crate::sandbox::launcher::Sandbox;
@@ -124,15 +125,13 @@ async fn invoke(
         let allowed = code.config().methods().into_iter().map(str::to_owned).collect();
         return Err(HttpError::Method { sent: method.to_owned(), allowed });
     }
-    let n_announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let mut call = Call::new(Asked::by_client(request), &name, below, &route, app);
     call.timing = timing;
     let response = if is_socket {
         call.is_socket = true;
         socket::open(&mut call, request, app, &route, unread).await
     } else {
-        let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
+        let body = Body::begin(unread, announced(request), app.body_bytes_max).await?;
         call.run(app, &route, body).await
     };
     app.stats.web_request.add(started.elapsed());
@@ -212,13 +211,22 @@ impl Call<'_> {
         began: Instant,
         answer: Incoming,
     ) -> HttpResponse {
-        if !answer.header.more() {
+        let answer_goes_on = answer.header.more();
+        if !answer_goes_on {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);
         }
         let client = self.asked.client.cloned();
         let gone = async move { client::gone(client.as_ref()).await };
         let pieces = Streaming::new(lease, began, self.runtime, answer).pieces(gone);
-        response.streaming(patient(pieces, self.runtime))
+        let is_plain =
+            answer_goes_on && self.asked.client.is_some_and(|client| client.version() < Version::HTTP_11);
+        let mut response = response.streaming(patient(pieces, self.runtime));
+        if is_plain {
+            // Chunks are of HTTP/1.1 (RFC 9112, 6.1). Before, an answer of no known length went on until the connection ended.
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response
     }
 }
 

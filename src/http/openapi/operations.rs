@@ -90,13 +90,27 @@ pub(super) fn list(id: &str) -> OperationBuilder {
         .response("503", busy("The store is away"))
 }
 
+/// A path of sandboxes by hand, and what other methods come to.
+pub(super) fn only_post(id: &str, post: OperationBuilder) -> PathItem {
+    let mut operation = by_hand(&format!("{id}_by_get"), "Nothing: only `POST` does something here");
+    if id != "create" {
+        operation = operation.parameter(in_path("id", "Any"));
+    }
+    let operation = operation
+        .response("404", text("There are no sandboxes by hand with this `server_mode`"))
+        .response("405", failure(405, "`method not allowed`"));
+    let mut item = PathItem::new(HttpMethod::Get, operation);
+    item.post = Some(post.build());
+    item
+}
+
 /// A path without a function in it, whatever the method.
-pub(super) fn no_name(id: &str) -> PathItem {
+pub(super) fn no_name(id: &str, prefix: &str) -> PathItem {
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("{id}_nothing")))
         .tag("functions")
         .summary(Some("Names no function"))
-        .response("400", text("`expected invocation format: /run/<lambda-name>`"));
+        .response("400", text(&format!("`expected invocation format: {prefix}<lambda-name>`")));
     PathItem::new(HttpMethod::Get, operation)
 }
 
@@ -137,15 +151,19 @@ pub(super) fn calls(id: &str, is_below: bool) -> PathItem {
     item
 }
 
-/// The same, but that `OPTIONS` is answered by the worker, for web pages.
-pub(super) fn classic_calls(id: &str, is_below: bool) -> PathItem {
-    let mut item = calls(id, is_below);
-    let mut options = OperationBuilder::new()
+/// Answered by the worker, for web pages.
+pub(super) fn classic_options(id: &str) -> OperationBuilder {
+    OperationBuilder::new()
         .operation_id(Some(format!("{id}_options")))
         .tag("functions")
         .summary(Some("Ask whether a web page may call"))
-        .parameter(in_path("name", "The function's name"))
-        .response("200", ResponseBuilder::new().description("Pages of any origin may").build());
+        .response("200", ResponseBuilder::new().description("Pages of any origin may").build())
+}
+
+/// The same, but that `OPTIONS` is answered by the worker, see [`classic_options`].
+pub(super) fn classic_calls(id: &str, is_below: bool) -> PathItem {
+    let mut item = calls(id, is_below);
+    let mut options = classic_options(id).parameter(in_path("name", "The function's name"));
     if is_below {
         options = options.parameter(in_path("path", "A path of any depth, for the function"));
     }
@@ -191,7 +209,8 @@ pub(super) fn with_failures(mut operation: OperationBuilder, statuses: &[u16]) -
             400 => "The name, or what was sent, cannot be meant, or its packages cannot be had",
             403 => FROM_A_PAGE,
             404 => "There is no such function or sandbox",
-            413 => "The order is too long",
+            408 => "The body did not arrive in time",
+            413 => "The body is too long",
             502 => "The sandbox has ended",
             503 => "Part of the worker is being restarted, or the package index or the store is away",
             _ => "The registry cannot be read or written, or the function cannot be served",
