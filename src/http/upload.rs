@@ -275,7 +275,7 @@ mod tests {
     async fn an_upload_over_a_slow_line_may_take_as_long_as_it_needs() {
         tokio::time::pause();
         let pause = PAUSE_MAX - Duration::from_secs(1);
-        let n_bytes = usize::try_from(pause.as_secs() * u64::from(KIB_PER_SECOND_MIN) << 10).unwrap();
+        let n_bytes = usize::try_from((pause.as_secs() * u64::from(KIB_PER_SECOND_MIN)) << 10).unwrap();
         let mut unread = unread(every(pause, n_bytes)).await;
         let mut pieces = Pieces::of(&mut unread);
         for _ in 0..100 {
