@@ -207,6 +207,22 @@ fn an_unknown_setting_is_an_error_that_names_it() {
 }
 
 #[test]
+fn an_interpreter_or_a_registry_that_is_none_is_refused_also_after_init() {
+    requires!(Root);
+    let place = Place::new();
+    let dir = place.join(&format!("{}-ol", place.token()));
+    Program::ol().words("worker init -p").arg(&dir).succeed();
+    let up = |option: &str| {
+        let option = format!("worker_port=0,{option}");
+        Program::ol().words("worker up -p").arg(&dir).arg("-o").arg(option).fail().stderr
+    };
+    let said = up("python=/nope");
+    assert!(said.contains("python is /nope, and / has no Python 3.8 or newer there"), "{said}");
+    let said = up("registry=/etc/passwd");
+    assert!(said.contains("registry is /etc/passwd, which is not a directory"), "{said}");
+}
+
+#[test]
 fn every_spelling_of_the_cluster_flag_means_the_same() {
     requires!(Root);
     let place = Place::new();
