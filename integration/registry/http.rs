@@ -39,6 +39,25 @@ fn a_function_is_uploaded_listed_downloaded_and_deleted() {
 }
 
 #[test]
+fn a_body_that_is_announced_as_too_long_is_refused_before_it_is_sent() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({"max_code_mb": 1})).start();
+    for (method, path, status, words) in [
+        ("POST", "/registry/big", "400", "at most 1 MiB"),
+        ("POST", "/zygotes/fit", "413", "longer than 256 KiB"),
+        ("PUT", "/zygotes/tree", "413", "longer than 256 KiB"),
+    ] {
+        let mut connection = worker.connect();
+        connection.announce(method, path, 999_999_999_999);
+        let answer = connection.read_until(words);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        assert!(answer.contains("connection: close"), "{path}: {answer}");
+    }
+    assert_eq!(worker.get("/registry/").ok(), json!([]));
+    worker.finish();
+}
+
+#[test]
 fn a_web_page_cannot_change_the_registry() {
     requires!(Root);
     let worker = Worker::start();

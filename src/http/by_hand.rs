@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::error::HttpError;
 use super::registry::not_from_a_page;
-use super::upload::Body;
+use super::upload::{answered, order};
 use super::{App, Shared};
 use crate::registry::FunctionCode;
 use crate::sandbox::launcher::{GrownZygote, Sandbox};
@@ -224,13 +224,13 @@ fn answer(result: Result<String, HttpError>) -> HttpResponse {
 pub(super) async fn create(request: HttpRequest, app: Shared, payload: Payload) -> HttpResponse {
     let mut unread = Some(payload);
     let made = match (by_hand(&app), not_from_a_page(&request)) {
-        (Ok(by_hand), Ok(())) => match Body::begin(&mut unread, None, ORDER_BYTES_MAX).await {
-            Ok(body) => make(&app, by_hand, &body.first).await,
+        (Ok(by_hand), Ok(())) => match order(&request, &mut unread, ORDER_BYTES_MAX).await {
+            Ok(body) => make(&app, by_hand, &body).await,
             Err(error) => Err(error),
         },
         (Err(error), _) | (_, Err(error)) => Err(error),
     };
-    super::upload::answered(answer(made.map(|id| id.to_string())), unread)
+    answered(answer(made.map(|id| id.to_string())), unread)
 }
 
 async fn make(app: &App, by_hand: &ByHand, body: &[u8]) -> Result<u64, HttpError> {

@@ -28,10 +28,15 @@ pub(super) enum HttpError {
     Method { sent: String, allowed: Vec<String> },
     #[error("the request body is longer than {mb_max} MB, the worker's max_body_mb")]
     BodyTooLong { mb_max: usize },
+    /// It is for the worker itself, not for a function.
+    #[error("the request body is longer than {kib_max} KiB, the most that is read at this path")]
+    OrderTooLong { kib_max: usize },
     #[error("the request body cannot be read: {0}")]
     Body(String),
     #[error("the request body did not arrive within {0} s")]
     BodySlow(u64),
+    #[error("the upload was silent for {seconds} s, or brought less than {kib_per_second} KiB/s")]
+    UploadSlow { seconds: u64, kib_per_second: u32 },
     #[error("{0}")]
     Head(#[from] crate::frame::HeadError),
     /// Its packages are not there yet.
@@ -108,8 +113,8 @@ impl HttpError {
             Self::Unknown(_) | Self::NoSandbox(_) | Self::NotByHand => StatusCode::NOT_FOUND,
             Self::Method { .. } | Self::RegistryMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::FromPage | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
-            Self::BodyTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodySlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLong { .. } | Self::OrderTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodySlow(_) | Self::UploadSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Head(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotServable(_) | Self::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -148,7 +153,14 @@ impl HttpError {
             response.insert_header((ALLOW, allowed.join(", ")));
         }
         // What is left of a body that nobody wants is not read: the connection ends with the answer.
-        if matches!(self, Self::BodyTooLong { .. } | Self::BodySlow(_) | Self::Body(_)) {
+        if matches!(
+            self,
+            Self::BodyTooLong { .. }
+                | Self::OrderTooLong { .. }
+                | Self::BodySlow(_)
+                | Self::UploadSlow { .. }
+                | Self::Body(_)
+        ) {
             response.force_close();
         }
         response.body(format!("{self}\n"))

@@ -114,7 +114,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
             item.post = Some(
                 with_failures(
                     registry("upload", "Upload a function; it is served when this is answered"),
-                    &[400, 403, 500, 503],
+                    &[400, 403, 408, 500, 503],
                 )
                 .request_body(Some(body("A `.tar.gz` with the function's files at its top", GZIP, true)))
                 .response("201", text("`Lambda <name> uploaded successfully`"))
@@ -180,7 +180,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 )))
                 .response("200", json("What `ol zygotes train` shows", projection()))
                 .response("400", text("The body is not understood"));
-            PathItem::new(HttpMethod::Post, operation)
+            PathItem::new(HttpMethod::Post, with_failures(operation, &[408, 413]))
         }),
         ("/zygotes/tree", {
             let mut item = PathItem::new(
@@ -196,10 +196,13 @@ fn items() -> Vec<(&'static str, PathItem)> {
                     .response("500", text("The tree cannot be kept on disk"))
             };
             item.put = Some(
-                set(zygotes("import_zygotes", "Use this tree of zygotes from now on"))
-                    .request_body(Some(body("The tree, in OpenLambda's form", JSON, true)))
-                    .response("400", text("What is wrong with it; the text names the node"))
-                    .build(),
+                with_failures(
+                    set(zygotes("import_zygotes", "Use this tree of zygotes from now on")),
+                    &[408, 413],
+                )
+                .request_body(Some(body("The tree, in OpenLambda's form", JSON, true)))
+                .response("400", text("What is wrong with it; the text names the node"))
+                .build(),
             );
             item.delete =
                 Some(set(zygotes("forget_zygotes", "Let the tree of zygotes fit itself again")).build());
@@ -246,7 +249,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
                     true,
                 )))
                 .response("200", text("Its id"));
-            PathItem::new(HttpMethod::Post, with_failures(create, &[400, 403, 404, 413, 500, 503]))
+            PathItem::new(HttpMethod::Post, with_failures(create, &[400, 403, 404, 408, 413, 500, 503]))
         }),
         (
             "/destroy/{id}",

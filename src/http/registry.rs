@@ -4,7 +4,6 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::error::PayloadError;
 use actix_web::http::header::ORIGIN;
 use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
@@ -13,14 +12,13 @@ use actors::packages::{Provide, Unprovided};
 use actors::watcher::{Refresh, Trouble};
 use actors::world::{Code, PackageError, RegistryError};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 
 use super::Shared;
 use super::error::HttpError;
 use super::find::find;
 use super::patience::patient;
-use super::upload::{Unread, answered};
+use super::upload::{Pieces, Unread, announced, answered};
 use crate::registry::{Lock, UploadError, Wishes};
 
 /// Piece in which an archive is sent.
@@ -109,7 +107,7 @@ pub(super) async fn upload(
 ) -> HttpResponse {
     let mut unread = Some(payload);
     let taken = match not_from_a_page(&request) {
-        Ok(()) => take_in(&app, &name, &mut unread).await,
+        Ok(()) => take_in(&app, &name, announced(&request), &mut unread).await,
         Err(error) => Err(error),
     };
     let response = match taken {
@@ -119,14 +117,20 @@ pub(super) async fn upload(
     answered(response, unread)
 }
 
-async fn take_in(app: &Shared, name: &str, unread: &mut Unread) -> Result<FunctionName, HttpError> {
+async fn take_in(
+    app: &Shared,
+    name: &str,
+    n_announced: Option<u64>,
+    unread: &mut Unread,
+) -> Result<FunctionName, HttpError> {
     let began = Instant::now();
     let name: FunctionName = name.parse()?;
     let registry = app.registry.clone();
     let for_upload = name.clone();
     let mut upload = blocking(move || registry.begin(for_upload)).await?;
-    while let Some(chunk) = next(unread).await {
-        let chunk = chunk.map_err(|error| HttpError::Body(error.to_string()))?;
+    upload.announce(n_announced.unwrap_or_default())?;
+    let mut pieces = Pieces::of(unread);
+    while let Some(chunk) = pieces.next().await? {
         upload = blocking(move || {
             upload.write(&chunk)?;
             Ok(upload)
@@ -233,14 +237,6 @@ async fn packages_of(app: &Shared, name: &str) -> Result<serde_json::Value, Http
         "packages": route.code.lock().map(Lock::packages).unwrap_or_default(),
         "settled": settled.map(|time| humantime::format_rfc3339_seconds(time).to_string()),
     }))
-}
-
-async fn next(unread: &mut Unread) -> Option<Result<Bytes, PayloadError>> {
-    let chunk = unread.as_mut()?.next().await;
-    if chunk.is_none() {
-        *unread = None;
-    }
-    chunk
 }
 
 /// `GET /registry/<name>`: the code as a `.tar.gz`.

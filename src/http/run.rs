@@ -21,7 +21,7 @@ mod seated;
 
 use std::time::Duration;
 
-use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
@@ -35,7 +35,7 @@ use super::patience::patient;
 use super::socket;
 use super::streaming::Streaming;
 use super::timing::Timing;
-use super::upload::{Body, Unread, answered};
+use super::upload::{Body, Unread, announced, answered};
 use super::{App, client};
 use crate::sandbox::channel::Incoming;
 use crate::sandbox::launcher::Sandbox;
@@ -124,15 +124,13 @@ async fn invoke(
         let allowed = code.config().methods().into_iter().map(str::to_owned).collect();
         return Err(HttpError::Method { sent: method.to_owned(), allowed });
     }
-    let n_announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let mut call = Call::new(Asked::by_client(request), &name, below, &route, app);
     call.timing = timing;
     let response = if is_socket {
         call.is_socket = true;
         socket::open(&mut call, request, app, &route, unread).await
     } else {
-        let body = Body::begin(unread, n_announced, app.body_bytes_max).await?;
+        let body = Body::begin(unread, announced(request), app.body_bytes_max).await?;
         call.run(app, &route, body).await
     };
     app.stats.web_request.add(started.elapsed());

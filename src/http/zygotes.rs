@@ -1,7 +1,7 @@
 //! The tree of zygotes over HTTP: what there is, what another would bring, and what is to be.
 
 use actix_web::http::header::ORIGIN;
-use actix_web::web::Bytes;
+use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use actors::fit::FittedNode;
 use actors::link::Link;
@@ -11,8 +11,12 @@ use serde_json::Value;
 
 use super::Shared;
 use super::error::HttpError;
+use super::upload::{BUFFERED_BYTES_MAX, answered, order};
 use crate::packages::tree_file;
 use crate::world::OlWorld;
+
+/// Longest tree, and longest list of calls: some thousand nodes or functions.
+const TREE_BYTES_MAX: usize = BUFFERED_BYTES_MAX;
 
 /// What is asked with `POST /zygotes/fit`.
 #[derive(Debug, Default, Deserialize)]
@@ -111,8 +115,17 @@ pub(super) async fn export(app: Shared) -> HttpResponse {
 }
 
 /// `POST /zygotes/fit`: nothing is made.
-pub(super) async fn fit(app: Shared, body: Bytes) -> HttpResponse {
-    let wanted: Wanted = match &body[..] {
+pub(super) async fn fit(request: HttpRequest, app: Shared, payload: Payload) -> HttpResponse {
+    let mut unread = Some(payload);
+    let response = match order(&request, &mut unread, TREE_BYTES_MAX).await {
+        Ok(body) => fit_to(&app, &body).await,
+        Err(error) => error.response(),
+    };
+    answered(response, unread)
+}
+
+async fn fit_to(app: &Shared, body: &[u8]) -> HttpResponse {
+    let wanted: Wanted = match body {
         [] => Wanted::default(),
         text => match serde_json::from_slice(text) {
             Ok(wanted) => wanted,
@@ -129,8 +142,17 @@ pub(super) async fn fit(app: Shared, body: Bytes) -> HttpResponse {
 }
 
 /// `PUT /zygotes/tree`. Whatever its type is said to be.
-pub(super) async fn import(request: HttpRequest, app: Shared, body: Bytes) -> HttpResponse {
-    let tree: Value = match serde_json::from_slice(&body) {
+pub(super) async fn import(request: HttpRequest, app: Shared, payload: Payload) -> HttpResponse {
+    let mut unread = Some(payload);
+    let response = match order(&request, &mut unread, TREE_BYTES_MAX).await {
+        Ok(body) => draw(&request, &app, &body).await,
+        Err(error) => error.response(),
+    };
+    answered(response, unread)
+}
+
+async fn draw(request: &HttpRequest, app: &Shared, body: &[u8]) -> HttpResponse {
+    let tree: Value = match serde_json::from_slice(body) {
         Ok(tree) => tree,
         Err(error) => return HttpError::BadTree(format!("the tree is not JSON: {error}")).response(),
     };
@@ -139,7 +161,7 @@ pub(super) async fn import(request: HttpRequest, app: Shared, body: Bytes) -> Ht
         Ok(plan) => plan,
         Err(error) => return HttpError::BadTree(error).response(),
     };
-    set(&request, &app, Some((tree, plan))).await
+    set(request, app, Some((tree, plan))).await
 }
 
 /// `DELETE /zygotes/tree`.

@@ -215,6 +215,14 @@ impl Registry {
 }
 
 impl Change {
+    /// So many bytes are to come.
+    ///
+    /// # Errors
+    /// When that is too much.
+    pub fn announce(&self, bytes: u64) -> Result<(), UploadError> {
+        self.upload.announce(bytes)
+    }
+
     /// Take in the next bytes.
     ///
     /// # Errors

@@ -133,13 +133,16 @@ impl Upload {
         Ok(upload)
     }
 
+    /// So many bytes are to come: whoever sends too many need not send any.
+    pub fn announce(&self, bytes: u64) -> Result<(), UploadError> {
+        let bytes_max = self.registry.0.worker.code_bytes_max;
+        if bytes > bytes_max { Err(UploadError::TooLarge { bytes_max }) } else { Ok(()) }
+    }
+
     /// Take in the next bytes.
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), UploadError> {
-        let bytes_max = self.registry.0.worker.code_bytes_max;
         self.bytes += chunk.len() as u64;
-        if self.bytes > bytes_max {
-            return Err(UploadError::TooLarge { bytes_max });
-        }
+        self.announce(self.bytes)?;
         self.file.write_all(chunk).map_err(step("write the upload"))
     }
 
