@@ -44,6 +44,16 @@ async def app(scope, receive, send):
             return await send({"type": "http.response.body", "body": b"%d" % n})
 "#;
 
+/// Two pieces; then it ends, or fails.
+const PIECES: &str = r#"
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"one\n", "more_body": True})
+    assert not scope["path"].endswith("/fails"), "on purpose"
+    await send({"type": "http.response.body", "body": b"two\n"})
+"#;
+
 /// What is sent each way, in MiB: five times what a function may use. By hand: `OL_TEST_STREAM_MB=1024`.
 const STREAM_MB: u64 = 256;
 
@@ -60,6 +70,22 @@ fn a_piece_arrives_when_it_is_yielded() {
         // The next one never comes.
         assert!(connection.read_until(piece).ends_with(piece));
         connection.abandon();
+    }
+    worker.finish();
+}
+
+#[test]
+fn what_came_before_an_app_failed_reaches_its_client_and_then_the_connection_is_cut() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install_f("web", PIECES);
+    // Whether the failure is seen with the piece before, or later, is a matter of luck.
+    for n in 0..100 {
+        let mut connection = worker.connect();
+        connection.send(b"GET /run/web/fails HTTP/1.1\r\nhost: x\r\n\r\n");
+        let answer = connection.read_to_end();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{n}: {answer:?}");
+        assert!(answer.ends_with("\r\n\r\n4\r\none\n\r\n"), "{n}: {answer:?}");
     }
     worker.finish();
 }
