@@ -91,6 +91,25 @@ fn what_came_before_an_app_failed_reaches_its_client_and_then_the_connection_is_
 }
 
 #[test]
+fn a_client_of_http_1_0_gets_a_streamed_answer_without_chunks_until_the_connection_ends() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install_f("web", PIECES);
+    for more in ["", "connection: keep-alive\r\n"] {
+        let mut connection = worker.connect();
+        connection.send(format!("GET /run/web/ HTTP/1.0\r\n{more}\r\n").as_bytes());
+        let answer = connection.read_to_end();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
+        for header in ["transfer-encoding", "content-length", "keep-alive"] {
+            assert!(!head.contains(header), "{head}");
+        }
+        assert_eq!(body, "one\ntwo\n");
+    }
+    worker.finish();
+}
+
+#[test]
 fn an_app_is_told_when_its_client_has_gone_and_its_sandbox_stays() {
     requires!(Root);
     let worker = Worker::with_config(json!({"limits": {"max_instances": 1}})).start();

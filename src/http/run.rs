@@ -22,6 +22,7 @@ mod seated;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Version};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
@@ -210,13 +211,22 @@ impl Call<'_> {
         began: Instant,
         answer: Incoming,
     ) -> HttpResponse {
-        if !answer.header.more() {
+        let answer_goes_on = answer.header.more();
+        if !answer_goes_on {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);
         }
         let client = self.asked.client.cloned();
         let gone = async move { client::gone(client.as_ref()).await };
         let pieces = Streaming::new(lease, began, self.runtime, answer).pieces(gone);
-        response.streaming(patient(pieces, self.runtime))
+        let is_plain =
+            answer_goes_on && self.asked.client.is_some_and(|client| client.version() < Version::HTTP_11);
+        let mut response = response.streaming(patient(pieces, self.runtime));
+        if is_plain {
+            // Chunks are of HTTP/1.1 (RFC 9112, 6.1). Before, an answer of no known length went on until the connection ended.
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response
     }
 }
 
