@@ -105,13 +105,19 @@ fn what_cannot_be_meant_by_hand_is_refused_and_makes_nothing() {
     let id = create(&worker, &json!({ "code": "echo", "leaf": true }));
     refused(json!({ "code": "echo", "leaf": true, "parent": id }), 400, "leaf");
     worker.request("POST", "/create", &[("origin", "http://evil.example")], r#"{"leaf": false}"#).expect(403);
-    worker.request("POST", "/create", &[], vec![b' '; 70_000]).expect(413);
-    worker.get("/create").expect(404);
+    let text = worker.request("POST", "/create", &[], vec![b' '; 70_000]).expect(413);
+    assert!(text.contains("64 KiB"), "{text}");
+    for path in ["/create", "/destroy/1", "/pause/1", "/unpause/1"] {
+        let reply = worker.get(path);
+        assert_eq!(reply.header("allow"), Some("POST"), "{path}");
+        reply.expect(405);
+    }
     post(&worker, "/pause/x", 404);
     assert_eq!(worker.get("/debug").expect(200).matches("SANDBOX ").count(), 1);
     worker.finish();
     let other = Worker::start();
     assert!(post(&other, "/create", 404).starts_with("nothing is at "));
+    other.get("/create").expect(404);
     other.finish();
 }
 

@@ -440,6 +440,14 @@ pub(super) async fn unpause(request: HttpRequest, app: Shared, id: web::Path<Str
     answer(not_from_a_page(&request).and_then(|()| set_paused(&app, &id, false)))
 }
 
+/// Another method on one of these paths.
+pub(super) async fn no_method(app: Shared) -> HttpResponse {
+    match by_hand(&app) {
+        Ok(_) => HttpError::RegistryMethod { allowed: &["POST"] }.response(),
+        Err(error) => error.response(),
+    }
+}
+
 fn set_paused(app: &App, id: &str, is_paused: bool) -> Result<String, HttpError> {
     let hand = by_hand(app)?.get(id)?;
     let mut state = hand.lock();

@@ -18,7 +18,7 @@ use utoipa::openapi::schema::Type;
 
 use operations::{
     FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, failure, in_path, json, list,
-    no_name, one_by_hand, pprof, registry, text, triggers, with_failures, worker, zygotes,
+    no_name, one_by_hand, only_post, pprof, registry, text, triggers, with_failures, worker, zygotes,
 };
 use schemas::{
     bytes, function_config, lambdas, map_of, of, projection, registered_kafka, shown, zygote_tree,
@@ -249,17 +249,14 @@ fn items() -> Vec<(&'static str, PathItem)> {
                     true,
                 )))
                 .response("200", text("Its id"));
-            PathItem::new(HttpMethod::Post, with_failures(create, &[400, 403, 404, 408, 413, 500, 503]))
+            only_post("create", with_failures(create, &[400, 403, 404, 408, 413, 500, 503]))
         }),
         (
             "/destroy/{id}",
-            PathItem::new(
-                HttpMethod::Post,
-                one_by_hand("destroy", "End it, and all that were forked from it"),
-            ),
+            only_post("destroy", one_by_hand("destroy", "End it, and all that were forked from it")),
         ),
-        ("/pause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("pause", "Stop it for a while"))),
-        ("/unpause/{id}", PathItem::new(HttpMethod::Post, one_by_hand("unpause", "Let it go on"))),
+        ("/pause/{id}", only_post("pause", one_by_hand("pause", "Stop it for a while"))),
+        ("/unpause/{id}", only_post("unpause", one_by_hand("unpause", "Let it go on"))),
         ("/registry/{name}/packages", {
             let mut item = PathItem::new(
                 Get,

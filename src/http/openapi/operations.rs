@@ -90,6 +90,20 @@ pub(super) fn list(id: &str) -> OperationBuilder {
         .response("503", busy("The store is away"))
 }
 
+/// A path of sandboxes by hand, and what other methods come to.
+pub(super) fn only_post(id: &str, post: OperationBuilder) -> PathItem {
+    let mut operation = by_hand(&format!("{id}_by_get"), "Nothing: only `POST` does something here");
+    if id != "create" {
+        operation = operation.parameter(in_path("id", "Any"));
+    }
+    let operation = operation
+        .response("404", text("There are no sandboxes by hand with this `server_mode`"))
+        .response("405", failure(405, "`method not allowed`"));
+    let mut item = PathItem::new(HttpMethod::Get, operation);
+    item.post = Some(post.build());
+    item
+}
+
 /// A path without a function in it, whatever the method.
 pub(super) fn no_name(id: &str) -> PathItem {
     let operation = OperationBuilder::new()
