@@ -84,7 +84,8 @@ pub fn paths(config: &mut ServiceConfig) {
             web::method(actix_web::http::Method::OPTIONS).to(run::run_lambda_options),
         )
         .route("/runLambda/{tail:.*}", web::route().to(run::run_lambda))
-        .route("/runLambda", web::route().to(no_name))
+        .route("/runLambda", web::method(actix_web::http::Method::OPTIONS).to(run::run_lambda_options))
+        .route("/runLambda", web::route().to(run::run_lambda))
         .route("/status", web::route().to(status::ready))
         .route("/stats", web::route().to(status::stats))
         .route("/debug", web::route().to(status::debug))

@@ -93,8 +93,9 @@ fn a_page_of_any_origin_may_call_in_the_classic_way() {
     let asked = worker.request("OPTIONS", "/runLambda/echo", &[], "");
     let called = worker.request("POST", "/runLambda/echo", &[], "[1]");
     let failed = worker.request("POST", "/runLambda/nobody", &[], "");
+    let [unnamed, unended] = ["/runLambda/", "/runLambda"].map(|path| worker.request("POST", path, &[], ""));
     for (name, value) in cors {
-        for reply in [&asked, &called, &failed] {
+        for reply in [&asked, &called, &failed, &unnamed, &unended] {
             assert_eq!(reply.header(name), Some(value), "{name}");
         }
         // The other way is not for pages of other origins.
@@ -103,6 +104,12 @@ fn a_page_of_any_origin_may_call_in_the_classic_way() {
     assert_eq!(asked.expect(200), "");
     assert_eq!(called.ok(), json!([1]));
     failed.expect(404);
+    assert_eq!(unended.expect(400), unnamed.expect(400));
+    for path in ["/run/", "/run"] {
+        let unnamed = worker.request("POST", path, &[], "");
+        assert_eq!(unnamed.header("access-control-allow-origin"), Some("*"), "{path}");
+        assert!(unnamed.expect(400).starts_with("expected invocation format: /run/<lambda-name>"));
+    }
 }
 
 #[test]

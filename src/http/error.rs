@@ -2,7 +2,9 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use actix_web::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use actors::name::NameError;
 use actors::pool::Refusal;
 use actors::world::LaunchError;
@@ -142,6 +144,10 @@ impl HttpError {
                 _ => RETRY_AFTER_SECONDS,
             };
             response.insert_header((RETRY_AFTER, seconds));
+        }
+        if let Self::NoName(_) = self {
+            // As OpenLambda has it: a page is to see what is wrong with its path.
+            response.insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
         }
         if let Self::Method { allowed, .. } = self {
             response.insert_header((ALLOW, allowed.join(", ")));

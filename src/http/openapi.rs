@@ -17,8 +17,9 @@ use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::Type;
 
 use operations::{
-    FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, failure, in_path, json, list,
-    no_name, one_by_hand, only_post, pprof, registry, text, triggers, with_failures, worker, zygotes,
+    FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, classic_options, failure, in_path,
+    json, list, no_name, one_by_hand, only_post, pprof, registry, text, triggers, with_failures, worker,
+    zygotes,
 };
 use schemas::{
     bytes, function_config, lambdas, map_of, of, projection, registered_kafka, shown, zygote_tree,
@@ -51,10 +52,14 @@ fn described() -> OpenApi {
 fn items() -> Vec<(&'static str, PathItem)> {
     use HttpMethod::Get;
     vec![
-        ("/run", no_name("run")),
+        ("/run", no_name("run", "/run/")),
         ("/run/{name}", calls("run", false)),
         ("/run/{name}/{path}", calls("run_below", true)),
-        ("/runLambda", no_name("run_lambda")),
+        ("/runLambda", {
+            let mut item = no_name("run_lambda", "/runLambda/");
+            item.options = Some(classic_options("run_lambda_nothing").build());
+            item
+        }),
         ("/runLambda/{name}", classic_calls("run_lambda", false)),
         ("/runLambda/{name}/{path}", classic_calls("run_lambda_below", true)),
         (

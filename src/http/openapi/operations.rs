@@ -105,12 +105,12 @@ pub(super) fn only_post(id: &str, post: OperationBuilder) -> PathItem {
 }
 
 /// A path without a function in it, whatever the method.
-pub(super) fn no_name(id: &str) -> PathItem {
+pub(super) fn no_name(id: &str, prefix: &str) -> PathItem {
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("{id}_nothing")))
         .tag("functions")
         .summary(Some("Names no function"))
-        .response("400", text("`expected invocation format: /run/<lambda-name>`"));
+        .response("400", text(&format!("`expected invocation format: {prefix}<lambda-name>`")));
     PathItem::new(HttpMethod::Get, operation)
 }
 
@@ -151,15 +151,19 @@ pub(super) fn calls(id: &str, is_below: bool) -> PathItem {
     item
 }
 
-/// The same, but that `OPTIONS` is answered by the worker, for web pages.
-pub(super) fn classic_calls(id: &str, is_below: bool) -> PathItem {
-    let mut item = calls(id, is_below);
-    let mut options = OperationBuilder::new()
+/// Answered by the worker, for web pages.
+pub(super) fn classic_options(id: &str) -> OperationBuilder {
+    OperationBuilder::new()
         .operation_id(Some(format!("{id}_options")))
         .tag("functions")
         .summary(Some("Ask whether a web page may call"))
-        .parameter(in_path("name", "The function's name"))
-        .response("200", ResponseBuilder::new().description("Pages of any origin may").build());
+        .response("200", ResponseBuilder::new().description("Pages of any origin may").build())
+}
+
+/// The same, but that `OPTIONS` is answered by the worker, see [`classic_options`].
+pub(super) fn classic_calls(id: &str, is_below: bool) -> PathItem {
+    let mut item = calls(id, is_below);
+    let mut options = classic_options(id).parameter(in_path("name", "The function's name"));
     if is_below {
         options = options.parameter(in_path("path", "A path of any depth, for the function"));
     }
