@@ -60,7 +60,10 @@ fn who_has_waited_long_enough_is_told() {
     let first = occupy(&worker);
     let refused = worker.call("slow", "");
     assert!(refused.header("retry-after").is_some());
-    assert_eq!(refused.expect(429), "no sandbox became free in time\n");
+    assert_eq!(
+        refused.expect(429),
+        "no sandbox became free in time: all are busy, or still load the code of the function\n"
+    );
     assert_eq!(worker.lambda("slow")["queue"], 0);
     first.abandon();
     worker.lambda_until("the place is free", "slow", |lambda| lambda["busy"] == 0);

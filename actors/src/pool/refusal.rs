@@ -13,7 +13,7 @@ pub enum Refusal {
     #[error("too many requests wait for this function already")]
     QueueFull,
     /// It waited as long as a request may.
-    #[error("no sandbox became free in time")]
+    #[error("no sandbox became free in time: all are busy, or still load the code of the function")]
     QueueTimeout,
     /// The function was removed.
     #[error("the function has been removed")]
