@@ -247,31 +247,25 @@ impl PackagesDir {
     /// The names of what this package says that it needs here, without what is for extras: a function that has asked for those
     /// names what they need itself.
     fn names_needed(&self, package: &Package) -> Vec<String> {
-        let said = metadata::requires(&self.storage().files(package), &package.name);
-        let mut names: Vec<_> = said
-            .iter()
-            .filter_map(|text| match requirement::parse(text) {
-                Ok(Line::Requirement(needed)) => Some(needed),
-                Ok(_) | Err(_) => None,
-            })
-            .filter(|needed| self.inner.environment.applies(needed, &[]) != Some(false))
-            .map(|needed| needed.name)
-            .collect();
-        names.sort();
-        names.dedup();
-        names
+        self.names_required(package, |needed| self.inner.environment.applies(needed, &[]) != Some(false))
     }
 
     /// The names of all that it says it may use, here or elsewhere, with or without extras: what of it is there, it may look for when it is
     /// imported, whoever has asked for that.
     fn names_used(&self, package: &Package) -> Vec<String> {
+        self.names_required(package, |_| true)
+    }
+
+    fn names_required(&self, package: &Package, is_meant: impl Fn(&Requirement) -> bool) -> Vec<String> {
         let said = metadata::requires(&self.storage().files(package), &package.name);
         let mut names: Vec<_> = said
             .iter()
             .filter_map(|text| match requirement::parse(text) {
-                Ok(Line::Requirement(used)) => Some(used.name),
+                Ok(Line::Requirement(required)) => Some(required),
                 Ok(_) | Err(_) => None,
             })
+            .filter(|required| is_meant(required))
+            .map(|required| required.name)
             .collect();
         names.sort();
         names.dedup();

@@ -93,12 +93,15 @@ impl<W: World> Zygotes<W> {
                 made.ok().map(|(planted, _)| planted.zygote)
             } else {
                 let (made, missed) = match made {
-                    Ok((planted, missed)) => (Ok(planted), missed),
-                    Err(error) => (Err(error), BTreeSet::new()),
+                    Ok((planted, missed)) => (Ok(planted), Some(missed)),
+                    Err(error) => (Err(error), None),
                 };
                 let mut forest = zygotes.forest.lock();
                 let unwanted = forest.built(node, made, Instant::now());
-                forest.missed(node, missed);
+                // One that failed, or is not wanted, says nothing of those that there are.
+                if let (Some(missed), None) = (missed, &unwanted) {
+                    forest.missed(node, missed);
+                }
                 unwanted
             };
             drop(unwanted);
