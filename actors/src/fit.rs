@@ -13,6 +13,8 @@
 //!
 //! * No node has, with those above it, anything that one of its functions does not need: so each may be forked from it.
 //!   Versions cannot conflict on a path, since no function needs two of one package.
+//! * Nor has one of its functions anything besides that the node's packages would use: they have looked for it in vain when
+//!   they were imported, and the function would be refused there ([`crate::tree`]).
 //! * All that a child's functions have in common it may as well have. It is then of no use to a function to come that needs
 //!   only a part. `n` functions that all have more speak for the next one having it with n/(n+1) (the rule of succession), and so
 //!   all is taken if that, times all that is saved, is more than the best of its packages alone saves.
@@ -156,12 +158,24 @@ impl Bits {
         self.0.iter().zip(&other.0).all(|(one, other)| one & !other == 0)
     }
 
+    fn is_disjoint(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(one, other)| one & other == 0)
+    }
+
     fn keep(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(one, other)| *one &= other);
     }
 
     fn add(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(one, other)| *one |= other);
+    }
+
+    fn remove(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(one, other)| *one &= !other);
+    }
+
+    fn with(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(one, other)| one | other).collect())
     }
 
     fn without(&self, other: &Self) -> Self {
@@ -186,6 +200,8 @@ struct Problem<'a> {
     rows: Vec<Bits>,
     /// By package: the needs that have it.
     columns: Vec<Bits>,
+    /// By package: what it needs directly, or uses where that is.
+    uses: Vec<Bits>,
     n_functions: Vec<u32>,
     weights: Vec<f64>,
     /// A package with all that it needs, of what a function has.
@@ -329,6 +345,17 @@ impl<'a> Problem<'a> {
                 candidates.insert(closed);
             }
         }
+        let mut by_name = HashMap::<&str, Vec<usize>>::new();
+        for (at, package) in packages.iter().enumerate() {
+            by_name.entry(&package.name).or_default().push(at);
+        }
+        let uses = packages.iter().map(|package| {
+            let mut uses = Bits::none(packages.len());
+            let names = question.requires.get(*package).into_iter().flat_map(|names| names.iter());
+            names.filter_map(|name| by_name.get(name.as_str())).flatten().for_each(|at| uses.insert(*at));
+            uses
+        });
+        let uses = uses.collect();
         let mut useful = Bits::none(packages.len());
         candidates.iter().for_each(|candidate| useful.add(candidate));
         Self {
@@ -337,6 +364,7 @@ impl<'a> Problem<'a> {
             bytes: packages.iter().map(|package| price(package).bytes).collect(),
             rows,
             columns,
+            uses,
             n_functions: needs.iter().map(|need| need.n_functions).collect(),
             weights: needs.iter().map(|need| need.weight).collect(),
             candidates: candidates.into_iter().collect(),
@@ -360,6 +388,20 @@ impl<'a> Problem<'a> {
             bytes: 0,
             n_children: 0,
         }
+    }
+
+    /// What these would use, and do not have among them.
+    fn missed_by(&self, holds: &Bits) -> Bits {
+        let mut uses = Bits::none(self.packages.len());
+        holds.iter().for_each(|at| uses.add(&self.uses[at]));
+        uses.without(holds)
+    }
+
+    /// By need: what it saves if it is forked from one that holds these; `None` where it may not be.
+    fn savings(&self, holds: &Bits) -> Vec<Option<f64>> {
+        let (ms, missed) = (self.ms_of(holds), self.missed_by(holds));
+        let suits = |row: &Bits| holds.is_subset(row) && missed.is_disjoint(row);
+        self.rows.iter().map(|row| suits(row).then_some(ms)).collect()
     }
 
     fn ms_of(&self, packages: &Bits) -> f64 {
@@ -406,9 +448,8 @@ impl<'a> Problem<'a> {
                 continue;
             }
             used += split.bytes;
-            let mut holds = nodes[at].holds.clone();
-            holds.add(&split.adds);
-            nodes[at].calls = nodes[at].calls.without(&split.calls);
+            let holds = nodes[at].holds.with(&split.adds);
+            nodes[at].calls.remove(&split.calls);
             nodes[at].n_children += 1;
             nodes.push(Node {
                 parent: Some(at),
@@ -440,25 +481,23 @@ impl<'a> Problem<'a> {
             if adds.is_empty() {
                 continue;
             }
-            let mut calls = node.calls.clone();
-            adds.iter().for_each(|package| calls.keep(&self.columns[package]));
+            let calls = self.calls_of(node, &adds);
             if !calls.is_empty() {
                 groups.entry(calls).or_default().push(adds);
             }
         }
         let mut best: Option<Split> = None;
         for (calls, splits) in groups {
-            let weight = self.weight_of(&calls);
             let all = self.all_in_common(&splits, &calls, &node.holds);
-            for adds in all.into_iter().chain(splits) {
-                let saves = self.ms_of(&adds) * weight;
-                let mut holds = node.holds.clone();
-                holds.add(&adds);
+            let all = all.map(|adds| (self.calls_of(node, &adds), adds));
+            for (calls, adds) in all.into_iter().chain(splits.into_iter().map(|adds| (calls.clone(), adds))) {
+                let saves = self.ms_of(&adds) * self.weight_of(&calls);
+                let holds = node.holds.with(&adds);
                 let (place, bytes) = self.process(node, &holds);
                 if bytes > bytes_left || saves < Self::price(bytes) {
                     continue;
                 }
-                let split = Split { adds, calls: calls.clone(), saves, bytes, place };
+                let split = Split { adds, calls, saves, bytes, place };
                 let is_better = best.as_ref().is_none_or(|best| {
                     let (one, other) = (score(&split, order), score(best, order));
                     // Of equals always the same one, in whatever order they come.
@@ -470,6 +509,15 @@ impl<'a> Problem<'a> {
             }
         }
         best
+    }
+
+    /// Those of the node's functions that suit a child with these besides.
+    fn calls_of(&self, node: &Node, adds: &Bits) -> Bits {
+        let mut calls = node.calls.clone();
+        adds.iter().for_each(|package| calls.keep(&self.columns[package]));
+        let missed = self.missed_by(&node.holds.with(adds));
+        missed.iter().for_each(|package| calls.remove(&self.columns[package]));
+        calls
     }
 
     /// All that these functions have in common, if that is to be taken along; see the module's text. `splits` are those that have these
@@ -514,10 +562,10 @@ impl<'a> Problem<'a> {
     /// Each function to the node that saves it most.
     fn seat(&self, nodes: &mut [Node]) {
         nodes.iter_mut().for_each(|node| node.calls = Bits::none(self.rows.len()));
-        let worth: Vec<f64> = nodes.iter().map(|node| self.ms_of(&node.holds)).collect();
-        for (row, needed) in self.rows.iter().enumerate() {
-            let suiting = nodes.iter().enumerate().filter(|(_, node)| node.holds.is_subset(needed));
-            let best = suiting.rev().max_by(|(one, _), (other, _)| worth[*one].total_cmp(&worth[*other]));
+        let savings: Vec<_> = nodes.iter().map(|node| self.savings(&node.holds)).collect();
+        for row in 0..self.rows.len() {
+            let suiting = savings.iter().enumerate().filter_map(|(at, savings)| Some((at, savings[row]?)));
+            let best = suiting.rev().max_by(|(_, one), (_, other)| one.total_cmp(other));
             // The root holds nothing and suits all.
             let at = best.map_or(0, |(at, _)| at);
             nodes[at].calls.insert(row);
@@ -526,17 +574,13 @@ impl<'a> Problem<'a> {
 
     /// Without the leaves that save too little.
     fn pruned(&self, mut nodes: Vec<Node>) -> Vec<Node> {
+        let mut savings: Vec<_> = nodes.iter().map(|node| self.savings(&node.holds)).collect();
         loop {
-            let worth: Vec<f64> = nodes.iter().map(|node| self.ms_of(&node.holds)).collect();
             let loss = |at: usize| -> f64 {
-                let node = &nodes[at];
-                let each = node.calls.iter().map(|row| {
-                    let others = nodes
-                        .iter()
-                        .enumerate()
-                        .filter(|(other, node)| *other != at && node.holds.is_subset(&self.rows[row]));
-                    let next = others.map(|(other, _)| worth[other]).fold(0.0, f64::max);
-                    self.weights[row] * (worth[at] - next)
+                let each = nodes[at].calls.iter().map(|row| {
+                    let others = savings.iter().enumerate().filter(|(other, _)| *other != at);
+                    let next = others.filter_map(|(_, savings)| savings[row]).fold(0.0, f64::max);
+                    self.weights[row] * (savings[at][row].unwrap_or(0.0) - next)
                 });
                 each.sum()
             };
@@ -550,6 +594,7 @@ impl<'a> Problem<'a> {
                 return nodes;
             };
             let gone = nodes.remove(at);
+            savings.remove(at);
             for node in &mut nodes {
                 node.parent = node.parent.map(|parent| if parent > at { parent - 1 } else { parent });
             }
@@ -561,10 +606,9 @@ impl<'a> Problem<'a> {
     }
 
     fn saved(&self, nodes: &[Node]) -> f64 {
-        let worth: Vec<f64> = nodes.iter().map(|node| self.ms_of(&node.holds)).collect();
-        let each = self.rows.iter().zip(&self.weights).map(|(needed, weight)| {
-            let suiting = nodes.iter().zip(&worth).filter(|(node, _)| node.holds.is_subset(needed));
-            weight * suiting.map(|(_, worth)| *worth).fold(0.0, f64::max)
+        let savings: Vec<_> = nodes.iter().map(|node| self.savings(&node.holds)).collect();
+        let each = self.weights.iter().enumerate().map(|(row, weight)| {
+            weight * savings.iter().filter_map(|savings| savings[row]).fold(0.0, f64::max)
         });
         each.sum()
     }
