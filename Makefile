@@ -19,7 +19,7 @@ V2_TESTS ?= smoke isolation leaks
 SECONDS ?= 60
 KILLS ?= 100
 
-.PHONY: all test-all test-unit test-python test-integration test-v2 chaos fuzz fmt lint clean check-tools
+.PHONY: all test-all test-unit test-python test-integration test-v2 chaos fuzz fmt check-format lint clean check-tools
 
 # The programs are renamed into place: a worker that runs keeps the one that it runs.
 all: check-tools
@@ -66,11 +66,18 @@ chaos:
 fuzz:
 	CARGO="$(CARGO)" integration/fuzz/run $(SECONDS) $(TARGETS)
 
+# Compiled by build.rs, so that cargo does not know them.
+NATIVE := src/sandbox/native/module.rs
+
 fmt:
 	$(CARGO) fmt --all
+	rustfmt --edition 2024 $(NATIVE)
 
-lint:
+check-format:
 	$(CARGO) fmt --all --check
+	rustfmt --edition 2024 --check $(NATIVE)
+
+lint: check-format
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 clean:
