@@ -19,7 +19,7 @@ V2_TESTS ?= smoke isolation leaks
 SECONDS ?= 60
 KILLS ?= 100
 
-.PHONY: all test-all test-unit test-python test-integration test-v2 chaos fuzz fmt check-format lint clean check-tools
+.PHONY: all test-all test-unit test-python test-integration test-v2 chaos fuzz fmt check-format clippy lint clean check-tools
 
 # The programs are renamed into place: a worker that runs keeps the one that it runs.
 all: check-tools
@@ -77,8 +77,13 @@ check-format:
 	$(CARGO) fmt --all --check
 	rustfmt --edition 2024 --check $(NATIVE)
 
-lint: check-format
+lint: check-format clippy
+
+clippy:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@mkdir -p $(TARGET)
+	clippy-driver --edition 2024 --crate-type cdylib --crate-name _ol -C panic=abort -D warnings \
+	    --emit metadata -o $(TARGET)/native.rmeta $(NATIVE)
 
 clean:
 	$(CARGO) clean

@@ -27,6 +27,10 @@
 
 #![no_std]
 #![allow(non_camel_case_types, reason = "the names of the C interface")]
+// As in the rest of the workspace, but for one operation in each unsafe block: what is said of a block holds for all of it.
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+#![warn(unreachable_pub)]
+#![allow(clippy::deref_addrof, reason = "a reference to a `static mut` is made by way of its address")]
 
 mod confine;
 mod filter;
