@@ -40,6 +40,24 @@ pub(crate) fn within<T>(seconds: u64, what: &str, mut probe: impl FnMut() -> Opt
     }
 }
 
+/// What is seen, as soon as it is as it should be; in vain, the test's failure tells what was seen last.
+#[track_caller]
+pub(crate) fn seen<T: std::fmt::Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    let deadline = Instant::now() + patience(DEADLINE_S);
+    loop {
+        let last = look();
+        if is_so(&last) {
+            return last;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not within {:?}: {what}; at last: {last:?}",
+            patience(DEADLINE_S)
+        );
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
 /// Waits until it is so.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {

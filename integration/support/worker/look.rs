@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Worker;
 use crate::support::Process;
 use crate::support::footprint;
-use crate::support::wait::{eventually, until};
+use crate::support::wait::{eventually, seen, until};
 
 impl Worker {
     /// What `GET /lambdas` says.
@@ -31,11 +31,7 @@ impl Worker {
     /// Waits until the status of a function is so.
     #[track_caller]
     pub(crate) fn lambda_until(&self, what: &str, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        eventually(&format!("{name}: {what}"), || {
-            last = self.lambda(name);
-            is_so(&last).then(|| last.clone())
-        })
+        seen(&format!("{name}: {what}"), || self.lambda(name), is_so)
     }
 
     /// What a function has printed.
