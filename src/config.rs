@@ -5,6 +5,7 @@
 
 mod brokers;
 mod classic;
+mod field_path;
 mod overrides;
 mod raw;
 mod store;
@@ -21,6 +22,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use brokers::{Broker, Brokers};
+pub use field_path::{FieldPath, Place, Step};
 pub use overrides::apply_overrides;
 pub use raw::{RawConfig, RawTrace};
 pub use store::{StoreAddress, StoreKind};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::config::{self, Config};
 use crate::frame::{HEADER_BYTES, Header, ResponseHead};
 use crate::packages;
-use crate::registry::{self, FunctionConfig};
+use crate::registry::{self, FunctionYaml};
 use crate::{http, sandbox};
 
 /// What a sandbox or a zygote says: a frame, its head, a message of the control socket. And what a client says over a
@@ -91,7 +91,7 @@ pub fn settings(bytes: &[u8]) {
     if config::apply_overrides(&mut value, text).is_ok() {
         drop(Config::from_json(&value, Path::new("config.json"), Path::new("/ol")));
     }
-    if let Ok(mut function) = FunctionConfig::parse(text) {
+    if let Ok(mut function) = FunctionYaml::parse(text).map(|yaml| yaml.config) {
         function.add_variables(registry::fuzz_env_file(text));
         assert!(
             function

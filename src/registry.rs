@@ -45,7 +45,7 @@ use slog::{Logger, warn};
 
 pub use any::{Change, Registry, RegistryWatch};
 pub use code::FunctionCode;
-pub use function_yaml::FunctionConfig;
+pub use function_yaml::{FunctionConfig, FunctionYaml};
 pub use lock::Lock;
 pub use remote::Turn;
 pub use requirements::Wishes;
