@@ -116,6 +116,19 @@ pub enum ServeError {
     Threads(io::Error),
 }
 
+impl ServeError {
+    /// Which field of the configuration it is about, and what is wrong with that; nothing if it is about something else.
+    #[must_use]
+    pub fn setting(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::ImportCacheTree(problem) => Some(("import_cache_tree", problem.clone())),
+            Self::Image(error) => error.setting(),
+            Self::Registry(error) => error.setting(),
+            _ => None,
+        }
+    }
+}
+
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeError {
     let path = path.to_owned();
     move |source| ServeError::File { what, path, source }
@@ -213,8 +226,8 @@ async fn serve(
     let plan = plan(&config, &kept)?;
     let is_free = config.features.import_cache && config.import_cache_tree.is_none();
     let stats: &'static Stats = Box::leak(Box::default());
-    let descriptor = match image::Descriptor::load(ol_dir)? {
-        Some(descriptor) => descriptor.with_python(config.python.as_deref())?,
+    let descriptor = match image::Descriptor::load(ol_dir, config.python.as_deref())? {
+        Some(descriptor) => descriptor,
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
     let beside = before.is_some().then(std::process::id);
@@ -486,8 +499,7 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
 #[must_use]
 pub fn no_installer(ol_dir: &Path, config: &Config) -> Option<String> {
     // Whoever has no base yet has other things to hear first.
-    let descriptor = image::Descriptor::load(ol_dir).ok().flatten()?;
-    let descriptor = descriptor.with_python(config.python.as_deref()).ok()?;
+    let descriptor = image::Descriptor::load(ol_dir, config.python.as_deref()).ok().flatten()?;
     installer::describe(&installer_spec(config, &descriptor, &config.worker_dir)).err()
 }
 

@@ -16,7 +16,8 @@ use super::function_yaml::{self, FunctionConfig, FunctionYaml};
 use super::lock::{Lock, Locks};
 use super::requirements::Wishes;
 use super::{env_file, requirements};
-use crate::config::{Config, FieldPath, Limits};
+use crate::config::{Config, Limits};
+use crate::field::FieldPath;
 
 /// Trees with at most this many entries are removed by whoever drops the last clone; larger ones by a
 /// thread of their own, since an actor must not wait for them.

@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 
 pub use cron::CronTrigger;
 pub use kafka::{KafkaTrigger, OffsetReset};
-pub use limits::FunctionLimits;
 use limits::NetworkName;
+pub use limits::{FunctionLimits, RUNTIME_MAX};
 pub use triggers::{HttpTrigger, Triggers};
 
-use crate::config::{Config, FieldPath, Limits, Place};
+use crate::config::{Config, Limits};
+use crate::field::{FieldPath, Place};
 
 /// Name of the file in a function's folder.
 pub const FILE_NAME: &str = "ol.yaml";

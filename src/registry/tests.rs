@@ -24,7 +24,7 @@ fn a_registry_that_is_no_directory_is_refused() {
     assert_eq!(
         text,
         format!(
-            "registry is {}, which is not a directory; write the path of the directory that functions lie in",
+            "registry: is {}, which is not a directory; write the path of the directory that functions lie in",
             file.display()
         )
     );

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Checked, wrong};
-use crate::config::FieldPath;
+use crate::field::FieldPath;
 use crate::registry::schedule::{CronSchedule, ScheduleError};
 
 /// An invocation by the clock.

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Checked, wrong};
-use crate::config::{Brokers, FieldPath};
+use crate::config::Brokers;
+use crate::field::FieldPath;
 
 /// Calls of a record before it is given up, if the file does not say.
 const CALLS_MAX: u32 = 5;

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use super::{Checked, wrong};
 use crate::config::{Config, Limits};
 
+/// The longest that an invocation may be allowed to take.
+pub const RUNTIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// `limits` of `ol.yaml`: what is left out is the worker's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,7 +43,7 @@ impl FunctionLimits {
         range("limits.mem_mb", self.mem_mb.map(u64::from), 16, 1024 * 1024)?;
         range("limits.cpu_percent", self.cpu_percent.map(u64::from), 1, 100_000)?;
         range("limits.procs", self.procs.map(u64::from), 1, 32_768)?;
-        range("limits.runtime_sec", self.runtime_sec, 1, 24 * 60 * 60)?;
+        range("limits.runtime_sec", self.runtime_sec, 1, RUNTIME_MAX.as_secs())?;
         range("limits.max_instances", wide(self.max_instances), 1, 10_000)?;
         range("limits.min_warm", wide(self.min_warm), 0, 10_000)?;
         range("limits.tmp_mb", self.tmp_mb.map(u64::from), 1, 1024 * 1024)

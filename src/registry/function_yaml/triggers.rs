@@ -1,13 +1,13 @@
 //! `triggers` of `ol.yaml`: what starts an invocation.
 
+use actors::name::FunctionName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cron::CronTrigger;
 use super::kafka::KafkaTrigger;
 use super::{Checked, wrong};
-use crate::config::FieldPath;
-use actors::name::FunctionName;
+use crate::field::FieldPath;
 
 /// Schedules and Kafka triggers of one function at most, of each: the file has room for thousands.
 pub(super) const TRIGGERS_MAX: usize = 64;

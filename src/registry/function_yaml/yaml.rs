@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter, Options, Spanned};
 
 use super::FunctionConfigError;
-use crate::config::{FieldPath, Place, Step};
+use crate::field::{FieldPath, Place, Step};
 
 /// What a text says, as a type.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, FunctionConfigError> {

@@ -39,6 +39,12 @@ impl FieldPath {
         self
     }
 
+    /// Whether this leads there, or to something that it is in.
+    #[must_use]
+    pub fn leads_to(&self, field: &Self) -> bool {
+        field.0.starts_with(&self.0)
+    }
+
     /// One after the other; none is the whole.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
