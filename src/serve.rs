@@ -19,6 +19,7 @@ use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::freshness::Use;
 use actors::name::FunctionName;
+use actors::router::LOOKUP_TIME_MAX;
 use actors::supervisor::{self, Parts, Shutdown, Tree, YieldTriggers};
 use actors::tree::Plan;
 use actors::watcher::{Reach, Rescan, Touched};
@@ -28,6 +29,9 @@ use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+pub use crate::http::INSTALL_PATIENCE;
+pub use crate::registry::function_yaml::RUNTIME_MAX;
 
 use crate::address::Address;
 use crate::config::Config;
@@ -41,7 +45,7 @@ use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
 use crate::profile::{CpuProfiler, HeapProfiler};
 use crate::registry::watch::WatchEvent;
-use crate::registry::{GENERATIONS, Registry, RegistryWatch};
+use crate::registry::{GENERATIONS, LISTED_WITHIN, Registry, RegistryWatch};
 use crate::sandbox;
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
@@ -60,6 +64,11 @@ const CONNECTIONS_PER_THREAD: usize = 10_000;
 const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection stays open without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// The longest that the worker takes to say what is in its registry, or why it cannot tell. What it says about one function is there
+/// sooner.
+pub const REGISTRY_TIME_MAX: Duration = LISTED_WITHIN;
+const _: () = assert!(REGISTRY_TIME_MAX.as_millis() > LOOKUP_TIME_MAX.as_millis());
 
 /// How long readers of Kafka may take for their last commits; a broker that is away takes longer.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);

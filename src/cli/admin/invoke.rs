@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use actors::name::FunctionName;
 use serde_json::{Map, Value, json};
@@ -11,6 +12,8 @@ use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
 use crate::cli::{functions, say, talk};
 use crate::client::Reply;
+use crate::config::Config;
+use crate::serve::{INSTALL_PATIENCE, RUNTIME_MAX};
 
 /// Call a function once and print what it answers
 #[derive(StructOpt)]
@@ -38,7 +41,8 @@ impl Invoke {
             io::stdin().read_to_end(&mut event).map_err(CliError::file("read", "standard input"))?;
         }
         let path = format!("/run/{name}");
-        let reply = talk::wait(settings.client().post(&path, event))??;
+        let client = settings.client().with_deadlines(talk::STATUS_WAIT_MAX, patience(&settings.config));
+        let reply = talk::wait(client.post(&path, event))??;
         if self.json {
             say(format!("{}\n", described(&reply)));
         }
@@ -51,6 +55,15 @@ impl Invoke {
         }
         Ok(())
     }
+}
+
+/// How long the worker may take until it has answered or given up: a new function's packages are installed, the call waits for a sandbox,
+/// and runs for as long as an `ol.yaml` may allow it, which is not known here.
+fn patience(config: &Config) -> Duration {
+    INSTALL_PATIENCE
+        + config.queue.wait_max
+        + config.limits.runtime.max(RUNTIME_MAX)
+        + talk::REGISTRY_WAIT_MAX
 }
 
 /// The body as the JSON that it is, or as a text.

@@ -82,7 +82,7 @@ pub(super) fn patient(client: Client) -> Client {
 /// Those of a function that is served.
 pub(super) fn packages(client: &Client, name: &FunctionName) -> Result<Packages, CliError> {
     let path = format!("/registry/{name}/packages");
-    let reply = functions::accepted("GET", &path, talk::ask(client, &path)??)?;
+    let reply = functions::accepted("GET", &path, talk::ask_registry(client, &path)??)?;
     reply.json().map_err(|error| {
         CliError::Answer(format!("the worker's answer to GET {path} is not understood: {error}"))
     })
