@@ -65,7 +65,15 @@ pub fn read_bytes(bytes: &[u8]) -> Result<Value, JsonError> {
 pub fn problem(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    // What types are called is of no interest to who writes JSON.
+    let number = ["u8", "u16", "u32", "u64", "usize"]
+        .into_iter()
+        .find_map(|kind| text.strip_suffix(kind)?.strip_suffix("expected "));
+    match number {
+        Some(before) => format!("{before}expected a whole number of 0 or more, and not too large"),
+        None => text.to_owned(),
+    }
 }
 
 fn said(error: &serde_json::Error) -> JsonError {

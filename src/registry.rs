@@ -47,7 +47,7 @@ pub use any::{Change, Registry, RegistryWatch};
 pub use code::FunctionCode;
 pub use function_yaml::{FunctionConfig, FunctionYaml};
 pub use lock::Lock;
-pub use remote::{LISTED_WITHIN, Turn};
+pub use remote::{LISTED_WITHIN, STORED_WITHIN, Turn};
 pub use requirements::Wishes;
 pub use upload::{Download, Replaced, Upload, UploadError};
 

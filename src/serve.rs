@@ -19,6 +19,7 @@ use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::freshness::Use;
 use actors::name::FunctionName;
+use actors::packages::PROVIDE_TIME_MAX;
 use actors::router::LOOKUP_TIME_MAX;
 use actors::supervisor::{self, Parts, Shutdown, Tree, YieldTriggers};
 use actors::tree::Plan;
@@ -45,7 +46,7 @@ use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
 use crate::profile::{CpuProfiler, HeapProfiler};
 use crate::registry::watch::WatchEvent;
-use crate::registry::{GENERATIONS, LISTED_WITHIN, Registry, RegistryWatch};
+use crate::registry::{GENERATIONS, LISTED_WITHIN, Registry, RegistryWatch, STORED_WITHIN};
 use crate::sandbox;
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
@@ -68,6 +69,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The longest that the worker takes to say what is in its registry, or why it cannot tell. What it says about one function is there
 /// sooner.
 pub const REGISTRY_TIME_MAX: Duration = LISTED_WITHIN;
+/// The longest that an upload takes once it is here: its packages are installed, and the store takes it.
+pub const UPLOAD_TIME_MAX: Duration = PROVIDE_TIME_MAX.saturating_add(STORED_WITHIN);
 const _: () = assert!(REGISTRY_TIME_MAX.as_millis() > LOOKUP_TIME_MAX.as_millis());
 
 /// How long readers of Kafka may take for their last commits; a broker that is away takes longer.

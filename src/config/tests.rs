@@ -225,7 +225,10 @@ fn an_unknown_field_is_named_with_its_file() {
 fn a_value_of_the_wrong_type_is_named_by_its_field() {
     let path = "/srv/ol/config.json: ";
     for (json, words) in [
-        (json!({ "limits": { "mem_mb": "5" } }), "limits.mem_mb: invalid type: string \"5\", expected u32"),
+        (
+            json!({ "limits": { "mem_mb": "5" } }),
+            "limits.mem_mb: invalid type: string \"5\", expected a whole number",
+        ),
         (json!({ "limits": { "mem": 5 } }), "limits.mem: unknown field `mem`"),
         (json!({ "dns": ["1.1.1.1", "x"] }), "dns[1]: invalid IP address syntax"),
         (json!({ "worker_port": true }), "worker_port: must be a port number from 0 to 65535"),

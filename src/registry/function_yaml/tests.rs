@@ -202,10 +202,10 @@ fn whatever_is_wrong_is_told_with_its_field_and_its_line() {
     let many = "triggers:\n  cron:\n".to_owned() + &"    - schedule: '@daily'\n".repeat(TRIGGERS_MAX + 1);
     for (text, said) in [
         // What is not understood.
-        ("limits:\n  mem_mb: lots", "limits.mem_mb: ", "(line 2, column 11)"),
-        ("limits:\n  mem_mb: -1", "limits.mem_mb: ", "(line 2, column 11)"),
+        ("limits:\n  mem_mb: lots", "limits.mem_mb: a whole number is expected", "(line 2, column 11)"),
+        ("limits:\n  mem_mb: -1", "limits.mem_mb: a whole number is expected", "(line 2, column 11)"),
         ("limits:\n  cpu_percent: 100\n  mem: 5", "limits.mem: unknown field `mem`", "(line 3, column 3)"),
-        ("reuse-sandbox:\n  maybe", "reuse-sandbox: ", "(line 2, column 3)"),
+        ("reuse-sandbox:\n  maybe", "reuse-sandbox: true or false is expected", "(line 2, column 3)"),
         ("\nnetwork: everything", "network: unknown variant `everything`", "(line 2, column 10)"),
         ("environment:\n  A: 1\n  A: 2", "environment: 'A' is here a second time", "(line 3, column 3)"),
         (
@@ -215,7 +215,7 @@ fn whatever_is_wrong_is_told_with_its_field_and_its_line() {
         ),
         (
             "triggers:\n  http:\n    - method: GET\n    - method: [PUT]",
-            "triggers.http[1].method: ",
+            "triggers.http[1].method: one text is expected",
             "(line 4, column 15)",
         ),
         (&kafka("      max_attempts: x"), "triggers.kafka[0].max_attempts: ", "(line 5, column 21)"),

@@ -166,6 +166,12 @@ impl MessageFormatter for Words {
             Error::Unexpected { expected: "mapping start", .. } => {
                 "fields are expected here: write each as 'name: value'".into()
             }
+            Error::Unexpected { expected: "string scalar", .. } => "one text is expected here".into(),
+            Error::InvalidScalar { ty: "boolean", .. } => "true or false is expected here".into(),
+            // All numbers of the file are of this kind.
+            Error::InvalidScalar { ty, .. } if ty.starts_with('u') => {
+                "a whole number is expected here, of 0 or more and not too large".into()
+            }
             _ => DefaultMessageFormatter.format_message(error),
         }
     }
