@@ -53,7 +53,8 @@ fn a_sandbox_is_made_paused_and_destroyed_by_hand() {
     assert_eq!(worker.call("echo", "5").ok(), json!(5));
     let file = worker.registry().join("short.py");
     std::fs::write(&file, "def f(event): return event\n").unwrap();
-    let id = create(&worker, &json!({ "code": file, "leaf": true }));
+    // What is not said to be no leaf is one.
+    let id = create(&worker, &json!({ "code": file }));
     assert!(worker.get("/debug").expect(200).contains(&format!("SANDBOX {id}: leaf of short")));
     post(&worker, &format!("/destroy/{id}"), 200);
     worker.finish();
@@ -101,6 +102,7 @@ fn what_cannot_be_meant_by_hand_is_refused_and_makes_nothing() {
     refused(json!({ "code": "none", "leaf": true }), 404, "none");
     refused(json!({ "code": "echo", "leaf": true, "parent": "77" }), 404, "'77'");
     refused(json!({ "code": "echo", "leaf": true, "runtime": "wasm" }), 400, "python");
+    refused(json!({ "code": "echo", "leaf": true, "packages": ["a"] }), 400, "unknown field `packages`");
     refused(json!({ "code": "broken", "leaf": true }), 500, "ZeroDivisionError");
     let id = create(&worker, &json!({ "code": "echo", "leaf": true }));
     refused(json!({ "code": "echo", "leaf": true, "parent": id }), 400, "leaf");

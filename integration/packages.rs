@@ -274,9 +274,17 @@ fn a_malformed_tree_is_an_error_at_start_that_names_the_node() {
     config["import_cache_tree"] = json!({ "packages": [], "children": [{ "packages": ["a>1"] }] });
     config["worker_port"] = json!(0);
     fs::write(&path, config.to_string()).unwrap();
-    let said = Program::ol().words("worker up -p").arg(&dir).fail().stderr;
     let node = "import_cache_tree: node children[0] (a>1) has 'a>1' for a package";
-    assert!(said.contains(node), "{said}");
+    // In the background, too, the exit code says that it is the configuration's fault.
+    for words in ["worker up -p", "worker up -d -p"] {
+        let refused = Program::ol().words(words).arg(&dir).fail();
+        assert!(
+            refused.stderr.contains(node) && refused.stderr.contains("(line 1, column "),
+            "{}",
+            refused.stderr
+        );
+        assert_eq!(refused.code, Some(78), "{words}: {}", refused.stderr);
+    }
 }
 
 #[test]

@@ -207,6 +207,58 @@ fn an_unknown_setting_is_an_error_that_names_it() {
 }
 
 #[test]
+fn what_is_wrong_in_a_config_json_is_told_with_its_line() {
+    requires!(Root);
+    let place = Place::new();
+    let dir = place.join(&format!("{}-ol", place.token()));
+    Program::ol().words("worker init -p").arg(&dir).succeed();
+    let config = dir.join("config.json");
+    let refused = |text: &str, option: &str| {
+        std::fs::write(&config, text).unwrap();
+        let mut up = Program::ol().words("worker up -p").arg(&dir);
+        if !option.is_empty() {
+            up = up.arg("-o").arg(option);
+        }
+        let refused = up.fail();
+        assert_eq!(refused.code, Some(78), "{}", refused.stderr);
+        refused.stderr
+    };
+    let path = config.display();
+    for (text, said) in [
+        (
+            "{\n  \"limits\": {\n    \"procs\": 0\n  }\n}",
+            "limits.procs: is 0, and must be from 1 to 32768 (line 3, column 14)",
+        ),
+        (
+            "{\n  \"worker_port\": 1,\n  \"worker_port\": 2\n}",
+            "'worker_port' is here a second time (line 3, column 15)",
+        ),
+    ] {
+        let stderr = refused(text, "");
+        assert!(stderr.contains(&format!("{path}: {said}")), "{stderr}");
+    }
+    for option in ["limits.procs=2,,limits.mem_mb=50", "limits.procs=2,"] {
+        let stderr = refused("{}", option);
+        assert!(
+            stderr.contains(&format!("invalid option '{option}': there is a comma too many")),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn a_null_in_config_json_is_as_if_it_were_not_there() {
+    requires!(Root);
+    let nulls =
+        json!({ "sandbox_config": null, "docker": null, "limits": { "swappiness": null }, "kafka": null });
+    let worker = Worker::with_config(nulls).start();
+    worker.install_f("echo", "def f(event): return event\n");
+    assert_eq!(worker.call("echo", "1").ok(), json!(1));
+    assert!(!worker.log().contains("have no effect"), "{}", worker.log());
+    worker.finish();
+}
+
+#[test]
 fn an_interpreter_or_a_registry_that_is_none_is_refused_also_after_init() {
     requires!(Root);
     let place = Place::new();
@@ -214,12 +266,19 @@ fn an_interpreter_or_a_registry_that_is_none_is_refused_also_after_init() {
     Program::ol().words("worker init -p").arg(&dir).succeed();
     let up = |option: &str| {
         let option = format!("worker_port=0,{option}");
-        Program::ol().words("worker up -p").arg(&dir).arg("-o").arg(option).fail().stderr
+        let refused = Program::ol().words("worker up -p").arg(&dir).arg("-o").arg(option).fail();
+        assert_eq!(refused.code, Some(78), "{}", refused.stderr);
+        refused.stderr
     };
     let said = up("python=/nope");
-    assert!(said.contains("python is /nope, and / has no Python 3.8 or newer there"), "{said}");
+    assert!(
+        said.contains(
+            "invalid option 'python=/nope': python: is /nope, and / has no Python 3.8 or newer there"
+        ),
+        "{said}"
+    );
     let said = up("registry=/etc/passwd");
-    assert!(said.contains("registry is /etc/passwd, which is not a directory"), "{said}");
+    assert!(said.contains("registry: is /etc/passwd, which is not a directory"), "{said}");
 }
 
 #[test]

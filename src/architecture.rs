@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 /// Which module of this crate may use which. Whatever is not listed uses none.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("fuzz", &["config", "frame", "http", "packages", "registry", "sandbox"]),
-    ("cli", &["bench", "client", "config", "image", "sandbox", "selftest", "serve", "takeover"]),
+    ("fuzz", &["config", "frame", "http", "json", "packages", "registry", "sandbox"]),
+    (
+        "cli",
+        &["bench", "client", "config", "field", "image", "json", "sandbox", "selftest", "serve", "takeover"],
+    ),
     ("selftest", &["client", "image", "sandbox"]),
     ("bench", &["client", "frame", "packages", "sandbox"]),
     (
@@ -34,13 +37,26 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("takeover", &["address", "sandbox"]),
     (
         "http",
-        &["dep_trace", "frame", "packages", "profile", "registry", "sandbox", "stats", "triggers", "world"],
+        &[
+            "dep_trace",
+            "frame",
+            "json",
+            "packages",
+            "profile",
+            "registry",
+            "sandbox",
+            "stats",
+            "triggers",
+            "world",
+        ],
     ),
     ("world", &["config", "kafka", "packages", "registry", "sandbox", "stats", "triggers"]),
     ("kafka", &["stats", "triggers"]),
     ("image", &["registry"]),
-    ("packages", &["sandbox"]),
-    ("registry", &["config"]),
+    ("packages", &["json", "sandbox"]),
+    ("registry", &["config", "field"]),
+    ("config", &["field", "json"]),
+    ("json", &["field"]),
     ("sandbox", &["frame", "rotated"]),
     ("dep_trace", &["packages", "registry", "rotated"]),
     ("logging", &["rotated"]),

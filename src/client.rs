@@ -24,6 +24,8 @@ pub use hyper::{HeaderMap, Method, StatusCode};
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a request may take, answer included: the longest `runtime_sec` by default is 30, and a queue comes before it.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(90);
+/// As long as any clock reaches.
+const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 /// An answer's longest body: well above what a function may return, and what this process can hold.
 const REPLY_BYTES_MAX: usize = 512 << 20;
 
@@ -124,7 +126,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Reply, ClientError> {
-        let deadline = Instant::now() + self.request_wait_max;
+        let deadline = from_now(self.request_wait_max);
         let mut connection = self.connect_before(deadline).await?;
         connection.exchange(method, path, headers, body.into(), deadline).await
     }
@@ -150,7 +152,7 @@ impl Client {
     /// # Errors
     /// When nobody listens, or too slowly.
     pub async fn connect(&self) -> Result<Connection, ClientError> {
-        self.connect_before(Instant::now() + self.connect_wait_max).await
+        self.connect_before(from_now(self.connect_wait_max)).await
     }
 
     fn new(target: Target) -> Self {
@@ -180,6 +182,12 @@ impl Client {
             .map_err(|_| ClientError::TimedOut { target: target.clone(), waited: wait })??;
         Ok(Connection { sender, driver, host: self.target.host_header(), client: self.clone() })
     }
+}
+
+/// A wait that is longer than the clock reaches has no end that anybody would see.
+fn from_now(wait: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(wait).unwrap_or_else(|| now + YEARS)
 }
 
 async fn shake_hands<S>(
@@ -216,7 +224,7 @@ impl Connection {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Reply, ClientError> {
-        let deadline = Instant::now() + self.client.request_wait_max;
+        let deadline = from_now(self.client.request_wait_max);
         self.exchange(method, path, headers, body.into(), deadline).await
     }
 

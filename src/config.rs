@@ -5,6 +5,7 @@
 
 mod brokers;
 mod classic;
+mod document;
 mod overrides;
 mod raw;
 mod store;
@@ -21,9 +22,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use brokers::{Broker, Brokers};
-pub use overrides::apply_overrides;
+pub use document::Document;
 pub use raw::{RawConfig, RawTrace};
 pub use store::{StoreAddress, StoreKind};
+
+use crate::field::{FieldPath, Place};
+use crate::json;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -180,31 +184,17 @@ pub enum ConfigError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Not JSON, or a field that does not exist, or of the wrong type.
-    #[error("{}: {at}{source}", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// The field, with dots and a colon behind; nothing if it is the whole.
-        at: String,
-        /// What is wrong, and where.
-        source: serde_json::Error,
-    },
-    /// A field has a value that cannot be meant.
-    #[error("{field} {problem}")]
+    /// A field that does not exist, or has a value that cannot be meant; or the whole is no JSON.
+    #[error("{}: {}{problem}{}", origin.display(), in_front(field), in_brackets(*place))]
     Field {
-        /// Name of the field, with dots.
-        field: &'static str,
+        /// The file.
+        origin: PathBuf,
+        /// The field; nothing if it is the whole.
+        field: FieldPath,
         /// What is wrong with it, and what to write.
         problem: String,
-    },
-    /// A field asks for something that this version does not do.
-    #[error("{field} {problem}")]
-    Unsupported {
-        /// Name of the field.
-        field: &'static str,
-        /// What was asked, and what there is.
-        problem: String,
+        /// Where it stands in the file, if it does.
+        place: Option<Place>,
     },
     /// `-o` names a field that does not exist, or a value that does not fit.
     #[error("invalid option '{option}': {problem}")]
@@ -216,30 +206,39 @@ pub enum ConfigError {
     },
 }
 
+fn in_front(field: &FieldPath) -> String {
+    if field.steps().is_empty() { String::new() } else { format!("{field}: ") }
+}
+
+fn in_brackets(place: Option<Place>) -> String {
+    place.map(|place| format!(" ({place})")).unwrap_or_default()
+}
+
+/// A field with something that cannot be meant, or that this version does not do. Whoever has the [`Document`] knows the place.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{problem}", in_front(field))]
+pub struct Wrong {
+    field: FieldPath,
+    problem: String,
+}
+
+impl Wrong {
+    /// What is wrong with it, and what to write.
+    #[must_use]
+    pub fn new(field: impl Into<FieldPath>, problem: String) -> Self {
+        Self { field: field.into(), problem }
+    }
+}
+
 impl Config {
-    /// Read and check a `config.json`. `ol_dir` is the directory that default paths are below.
-    pub fn load(path: &Path, ol_dir: &Path) -> Result<Loaded, ConfigError> {
-        let text = read(path)?;
-        let json = parse(&text, path)?;
-        // From the text where that is possible: then errors have the line and the column of the file.
-        if !classic::is_classic(&json) && json.is_object() {
-            let raw = parse(&text, path)?;
-            return Ok(Loaded { config: mean(raw, ol_dir)?, ignored: raw::without_meaning(&json) });
-        }
-        Self::from_json(&json, path, ol_dir)
+    /// Check a configuration. `ol_dir` is the directory that default paths are below.
+    pub fn from_document(document: &Document, ol_dir: &Path) -> Result<Loaded, ConfigError> {
+        checked(&document.value, ol_dir).map_err(|wrong| document.error(wrong))
     }
 
-    /// Check a configuration that is already JSON; `origin` is the file that errors name.
+    /// Check a configuration that nobody has written; `origin` is the file that errors name.
     pub fn from_json(json: &Value, origin: &Path, ol_dir: &Path) -> Result<Loaded, ConfigError> {
-        if !json.is_object() {
-            let source = serde::de::Error::custom("a configuration is an object: { \"field\": value, ... }");
-            return Err(ConfigError::Parse { path: origin.to_owned(), at: String::new(), source });
-        }
-        let mut json = json.clone();
-        let mut ignored = classic::translate(&mut json)?;
-        ignored.extend(raw::without_meaning(&json));
-        let raw: RawConfig = read_as(json, origin)?;
-        Ok(Loaded { config: mean(raw, ol_dir)?, ignored })
+        Self::from_document(&Document::made(json.clone(), origin), ol_dir)
     }
 
     /// What `ol worker init` writes: the fields that a person may want to edit, with their defaults.
@@ -271,41 +270,29 @@ impl Config {
     }
 }
 
-/// Read a JSON file.
-pub fn read_json(path: &Path) -> Result<Value, ConfigError> {
-    parse(&read(path)?, path)
+fn checked(json: &Value, ol_dir: &Path) -> Result<Loaded, Wrong> {
+    if !json.is_object() {
+        let problem = "a configuration is an object: { \"field\": value, ... }";
+        return wrong(FieldPath::default(), problem.to_owned());
+    }
+    let mut json = json.clone();
+    raw::forget_nulls(&mut json);
+    let mut ignored = classic::translate(&mut json)?;
+    ignored.extend(raw::without_meaning(&json));
+    // serde tells the type that was wanted, and not where.
+    let raw = serde_path_to_error::deserialize(json).map_err(|error| {
+        let field = FieldPath::from(error.path());
+        Wrong { field, problem: json::problem(&error.into_inner()) }
+    })?;
+    Ok(Loaded { config: mean(raw, ol_dir)?, ignored })
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let value = read_as(&mut json, path)?;
-    let end = json.end();
-    end.map_err(|source| ConfigError::Parse { path: path.to_owned(), at: String::new(), source })?;
-    Ok(value)
-}
-
-/// With the field in front of what is wrong with it: serde tells the type that was wanted, and not where.
-fn read_as<'a, T: serde::Deserialize<'a>>(
-    json: impl serde::Deserializer<'a, Error = serde_json::Error>,
-    path: &Path,
-) -> Result<T, ConfigError> {
-    serde_path_to_error::deserialize(json).map_err(|error| {
-        let field = error.path();
-        let at = if field.iter().next().is_some() { format!("{field}: ") } else { String::new() };
-        ConfigError::Parse { path: path.to_owned(), at, source: error.into_inner() }
-    })
-}
-
-fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
+fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, Wrong> {
     let ol_dir = absolute("the worker's directory", ol_dir)?;
     match raw.sandbox.as_str() {
         "sock" | "" => {}
         other => {
-            return unsupported(
+            return wrong(
                 "sandbox",
                 format!(
                     "is '{other}': this version has its own sandbox only; write \"sock\" or leave it out"
@@ -316,7 +303,7 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
     match raw.server_mode.as_str() {
         "lambda" | "sock" | "" => {}
         other => {
-            return unsupported(
+            return wrong(
                 "server_mode",
                 format!("is '{other}': write \"lambda\" or \"sock\", or leave it out"),
             );
@@ -326,7 +313,7 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
         "" => false,
         "tree" | "multitree" => true,
         other => {
-            return field(
+            return wrong(
                 "features.import_cache",
                 format!("is '{other}'; write \"tree\", \"multitree\" or \"\""),
             );
@@ -339,7 +326,7 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
     let mem_pool_mb = raw.mem_pool_mb.unwrap_or_else(default_pool_mb);
     let least_mb = 2 * u64::from(limits.mem_mb.max(installer_limits.mem_mb));
     if mem_pool_mb < least_mb {
-        return field(
+        return wrong(
             "mem_pool_mb",
             format!(
                 "is {mem_pool_mb}, and must be at least {least_mb}: twice the larger of limits.mem_mb and installer_limits.mem_mb"
@@ -347,7 +334,7 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
         );
     }
     if raw.network > raw.network_max {
-        return field("network", "asks for more than network_max allows".to_owned());
+        return wrong("network", "asks for more than network_max allows".to_owned());
     }
     Ok(Config {
         by_hand: raw.server_mode == "sock",
@@ -401,23 +388,23 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, ConfigError> {
 }
 
 /// By default a quarter of what there is: the rest is for those who run.
-fn import_cache_mb(given: Option<u64>, pool_mb: u64) -> Result<u64, ConfigError> {
+fn import_cache_mb(given: Option<u64>, pool_mb: u64) -> Result<u64, Wrong> {
     let mb = given.unwrap_or(pool_mb / 4);
     if mb > pool_mb {
-        return field("import_cache_mb", format!("is {mb}, and must be at most {pool_mb}, the mem_pool_mb"));
+        return wrong("import_cache_mb", format!("is {mb}, and must be at most {pool_mb}, the mem_pool_mb"));
     }
     Ok(mb)
 }
 
-fn kafka(raw: &raw::RawKafka) -> Result<Kafka, ConfigError> {
+fn kafka(raw: &raw::RawKafka) -> Result<Kafka, Wrong> {
     let (session, heartbeat) = (raw.session_timeout_sec, raw.heartbeat_interval_sec);
     // More than an hour is refused by the library.
     if !(2..=3600).contains(&session) {
-        return field("kafka.session_timeout_sec", format!("is {session}, and must be from 2 to 3600"));
+        return wrong("kafka.session_timeout_sec", format!("is {session}, and must be from 2 to 3600"));
     }
     if heartbeat == 0 || heartbeat >= session {
         let problem = format!("is {heartbeat}, and must be at least 1 and less than session_timeout_sec");
-        return field("kafka.heartbeat_interval_sec", problem);
+        return wrong("kafka.heartbeat_interval_sec", problem);
     }
     Ok(Kafka {
         brokers: Brokers::new(raw.brokers.as_deref())?,
@@ -429,32 +416,36 @@ fn kafka(raw: &raw::RawKafka) -> Result<Kafka, ConfigError> {
 /// Most processes that a limit may allow: the kernel's default for `pid_max` on small machines.
 const PROCS_MAX: u32 = 32_768;
 
-fn limits(name: &'static str, raw: &raw::RawLimits) -> Result<Limits, ConfigError> {
-    let wrong = |problem: &str| field(name, problem.to_owned());
+fn limits(name: &'static str, raw: &raw::RawLimits) -> Result<Limits, Wrong> {
+    let wrong = |field: &str, problem: String| wrong(FieldPath::from(name).name(field), problem);
     if raw.procs == 0 || raw.procs > PROCS_MAX {
-        return wrong("has a number of procs outside of 1 to 32768");
+        return wrong("procs", format!("is {}, and must be from 1 to {PROCS_MAX}", raw.procs));
     }
     // An idle Python with the runtime in it takes about 10 MiB; below that nothing starts.
     if raw.mem_mb < 16 {
-        return wrong("has less than 16 for mem_mb; an idle interpreter needs 10");
+        let problem = format!("is {}, and must be at least 16: an idle interpreter needs 10", raw.mem_mb);
+        return wrong("mem_mb", problem);
     }
     if raw.cpu_percent == 0 || raw.cpu_percent > 100_000 {
-        return wrong("has a cpu_percent outside of 1 to 100000 (100 is one core)");
+        let problem = format!("is {}, and must be from 1 to 100000 (100 is one core)", raw.cpu_percent);
+        return wrong("cpu_percent", problem);
     }
     if raw.swappiness > 100 {
-        return wrong("has a swappiness above 100");
+        return wrong("swappiness", format!("is {}, and must be at most 100", raw.swappiness));
     }
     if raw.runtime_sec == 0 {
-        return wrong("has 0 for runtime_sec; every invocation needs a limit");
+        return wrong("runtime_sec", "is 0, and every invocation needs a limit".to_owned());
     }
     if raw.tmp_mb == 0 {
-        return wrong("has 0 for tmp_mb; write at least 1");
+        return wrong("tmp_mb", "is 0, and must be at least 1".to_owned());
     }
     if raw.max_instances == 0 {
-        return wrong("has 0 for max_instances; nothing would ever run");
+        return wrong("max_instances", "is 0, and nothing would ever run".to_owned());
     }
     if raw.min_warm > raw.max_instances {
-        return wrong("has more min_warm than max_instances");
+        let problem =
+            format!("is {}, which is more than max_instances ({})", raw.min_warm, raw.max_instances);
+        return wrong("min_warm", problem);
     }
     Ok(Limits {
         procs: raw.procs,
@@ -468,12 +459,12 @@ fn limits(name: &'static str, raw: &raw::RawLimits) -> Result<Limits, ConfigErro
     })
 }
 
-fn pip_mirror(text: String) -> Result<Option<String>, ConfigError> {
+fn pip_mirror(text: String) -> Result<Option<String>, Wrong> {
     if text.is_empty() {
         return Ok(None);
     }
     if !text.starts_with("https://") && !text.starts_with("http://") {
-        return field(
+        return wrong(
             "pip_mirror",
             format!("is '{text}', and must be an address, such as https://pypi.org/simple"),
         );
@@ -481,7 +472,7 @@ fn pip_mirror(text: String) -> Result<Option<String>, ConfigError> {
     Ok(Some(text))
 }
 
-fn installer(text: String) -> Result<String, ConfigError> {
+fn installer(text: String) -> Result<String, Wrong> {
     if !text.is_empty() && text != "pip" {
         absolute("installer", Path::new(&text))?;
     }
@@ -490,7 +481,7 @@ fn installer(text: String) -> Result<String, ConfigError> {
 
 /// What `installer_limits` leaves out, or has as 0, is taken from `limits`, except for memory, processes and time, of which an install needs more
 /// than a function.
-fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, ConfigError> {
+fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, Wrong> {
     // OpenLambda writes all of them, and 0 for what is not set.
     let given = |value: Option<u32>| value.filter(|n| *n > 0);
     let own = &raw.installer_limits;
@@ -510,7 +501,7 @@ fn limits_of_installer(raw: &RawConfig, limits: Limits) -> Result<Limits, Config
     )
 }
 
-fn registry_dir(text: &str, ol_dir: &Path) -> Result<PathBuf, ConfigError> {
+fn registry_dir(text: &str, ol_dir: &Path) -> Result<PathBuf, Wrong> {
     let default = || ol_dir.join("registry");
     match text.split_once("://") {
         // gocloud's blob URLs may carry parameters, such as ?create_dir=true.
@@ -524,30 +515,26 @@ fn digits(text: &[u8], n_bytes: usize) -> String {
     Sha256::digest(text).iter().take(n_bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn path_or(
-    name: &'static str,
-    text: &str,
-    default: impl FnOnce() -> PathBuf,
-) -> Result<PathBuf, ConfigError> {
+fn path_or(name: &'static str, text: &str, default: impl FnOnce() -> PathBuf) -> Result<PathBuf, Wrong> {
     if text.is_empty() { Ok(default()) } else { absolute(name, Path::new(text)) }
 }
 
-fn absolute(name: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {
+fn absolute(name: &'static str, path: &Path) -> Result<PathBuf, Wrong> {
     if !path.is_absolute() {
-        return field(name, format!("is '{}', and must be an absolute path", path.display()));
+        return wrong(name, format!("is '{}', and must be an absolute path", path.display()));
     }
     if path.components().any(|part| part == Component::ParentDir) {
-        return field(name, format!("is '{}', and must not have '..' in it", path.display()));
+        return wrong(name, format!("is '{}', and must not have '..' in it", path.display()));
     }
     Ok(path.components().collect())
 }
 
 /// A path inside of the base, given with or without a slash in front, as one relative to the base.
-fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
+fn inside_base(text: &str) -> Result<PathBuf, Wrong> {
     let path = Path::new(text.trim_start_matches('/'));
     let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     if path.as_os_str().is_empty() || !plain {
-        return field(
+        return wrong(
             "python",
             format!("is '{text}', and must be a path inside of the base, such as /usr/bin/python3"),
         );
@@ -559,18 +546,18 @@ fn inside_base(text: &str) -> Result<PathBuf, ConfigError> {
 const N_UIDS: u32 = 256 * 262_144;
 
 /// None of the uids from here on may be the user of something else on the machine.
-fn uid_base(uid: u32) -> Result<u32, ConfigError> {
+fn uid_base(uid: u32) -> Result<u32, Wrong> {
     let most = u32::MAX / 2 - N_UIDS;
     if !(65_536..=most).contains(&uid) {
         let problem = format!("is {uid}, and must be from 65536 to {most}, where {N_UIDS} uids are free");
-        return field("uid_base", problem);
+        return wrong("uid_base", problem);
     }
     Ok(uid)
 }
 
 /// Named after the worker's directory, with some digits of its path: a worker sweeps its cgroup when it
 /// starts, and must not sweep that of another worker whose directory has the same last name.
-fn cgroup_root(name: Option<String>, ol_dir: &Path) -> Result<String, ConfigError> {
+fn cgroup_root(name: Option<String>, ol_dir: &Path) -> Result<String, Wrong> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         let base = ol_dir.file_name().unwrap_or(OsStr::new("ol")).to_string_lossy();
@@ -585,21 +572,17 @@ fn cgroup_root(name: Option<String>, ol_dir: &Path) -> Result<String, ConfigErro
     };
     // The kernel's own files are named `cgroup.procs`, `memory.max` and so on.
     if !name.chars().all(allowed) || name.contains('.') || name.len() > 200 {
-        return field("cgroup_root", format!("is '{name}': use up to 200 letters, digits, '-' and '_'"));
+        return wrong("cgroup_root", format!("is '{name}': use up to 200 letters, digits, '-' and '_'"));
     }
     Ok(name)
 }
 
-fn at_least(name: &'static str, value: u64, least: u64) -> Result<u64, ConfigError> {
-    if value < least { field(name, format!("is {value}, and must be at least {least}")) } else { Ok(value) }
+fn at_least(name: &'static str, value: u64, least: u64) -> Result<u64, Wrong> {
+    if value < least { wrong(name, format!("is {value}, and must be at least {least}")) } else { Ok(value) }
 }
 
-fn field<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
-    Err(ConfigError::Field { field, problem })
-}
-
-fn unsupported<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
-    Err(ConfigError::Unsupported { field, problem })
+fn wrong<T>(field: impl Into<FieldPath>, problem: String) -> Result<T, Wrong> {
+    Err(Wrong::new(field, problem))
 }
 
 fn cores() -> usize {

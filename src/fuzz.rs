@@ -7,12 +7,11 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use flate2::Crc;
-use serde_json::Value;
 
-use crate::config::{self, Config};
+use crate::config::{Config, Document};
 use crate::frame::{HEADER_BYTES, Header, ResponseHead};
 use crate::packages;
-use crate::registry::{self, FunctionConfig};
+use crate::registry::{self, FunctionYaml};
 use crate::{http, sandbox};
 
 /// What a sandbox or a zygote says: a frame, its head, a message of the control socket. And what a client says over a
@@ -78,7 +77,7 @@ fn stored(bytes: &[u8]) -> Vec<u8> {
 /// When something was taken that is not as promised.
 pub fn settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(value) = serde_json::from_str(text) {
+    if let Ok(value) = crate::json::read(text) {
         drop(Config::from_json(&value, Path::new("config.json"), Path::new("/ol")));
         // A text would be the name of a file.
         if value.is_object() {
@@ -86,12 +85,13 @@ pub fn settings(bytes: &[u8]) {
         }
     }
     // The same each time: to make it anew would be most of the work.
-    static DEFAULTS: LazyLock<Value> = LazyLock::new(|| Config::default_for(Path::new("/ol"), None));
-    let mut value = DEFAULTS.clone();
-    if config::apply_overrides(&mut value, text).is_ok() {
-        drop(Config::from_json(&value, Path::new("config.json"), Path::new("/ol")));
+    static DEFAULTS: LazyLock<Document> = LazyLock::new(|| {
+        Document::made(Config::default_for(Path::new("/ol"), None), Path::new("config.json"))
+    });
+    if let Ok(document) = DEFAULTS.with_options(text) {
+        drop(Config::from_document(&document, Path::new("/ol")));
     }
-    if let Ok(mut function) = FunctionConfig::parse(text) {
+    if let Ok(mut function) = FunctionYaml::parse(text).map(|yaml| yaml.config) {
         function.add_variables(registry::fuzz_env_file(text));
         assert!(
             function

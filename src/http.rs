@@ -32,7 +32,7 @@ use by_hand::ByHand;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use find::INSTALL_WAITERS_MAX;
+pub use find::{INSTALL_PATIENCE, INSTALL_WAITERS_MAX};
 pub use status::statistics;
 pub use trigger::attend;
 

@@ -18,6 +18,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 pub use python::Python;
@@ -44,16 +45,26 @@ pub enum Base {
     Directory(PathBuf),
 }
 
-/// A base that was checked: what `base.json` says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A base that was chosen: what `base.json` says. Which Python is used is not in it: that says the configuration, which may change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Chosen {
+    /// Where the file tree is.
+    pub base: Base,
+    /// What `--image` named; `None` for the machine's own.
+    pub image: Option<PathBuf>,
+    /// The Python of that time, in files of earlier versions.
+    #[serde(rename = "python", default, skip_serializing)]
+    _python: IgnoredAny,
+}
+
+/// A base with the Python in it that is used: all that a worker has to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
     /// Where the file tree is.
     pub base: Base,
     /// The Python in it.
     pub python: Python,
-    /// What `--image` named; `None` for the machine's own.
-    pub image: Option<PathBuf>,
 }
 
 /// Why there is no base.
@@ -120,7 +131,7 @@ pub enum ImageError {
         found: String,
     },
     /// The interpreter that is asked for is none.
-    #[error("python is /{}, and {} has no Python 3.8 or newer there{found}; write the path of one inside of the base, such as /usr/bin/python3, or leave it out", wanted.display(), root.display())]
+    #[error("python: {}", self.setting().unwrap_or_default().1)]
     NotPython {
         /// What the configuration asks for, relative to the base.
         wanted: PathBuf,
@@ -141,8 +152,22 @@ pub enum ImageError {
     },
 }
 
-impl Descriptor {
-    /// Read the descriptor of a worker's directory. `None`: `init` has not run.
+impl ImageError {
+    /// Which field of the configuration it is about, and what is wrong with that; nothing if it is about something else.
+    #[must_use]
+    pub fn setting(&self) -> Option<(&'static str, String)> {
+        let Self::NotPython { wanted, root, found } = self else { return None };
+        let problem = format!(
+            "is /{}, and {} has no Python 3.8 or newer there{found}; write the path of one inside of the base, such as /usr/bin/python3, or leave it out",
+            wanted.display(),
+            root.display()
+        );
+        Some(("python", problem))
+    }
+}
+
+impl Chosen {
+    /// Read what was chosen for a worker's directory. `None`: `init` has not run.
     pub fn load(ol_dir: &Path) -> Result<Option<Self>, ImageError> {
         let path = ol_dir.join(DESCRIPTOR);
         let text = match fs::read(&path) {
@@ -157,20 +182,11 @@ impl Descriptor {
         })
     }
 
-    /// The same with the interpreter that the configuration asks for now, or with the one that is found: it may have been changed since
-    /// `init`, and the interpreter may have been replaced by a newer one.
-    pub fn with_python(mut self, wanted: Option<&Path>) -> Result<Self, ImageError> {
-        self.python = python::find(self.root(), wanted, self.base == Base::Host)?;
-        Ok(self)
-    }
-
-    /// The root of the file tree: `/` for the machine's own.
-    #[must_use]
-    pub fn root(&self) -> &Path {
-        match &self.base {
-            Base::Host => Path::new("/"),
-            Base::Directory(path) => path,
-        }
+    /// With the interpreter that the configuration asks for, relative to the base, or with the one that is found. It may be a newer one
+    /// than at the last time.
+    pub fn with_python(self, wanted: Option<&Path>) -> Result<Descriptor, ImageError> {
+        let python = python::find(self.base.root(), wanted, self.base == Base::Host)?;
+        Ok(Descriptor { base: self.base, python })
     }
 
     fn store(&self, ol_dir: &Path) -> Result<(), ImageError> {
@@ -182,6 +198,31 @@ impl Descriptor {
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(error)?;
         file.persist(&path).map_err(|failed| error(failed.error))?;
         sync_directory(ol_dir)
+    }
+}
+
+impl Base {
+    /// The root of the file tree: `/` for the machine's own.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        match self {
+            Self::Host => Path::new("/"),
+            Self::Directory(path) => path,
+        }
+    }
+}
+
+impl Descriptor {
+    /// The base that was chosen for a worker's directory, with the interpreter that the configuration asks for now. `None`: `init`
+    /// has not run.
+    pub fn load(ol_dir: &Path, python: Option<&Path>) -> Result<Option<Self>, ImageError> {
+        Chosen::load(ol_dir)?.map(|chosen| chosen.with_python(python)).transpose()
+    }
+
+    /// The interpreter, for who is outside of the base.
+    #[must_use]
+    pub fn interpreter(&self) -> PathBuf {
+        self.base.root().join(&self.python.path)
     }
 }
 
@@ -203,9 +244,9 @@ pub fn prepare(ol_dir: &Path, image: Option<&Path>, python: Option<&Path>) -> Re
             (base, Some(path))
         }
     };
-    let mut descriptor = Descriptor { base, python: Python::default(), image };
-    descriptor.python = python::find(descriptor.root(), python, descriptor.base == Base::Host)?;
-    descriptor.store(ol_dir)?;
+    let chosen = Chosen { base, image, _python: IgnoredAny };
+    let descriptor = chosen.clone().with_python(python)?;
+    chosen.store(ol_dir)?;
     Ok(descriptor)
 }
 

@@ -10,11 +10,13 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dep_trace;
+pub mod field;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;
 pub mod image;
+pub mod json;
 pub mod kafka;
 pub mod logging;
 pub mod packages;

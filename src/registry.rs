@@ -45,9 +45,9 @@ use slog::{Logger, warn};
 
 pub use any::{Change, Registry, RegistryWatch};
 pub use code::FunctionCode;
-pub use function_yaml::FunctionConfig;
+pub use function_yaml::{FunctionConfig, FunctionYaml};
 pub use lock::Lock;
-pub use remote::Turn;
+pub use remote::{LISTED_WITHIN, STORED_WITHIN, Turn};
 pub use requirements::Wishes;
 pub use upload::{Download, Replaced, Upload, UploadError};
 
@@ -149,19 +149,35 @@ pub enum OpenError {
         source: io::Error,
     },
     /// There is something else in its place.
-    #[error("registry is {}, which is not a directory; write the path of the directory that functions lie in", path.display())]
+    #[error("registry: {}", self.setting().unwrap_or_default().1)]
     NoDirectory {
         /// What is named.
         path: PathBuf,
     },
     /// The store that is named cannot be meant.
-    #[error("registry: {store}: {problem}")]
+    #[error("registry: {}", self.setting().unwrap_or_default().1)]
     Store {
         /// Its address.
         store: String,
         /// What is wrong, with it or with the environment.
         problem: String,
     },
+}
+
+impl OpenError {
+    /// Which field of the configuration it is about, and what is wrong with that; nothing if it is about something else.
+    #[must_use]
+    pub fn setting(&self) -> Option<(&'static str, String)> {
+        let problem = match self {
+            Self::Prepare { .. } => return None,
+            Self::NoDirectory { path } => format!(
+                "is {}, which is not a directory; write the path of the directory that functions lie in",
+                path.display()
+            ),
+            Self::Store { store, problem } => format!("is {store}: {problem}"),
+        };
+        Some(("registry", problem))
+    }
 }
 
 impl LocalRegistry {

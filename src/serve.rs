@@ -19,6 +19,8 @@ use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use actors::freshness::Use;
 use actors::name::FunctionName;
+use actors::packages::PROVIDE_TIME_MAX;
+use actors::router::LOOKUP_TIME_MAX;
 use actors::supervisor::{self, Parts, Shutdown, Tree, YieldTriggers};
 use actors::tree::Plan;
 use actors::watcher::{Reach, Rescan, Touched};
@@ -28,6 +30,9 @@ use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+pub use crate::http::INSTALL_PATIENCE;
+pub use crate::registry::function_yaml::RUNTIME_MAX;
 
 use crate::address::Address;
 use crate::config::Config;
@@ -41,7 +46,7 @@ use crate::packages::installer::{self, Installer, InstallerSpec};
 use crate::packages::{PackagesDir, Sources, tree_file};
 use crate::profile::{CpuProfiler, HeapProfiler};
 use crate::registry::watch::WatchEvent;
-use crate::registry::{GENERATIONS, Registry, RegistryWatch};
+use crate::registry::{GENERATIONS, LISTED_WITHIN, Registry, RegistryWatch, STORED_WITHIN};
 use crate::sandbox;
 use crate::sandbox::cleanup;
 use crate::sandbox::launcher::{Launcher, LauncherSpec};
@@ -60,6 +65,13 @@ const CONNECTIONS_PER_THREAD: usize = 10_000;
 const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection stays open without a request.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// The longest that the worker takes to say what is in its registry, or why it cannot tell. What it says about one function is there
+/// sooner.
+pub const REGISTRY_TIME_MAX: Duration = LISTED_WITHIN;
+/// The longest that an upload takes once it is here: its packages are installed, and the store takes it.
+pub const UPLOAD_TIME_MAX: Duration = PROVIDE_TIME_MAX.saturating_add(STORED_WITHIN);
+const _: () = assert!(REGISTRY_TIME_MAX.as_millis() > LOOKUP_TIME_MAX.as_millis());
 
 /// How long readers of Kafka may take for their last commits; a broker that is away takes longer.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
@@ -114,6 +126,19 @@ pub enum ServeError {
     /// The event loop or one of its threads.
     #[error("cannot start the worker's threads: {0}")]
     Threads(io::Error),
+}
+
+impl ServeError {
+    /// Which field of the configuration it is about, and what is wrong with that; nothing if it is about something else.
+    #[must_use]
+    pub fn setting(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::ImportCacheTree(problem) => Some(("import_cache_tree", problem.clone())),
+            Self::Image(error) => error.setting(),
+            Self::Registry(error) => error.setting(),
+            _ => None,
+        }
+    }
 }
 
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeError {
@@ -213,8 +238,8 @@ async fn serve(
     let plan = plan(&config, &kept)?;
     let is_free = config.features.import_cache && config.import_cache_tree.is_none();
     let stats: &'static Stats = Box::leak(Box::default());
-    let descriptor = match image::Descriptor::load(ol_dir)? {
-        Some(descriptor) => descriptor.with_python(config.python.as_deref())?,
+    let descriptor = match image::Descriptor::load(ol_dir, config.python.as_deref())? {
+        Some(descriptor) => descriptor,
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
     let beside = before.is_some().then(std::process::id);
@@ -486,8 +511,7 @@ fn launcher_spec(config: &Config, descriptor: &image::Descriptor, worker_dir: &P
 #[must_use]
 pub fn no_installer(ol_dir: &Path, config: &Config) -> Option<String> {
     // Whoever has no base yet has other things to hear first.
-    let descriptor = image::Descriptor::load(ol_dir).ok().flatten()?;
-    let descriptor = descriptor.with_python(config.python.as_deref()).ok()?;
+    let descriptor = image::Descriptor::load(ol_dir, config.python.as_deref()).ok().flatten()?;
     installer::describe(&installer_spec(config, &descriptor, &config.worker_dir)).err()
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Expect, Worker, requires, until, write_folder};
+use crate::support::{Archive, Expect, Worker, requires, until, write_folder};
 
 const GOOD: &[(&str, &str)] = &[("f.py", "def f(event): return 'good'")];
 
@@ -70,11 +70,36 @@ fn a_function_that_never_was_good_says_what_to_mend() {
         Worker::with("bad", &[("ol.yaml", "reuse-sandbox: maybe"), ("f.py", "def f(event): return 1")])
             .start();
     let text = worker.call("bad", "").expect(500);
-    assert!(text.contains("ol.yaml: ") && text.contains("line 1"), "{text}");
+    assert!(text.contains("ol.yaml: reuse-sandbox: ") && text.contains("(line 1, column 16)"), "{text}");
     let said = worker.lambda_until("it is listed", "bad", |lambda| !lambda.is_null());
     assert_eq!((&said["state"], &said["generation"]), (&json!("rejected"), &json!(0)));
     write_folder(&worker.registry().join("bad"), &[("ol.yaml", "reuse-sandbox: true")]);
     until("it is served", || worker.call("bad", "").status.as_u16() == 200);
+}
+
+#[test]
+fn what_is_wrong_in_an_ol_yaml_is_told_with_its_line_when_it_is_uploaded() {
+    requires!(Root);
+    let worker = Worker::start();
+    for (yaml, said) in [
+        (
+            "triggers:\n  cron:\n    - schedule: '@daily'\n      timezone: Europe/Nowhere\n",
+            "ol.yaml: triggers.cron[0].timezone: 'Europe/Nowhere' is no time zone; write one such as Europe/Berlin, UTC or Local (line 4, column 17)",
+        ),
+        (
+            "# host is not for everybody\nnetwork: host\n",
+            "ol.yaml: network: asks for more than network_max of this worker's config.json allows (line 2, column 10)",
+        ),
+        (
+            "environment:\n  OL_ENTRY_FILE: main.py\n",
+            "ol.yaml: environment.OL_ENTRY_FILE: is 'main.py', and there is no such file in the function (line 2, column 18)",
+        ),
+    ] {
+        let archive = Archive::of(&[("f.py", "def f(event): return 1"), ("ol.yaml", yaml)]);
+        let refused = worker.upload("lines", archive).expect(400);
+        assert!(refused.contains(said), "{refused}");
+    }
+    worker.call("lines", "").expect(404);
 }
 
 #[test]

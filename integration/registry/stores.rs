@@ -308,6 +308,22 @@ fn a_worker_starts_while_its_store_is_away_says_so_and_finds_it_later() {
 }
 
 #[test]
+fn who_asks_on_the_command_line_is_told_that_the_store_does_not_answer() {
+    requires!(Root);
+    // It takes connections, and that is all.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let registry = format!("s3://functions?region=us-east-1&endpoint=http://{address}&disableSSL=true");
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "x".to_owned()));
+    let worker = Worker::with_config(json!({ "registry": registry })).with_environment(&keys).start();
+    let list = worker.ol("admin list").fail().stderr;
+    assert!(list.contains("503") && list.contains("no answer within 5 s"), "{list}");
+    let show = worker.ol("admin show f").fail().stderr;
+    assert!(show.contains("503") && show.contains("the registry does not answer"), "{show}");
+    worker.finish();
+}
+
+#[test]
 fn a_store_that_hangs_holds_up_nobody_who_has_a_copy() {
     requires!(Root);
     let store = Store::web();

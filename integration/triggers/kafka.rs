@@ -388,7 +388,7 @@ fn only_the_brokers_that_the_configuration_names_are_connected_to() {
     let address = elsewhere.local_addr().unwrap().to_string();
     let yaml = broker.yaml("there", "").replace(&broker.servers(), &address);
     let words = format!(
-        "ol.yaml: triggers.kafka.bootstrap_servers: '{address}' is not among kafka.brokers of this worker's config.json (line 4)"
+        "ol.yaml: triggers.kafka[0].bootstrap_servers[0]: '{address}' is not among kafka.brokers of this worker's config.json (line 4, "
     );
     let archive = Archive::of(&[("f.py", TELLER), ("ol.yaml", &yaml)]);
     let refused = worker.upload("g", archive).expect(400);

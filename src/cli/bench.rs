@@ -161,7 +161,7 @@ impl Init {
         if let Some(store) = &settings.config.registry_store {
             let text =
                 format!("functions lie in {}: bench a worker whose registry is a directory", store.text);
-            return Err(CliError::Config(text));
+            return Err(CliError::Setting(text));
         }
         let registry = &settings.config.registry_dir;
         let n = workload::install(registry)?;
@@ -210,7 +210,7 @@ impl Play {
         must_be_root("ol bench play")?;
         let events = trace::read(&self.trace)?;
         let speed = Some(self.speed).filter(|speed| speed.is_finite() && *speed > 0.0);
-        let speed = speed.ok_or_else(|| CliError::Option("--speed must be more than 0".into()))?;
+        let speed = speed.ok_or_else(|| CliError::Usage("--speed must be more than 0".into()))?;
         let length = events.last().map_or(Duration::ZERO, |event| event.at.div_f64(speed));
         let plan = Plan {
             target: target(&self.path)?,
@@ -251,8 +251,8 @@ fn target(path: &Path) -> Result<Target, CliError> {
     let State::Running(worker) = ol_dir.state()? else {
         return Err(CliError::NotRunning { path: ol_dir.path().to_owned(), state: ol_dir.state()? });
     };
-    let descriptor = Descriptor::load(ol_dir.path())?;
-    let python = descriptor.map(|found| found.root().join(&found.python.path));
+    // The one that the worker has: who changes the configuration changes what is compared with as well.
+    let descriptor = Descriptor::load(ol_dir.path(), settings.config.python.as_deref())?;
     Ok(Target {
         host: settings.reachable_host().to_owned(),
         port: settings.port(),
@@ -260,7 +260,7 @@ fn target(path: &Path) -> Result<Target, CliError> {
         cgroup_root: settings.config.cgroup_root.clone(),
         n_http_threads: settings.config.n_http_threads,
         packages_dir: settings.config.packages_dir.clone(),
-        python: python.unwrap_or_else(|| "/usr/bin/python3".into()),
+        python: descriptor.map_or_else(|| "/usr/bin/python3".into(), |found| found.interpreter()),
     })
 }
 

@@ -12,6 +12,7 @@ use super::ports::PortError;
 use super::stop::StopError;
 use crate::bench::BenchError;
 use crate::client::ClientError;
+use crate::config::ConfigError;
 use crate::image::ImageError;
 
 /// The command line was not understood (`EX_USAGE` of sysexits.h).
@@ -37,10 +38,12 @@ pub(super) enum CliError {
     Unhealthy(String),
     #[error("cannot {doing} {}: {source}", path.display())]
     File { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("{0}")]
-    Config(String),
+    Setting(String),
     #[error("{0}")]
-    Option(String),
+    Usage(String),
     #[error("cannot prepare the base image: {0}")]
     Image(#[from] ImageError),
     #[error("cannot remove what the last worker left: {0}")]
@@ -96,8 +99,14 @@ pub(super) enum CliError {
 impl CliError {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Config(_) | Self::Option(_) => CONFIG,
-            Self::Name(_) | Self::NoCheck(_) => USAGE,
+            Self::Config(_) | Self::Setting(_) => CONFIG,
+            // What it has ended with: whoever started it waits for it no more than for this program.
+            Self::Launch(LaunchError::Ended { status, .. }) => status
+                .code()
+                .and_then(|code| code.try_into().ok())
+                .filter(|code| *code != 0)
+                .unwrap_or(FAILURE),
+            Self::Name(_) | Self::NoCheck(_) | Self::Usage(_) => USAGE,
             _ => FAILURE,
         })
     }

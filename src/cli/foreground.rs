@@ -7,8 +7,9 @@ use super::lock::WorkerLock;
 use super::ol_dir::OlDir;
 use super::settings::Settings;
 use super::{complain, files};
+use crate::config::Wrong;
 use crate::sandbox;
-use crate::serve::{self, Standing};
+use crate::serve::{self, ServeError, Standing};
 use crate::takeover::{self, Estate, Predecessor, TakeoverError};
 
 /// Where the configuration comes from.
@@ -73,7 +74,8 @@ fn serve(
     let failed = || CliError::file("share the lock of", settings.worker_dir());
     let shared = lock.share().map_err(failed())?;
     let for_stand = lock.again().map_err(failed())?;
-    let (overrides, value) = (ol_dir.overrides(), settings.value.clone());
+    let document = settings.document.clone();
+    let (overrides, value) = (ol_dir.overrides(), settings.document.value.clone());
     let standing = Standing {
         lock: shared,
         before,
@@ -89,7 +91,12 @@ fn serve(
             for_stand.sign()
         }),
     };
-    serve::run(ol_dir.path(), settings.config, standing).map_err(|error| CliError::Serve(error.to_string()))
+    serve::run(ol_dir.path(), settings.config, standing).map_err(|error| match error.setting() {
+        Some((field, problem)) => document.error(Wrong::new(field, problem)).into(),
+        // A file of the worker's, which somebody has changed.
+        None if matches!(error, ServeError::KeptTree(_)) => CliError::Setting(error.to_string()),
+        None => CliError::Serve(error.to_string()),
+    })
 }
 
 /// Remove what a killed worker left outside of its directory, and the files that say it runs.

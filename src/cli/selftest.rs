@@ -15,7 +15,7 @@ use super::ol_dir::{OlDir, State};
 use super::settings::Settings;
 use super::worker::initialize;
 use super::{say, stop};
-use crate::config::Config;
+use crate::config::{Config, Document};
 use crate::image::{self, Descriptor};
 use crate::selftest::{self, Finding, Listed, Outcome, Report, Stage};
 
@@ -135,7 +135,8 @@ impl Worker {
     fn start(path: &Path) -> Result<Self, CliError> {
         let ol_dir = OlDir::at(path)?;
         // The plain defaults: a template.json that lies around says nothing about this machine.
-        let plain = Settings::of(Config::default_for(path, None), &ol_dir.config(), path)?;
+        let defaults = Document::made(Config::default_for(path, None), &ol_dir.config());
+        let plain = Settings::of(defaults, path)?;
         initialize(&ol_dir, &plain, None, false)?;
         selftest::functions(&plain.config.registry_dir)
             .map_err(CliError::file("write functions to", &plain.config.registry_dir))?;

@@ -3,16 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use actors::name::FunctionName;
-use serde_json::Value;
-
 use super::error::CliError;
 use crate::client::Client;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{Config, ConfigError, Document, Wrong};
+use actors::name::FunctionName;
 
 /// What the file says, and what it means.
 pub(super) struct Settings {
-    pub(super) value: Value,
+    pub(super) document: Document,
     pub(super) config: Config,
     /// Fields that were written but mean nothing here.
     pub(super) ignored: Vec<String>,
@@ -21,37 +19,38 @@ pub(super) struct Settings {
 impl Settings {
     /// `ol_dir` is what paths that are not given are below.
     pub(super) fn read(path: &Path, ol_dir: &Path) -> Result<Self, CliError> {
-        Self::of(config::read_json(path).map_err(|error| refused(path, error))?, path, ol_dir)
+        Self::of(Document::read(path)?, ol_dir)
     }
 
     /// What a new directory gets: the defaults, and over them a `template.json` from here or above.
     pub(super) fn defaults(ol_dir: &Path) -> Result<Self, CliError> {
         let here = std::env::current_dir().map_err(CliError::file("find", "."))?;
-        let template = match Config::find_template(&here) {
-            Some(path) => Some(config::read_json(&path).map_err(|error| refused(&path, error))?),
-            None => None,
+        let document = match Config::find_template(&here) {
+            Some(path) => {
+                let template = Document::read(&path)?;
+                template.with_value(Config::default_for(ol_dir, Some(&template.value)))
+            }
+            None => Document::made(Config::default_for(ol_dir, None), &ol_dir.join("config.json")),
         };
-        Self::of(Config::default_for(ol_dir, template.as_ref()), &ol_dir.join("config.json"), ol_dir)
+        Self::of(document, ol_dir)
     }
 
-    pub(super) fn of(value: Value, path: &Path, ol_dir: &Path) -> Result<Self, CliError> {
-        let loaded = Config::from_json(&value, path, ol_dir).map_err(|error| refused(path, error))?;
-        Ok(Self { value, config: loaded.config, ignored: loaded.ignored })
+    pub(super) fn of(document: Document, ol_dir: &Path) -> Result<Self, CliError> {
+        let loaded = Config::from_document(&document, ol_dir)?;
+        Ok(Self { document, config: loaded.config, ignored: loaded.ignored })
     }
 
-    /// With `-o` options laid over; `path` is where the result will be written.
-    pub(super) fn with_options(
-        &self,
-        options: &[String],
-        path: &Path,
-        ol_dir: &Path,
-    ) -> Result<Self, CliError> {
-        let mut value = self.value.clone();
-        for option in options {
-            config::apply_overrides(&mut value, option)
-                .map_err(|error| CliError::Option(error.to_string()))?;
-        }
-        Self::of(value, path, ol_dir)
+    /// With `-o` options laid over.
+    pub(super) fn with_options(&self, options: &[String], ol_dir: &Path) -> Result<Self, CliError> {
+        let document = options
+            .iter()
+            .try_fold(self.document.clone(), |document, options| document.with_options(options))?;
+        Self::of(document, ol_dir)
+    }
+
+    /// What somebody else has found wrong with a field.
+    pub(super) fn error(&self, field: &str, problem: String) -> ConfigError {
+        self.document.error(Wrong::new(field, problem))
     }
 
     pub(super) fn worker_dir(&self) -> PathBuf {
@@ -105,12 +104,4 @@ impl Settings {
             host => host,
         }
     }
-}
-
-/// Some of the errors name their file, some only the field.
-fn refused(path: &Path, error: ConfigError) -> CliError {
-    CliError::Config(match error {
-        ConfigError::Read { .. } | ConfigError::Parse { .. } => error.to_string(),
-        _ => format!("{}: {error}", path.display()),
-    })
 }

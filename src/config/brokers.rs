@@ -1,6 +1,7 @@
 //! The brokers of Kafka that functions may name.
 
-use super::ConfigError;
+use super::Wrong;
+use crate::field::FieldPath;
 
 /// What Kafka's clients take for the port of a broker that is named without one.
 const PORT: u16 = 9092;
@@ -49,17 +50,16 @@ impl Broker {
 
 impl Brokers {
     /// `None`: the configuration names none, not even an empty list.
-    pub(super) fn new(named: Option<&[String]>) -> Result<Self, ConfigError> {
+    pub(super) fn new(named: Option<&[String]>) -> Result<Self, Wrong> {
         let Some(named) = named else { return Ok(Self::Any) };
-        let parse = |text: &String| {
-            Broker::parse(text).ok_or_else(|| ConfigError::Field {
-                field: "kafka.brokers",
-                problem: format!(
-                    "has '{text}', which is no broker; write one such as \"kafka.example:9092\""
-                ),
+        let parse = |(n, text): (usize, &String)| {
+            Broker::parse(text).ok_or_else(|| {
+                let field = FieldPath::from("kafka.brokers").index(n);
+                let problem = "is no broker; write one such as \"kafka.example:9092\"";
+                Wrong::new(field, format!("'{text}' {problem}"))
             })
         };
-        Ok(Self::Only(named.iter().map(parse).collect::<Result<_, _>>()?))
+        Ok(Self::Only(named.iter().enumerate().map(parse).collect::<Result<_, _>>()?))
     }
 
     /// Whether a function may name this one. Names are compared, not the addresses that they stand for.
@@ -108,7 +108,7 @@ mod tests {
         assert!(!only(&[]).allow("localhost:9092"));
         for wrong in ["", "a,b", "PLAINTEXT://a:9092", "a:b", "a:0", "[::1"] {
             let refused = Brokers::new(Some(&[wrong.to_owned()])).unwrap_err().to_string();
-            assert!(refused.starts_with("kafka.brokers has '"), "{refused}");
+            assert!(refused.starts_with(&format!("kafka.brokers[0]: '{wrong}' is no broker")), "{refused}");
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, unsupported};
+use super::{Wrong, wrong};
+use crate::field::FieldPath;
 
 /// Old fields that say the same as a field of today.
 const RENAMED: [(&str, &str); 3] =
@@ -15,6 +16,9 @@ const MOVED: [[(&str, &str); 2]; 2] = [
     [("limits", "max_runtime_default"), ("limits", "runtime_sec")],
     [("limits", "installer_mem_mb"), ("installer_limits", "mem_mb")],
 ];
+
+/// Is `limits.procs` today, unless that is given too.
+const PROCESSES: [&str; 2] = ["sandbox_config", "processes"];
 
 /// Old fields without a counterpart: caches, cgroup pools and registries that are gone.
 const GONE: [&str; 22] = [
@@ -42,27 +46,38 @@ const GONE: [&str; 22] = [
     "worker_id",
 ];
 
-/// Whether there is anything to translate.
-pub(super) fn is_classic(config: &Value) -> bool {
-    let has = |name: &str| config.get(name).is_some();
-    let kind = config.get("registry").and_then(Value::as_str);
-    RENAMED.iter().any(|(old, _)| has(old))
-        || GONE.iter().any(|old| has(old))
-        || matches!(kind, Some("local" | "remote" | "olregistry"))
-        || config.pointer("/sandbox_config/processes").is_some()
-        || config.pointer("/features/import_cache").is_some_and(Value::is_boolean)
-        || MOVED
-            .iter()
-            .any(|[(object, name), _]| config.get(object).is_some_and(|object| object.get(name).is_some()))
+/// Whether it is the way to a field of then.
+pub(super) fn is_name(path: &[&str]) -> bool {
+    match path {
+        [name] => RENAMED.iter().any(|(old, _)| old == name) || GONE.contains(name),
+        [object, name] => {
+            MOVED.iter().any(|[old, _]| *old == (*object, *name)) || path == PROCESSES.as_slice()
+        }
+        _ => false,
+    }
+}
+
+/// What a field may be called in a file, the name that counts first.
+pub(super) fn names_of(field: &FieldPath) -> Vec<FieldPath> {
+    let path = |object: &str, name: &str| FieldPath::from(object).name(name);
+    let moved = MOVED.iter().filter(|[_, (object, name)]| path(object, name) == *field);
+    let mut names: Vec<_> = moved.map(|[(object, name), _]| path(object, name)).collect();
+    names.push(field.clone());
+    let renamed = RENAMED.iter().filter(|(_, new)| FieldPath::from(*new) == *field);
+    names.extend(renamed.map(|(old, _)| FieldPath::from(*old)));
+    if *field == path("limits", "procs") {
+        names.push(path(PROCESSES[0], PROCESSES[1]));
+    }
+    names
 }
 
 /// Put old names into today's, in place. Gives the old fields that have no effect any more.
-pub(super) fn translate(config: &mut Value) -> Result<Vec<String>, ConfigError> {
+pub(super) fn translate(config: &mut Value) -> Result<Vec<String>, Wrong> {
     let Some(fields) = config.as_object_mut() else { return Ok(Vec::new()) };
     match fields.get("registry").and_then(Value::as_str) {
         Some("local") => drop(fields.remove("registry")),
         Some(kind @ ("remote" | "olregistry")) => {
-            return unsupported(
+            return wrong(
                 "registry",
                 format!(
                     "is '{kind}': write a path, file:///path, or a store: s3://…, gs://…, az://…, https://…"
@@ -90,7 +105,8 @@ pub(super) fn translate(config: &mut Value) -> Result<Vec<String>, ConfigError> 
         *cache = if is_on { "tree" } else { "" }.into();
     }
     if let Some(processes) =
-        fields.get_mut("sandbox_config").and_then(|old| old.as_object_mut()?.remove("processes"))
+        fields.get_mut(PROCESSES[0]).and_then(|old| old.as_object_mut()?.remove(PROCESSES[1]))
+        && !processes.is_null()
     {
         let limits = fields.entry("limits").or_insert_with(|| Value::Object(Map::new()));
         if let Some(limits) = limits.as_object_mut() {

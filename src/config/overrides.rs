@@ -1,41 +1,71 @@
 //! `-o a.b=v,c=d`: settings of one run, laid over `config.json`.
 
-use std::sync::LazyLock;
-
 use serde_json::{Map, Number, Value};
 
-use super::{ConfigError, RawConfig};
+use super::{ConfigError, raw};
+use crate::field::FieldPath;
 
-/// Lay `options` (`k=v,a.b=v`) over `config`. A value takes the type of its field. Nothing is changed
-/// if one of the options is wrong.
-pub fn apply_overrides(config: &mut Value, options: &str) -> Result<(), ConfigError> {
-    static KNOWN: LazyLock<Value> = LazyLock::new(|| {
-        serde_json::to_value(RawConfig::default()).expect("the defaults can always be written")
-    });
-    let mut settings = Vec::new();
-    for option in options.split(',').filter(|option| !option.trim().is_empty()) {
-        let wrong =
-            |problem: &str| ConfigError::Option { option: option.to_owned(), problem: problem.to_owned() };
-        let (key, text) = option.split_once('=').ok_or_else(|| wrong("write it as name=value"))?;
-        let pointer = format!("/{}", key.trim().replace('~', "~0").replace('/', "~1").replace('.', "/"));
-        let field = KNOWN.pointer(&pointer).ok_or_else(|| wrong("there is no such field"))?;
-        let value = typed(field, text).map_err(|expected| wrong(&format!("this field is {expected}")))?;
-        settings.push((option, key.trim(), value));
-    }
-    let mut changed = config.clone();
-    for (option, key, value) in settings {
-        set(&mut changed, key, value).map_err(|()| ConfigError::Option {
-            option: option.to_owned(),
-            problem: "what it is in is not an object".to_owned(),
-        })?;
-    }
-    *config = changed;
-    Ok(())
+/// One of them.
+pub(super) struct Override {
+    key: String,
+    value: Value,
+    /// As it was typed.
+    pub(super) text: String,
 }
 
-/// Lay every field of `over` over `under`, objects field by field.
+/// Takes `k=v,a.b=v` apart. A value takes the type of its field.
+pub(super) fn parse(options: &str) -> Result<Vec<Override>, ConfigError> {
+    if options.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parse = |option: &str| {
+        let wrong = |option: &str, problem: &str| ConfigError::Option {
+            option: option.to_owned(),
+            problem: problem.to_owned(),
+        };
+        if option.trim().is_empty() {
+            // Nobody finds an empty one by its text.
+            return Err(wrong(options, "there is a comma too many: write name=value,name=value"));
+        }
+        let (key, text) = option.split_once('=').ok_or_else(|| wrong(option, "write it as name=value"))?;
+        let key = key.trim();
+        let pointer = format!("/{}", key.replace('~', "~0").replace('/', "~1").replace('.', "/"));
+        let field =
+            raw::defaults().pointer(&pointer).ok_or_else(|| wrong(option, "there is no such field"))?;
+        let value =
+            typed(field, text).map_err(|expected| wrong(option, &format!("this field is {expected}")))?;
+        Ok(Override { key: key.to_owned(), value, text: option.to_owned() })
+    };
+    options.split(',').map(parse).collect()
+}
+
+impl Override {
+    /// The field that it sets.
+    pub(super) fn field(&self) -> FieldPath {
+        FieldPath::from(self.key.as_str())
+    }
+
+    pub(super) fn lay_over(&self, config: &mut Value) -> Result<(), ConfigError> {
+        let mut place = config;
+        for part in self.key.split('.') {
+            if place.is_null() {
+                *place = Value::Object(Map::new());
+            }
+            let fields = place.as_object_mut().ok_or_else(|| ConfigError::Option {
+                option: self.text.clone(),
+                problem: "what it is in is not an object".to_owned(),
+            })?;
+            place = fields.entry(part).or_insert(Value::Null);
+        }
+        *place = self.value.clone();
+        Ok(())
+    }
+}
+
+/// Lay every field of `over` over `under`, objects field by field. A null says nothing, as everywhere in a configuration.
 pub(super) fn merge(under: &mut Value, over: &Value) {
     match (under, over) {
+        (_, Value::Null) => {}
         (Value::Object(under), Value::Object(over)) => {
             for (key, value) in over {
                 merge(under.entry(key.clone()).or_insert(Value::Null), value);
@@ -62,16 +92,4 @@ fn typed(field: &Value, text: &str) -> Result<Value, &'static str> {
             Ok(number(text).or_else(|| text.parse().ok().map(Value::Bool)).unwrap_or_else(|| text.into()))
         }
     }
-}
-
-fn set(config: &mut Value, key: &str, value: Value) -> Result<(), ()> {
-    let mut place = config;
-    for part in key.split('.') {
-        if place.is_null() {
-            *place = Value::Object(Map::new());
-        }
-        place = place.as_object_mut().ok_or(())?.entry(part).or_insert(Value::Null);
-    }
-    *place = value;
-    Ok(())
 }

@@ -8,7 +8,7 @@ use actors::world::Network;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ConfigError;
+use super::{Wrong, classic};
 
 /// Every field of `config.json`; what a file leaves out has its default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -120,12 +120,11 @@ pub enum Port {
 }
 
 impl Port {
-    pub(super) fn number(&self) -> Result<u16, ConfigError> {
+    pub(super) fn number(&self) -> Result<u16, Wrong> {
         match self {
             Self::Number(number) => Ok(*number),
-            Self::Text(text) => text.parse().map_err(|_| ConfigError::Field {
-                field: "worker_port",
-                problem: format!("is '{text}', and must be a port number from 0 to 65535"),
+            Self::Text(text) => text.parse().map_err(|_| {
+                Wrong::new("worker_port", format!("is '{text}', and must be a port number from 0 to 65535"))
             }),
         }
     }
@@ -315,6 +314,29 @@ impl Default for RawKafka {
     }
 }
 
+/// All fields, with their defaults.
+pub(super) fn defaults() -> &'static Value {
+    static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
+        serde_json::to_value(RawConfig::default()).expect("the defaults can always be written")
+    });
+    &DEFAULTS
+}
+
+/// Takes out each field that is there and null: to OpenLambda, and so here, that is as if it were not there. A name that means nothing
+/// stays, to be refused.
+pub(super) fn forget_nulls(json: &mut Value) {
+    fn forget(value: &mut Value, known: &Value, is_old: &dyn Fn(&str) -> bool) {
+        let (Some(fields), Some(known)) = (value.as_object_mut(), known.as_object()) else { return };
+        fields.retain(|name, value| !(value.is_null() && (known.contains_key(name) || is_old(name))));
+        for (name, value) in fields {
+            if let Some(known) = known.get(name) {
+                forget(value, known, &|inner| classic::is_name(&[name, inner]));
+            }
+        }
+    }
+    forget(json, defaults(), &|name| classic::is_name(&[name]));
+}
+
 /// OpenLambda's fields that have no effect here.
 const WITHOUT_MEANING: [&str; 11] = [
     "SOCK_base_path",
@@ -333,12 +355,9 @@ const WITHOUT_MEANING: [&str; 11] = [
 /// Fields of OpenLambda that have no effect here, and have another value in `json` than OpenLambda itself writes: the rest was asked for by
 /// nobody, and would be named at every start.
 pub(super) fn without_meaning(json: &Value) -> Vec<String> {
-    static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
-        serde_json::to_value(RawConfig::default()).expect("the defaults can always be written")
-    });
     let is_asked_for = |name: &&str| {
         let pointer = format!("/{}", name.replace('.', "/"));
-        json.pointer(&pointer).is_some_and(|value| Some(value) != DEFAULTS.pointer(&pointer))
+        json.pointer(&pointer).is_some_and(|value| Some(value) != defaults().pointer(&pointer))
     };
     let mut found: Vec<String> =
         WITHOUT_MEANING.into_iter().filter(is_asked_for).map(str::to_owned).collect();

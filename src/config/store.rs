@@ -1,6 +1,6 @@
 //! `registry: s3://…`: where functions lie when that is not a directory.
 
-use super::{ConfigError, field, unsupported};
+use super::{Wrong, wrong};
 
 /// A bucket, or a web server, and what of it is the registry. Credentials are not in here: they come from the environment, or from
 /// where the machine gets them.
@@ -65,13 +65,13 @@ impl StoreKind {
 
 impl StoreAddress {
     /// Reads the value of `registry`, if it is not a directory's. `Ok(None)`: it is.
-    pub(super) fn parse(text: &str) -> Result<Option<Self>, ConfigError> {
+    pub(super) fn parse(text: &str) -> Result<Option<Self>, Wrong> {
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
         if scheme == "file" {
             return Ok(None);
         }
         let Some((_, kind)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
-            return unsupported(
+            return wrong(
                 "registry",
                 format!(
                     "is '{text}': write a path, or file://, s3://, gs://, az://, http:// or https:// and what follows"
@@ -81,7 +81,7 @@ impl StoreAddress {
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (host, path) = place.split_once('/').unwrap_or((place, ""));
         let wrong =
-            |problem: &str| field("registry", format!("is '{}', and {problem}", without_secret(text)));
+            |problem: &str| wrong("registry", format!("is '{}', and {problem}", without_secret(text)));
         if host.contains('@') {
             return wrong("must have no credentials in it: give them in the environment of the worker");
         }

@@ -225,7 +225,10 @@ fn an_unknown_field_is_named_with_its_file() {
 fn a_value_of_the_wrong_type_is_named_by_its_field() {
     let path = "/srv/ol/config.json: ";
     for (json, words) in [
-        (json!({ "limits": { "mem_mb": "5" } }), "limits.mem_mb: invalid type: string \"5\", expected u32"),
+        (
+            json!({ "limits": { "mem_mb": "5" } }),
+            "limits.mem_mb: invalid type: string \"5\", expected a whole number",
+        ),
         (json!({ "limits": { "mem": 5 } }), "limits.mem: unknown field `mem`"),
         (json!({ "dns": ["1.1.1.1", "x"] }), "dns[1]: invalid IP address syntax"),
         (json!({ "worker_port": true }), "worker_port: must be a port number from 0 to 65535"),
@@ -243,14 +246,14 @@ fn a_value_of_the_wrong_type_is_named_by_its_field() {
 #[test]
 fn what_is_not_done_here_is_refused() {
     for (json, words) in [
-        (json!({ "sandbox": "docker" }), "sandbox is 'docker'"),
-        (json!({ "server_mode": "none" }), "server_mode is 'none'"),
+        (json!({ "sandbox": "docker" }), "sandbox: is 'docker'"),
+        (json!({ "server_mode": "none" }), "server_mode: is 'none'"),
         (json!({ "registry": "ftp://example.org/r" }), "s3://"),
-        (json!({ "registry": "remote" }), "registry is 'remote': write a path, file:///path, or a store"),
+        (json!({ "registry": "remote" }), "registry: is 'remote': write a path, file:///path, or a store"),
         (json!({ "features": { "import_cache": "forest" } }), "features.import_cache"),
         (
             json!({ "mem_pool_mb": 1000, "import_cache_mb": 1001 }),
-            "import_cache_mb is 1001, and must be at most 1000",
+            "import_cache_mb: is 1001, and must be at most 1000",
         ),
     ] {
         assert!(refused(json.clone()).contains(words), "{json}");
@@ -265,15 +268,15 @@ fn what_cannot_be_meant_is_refused() {
         (json!({ "registry": "relative" }), "registry"),
         (json!({ "worker_port": "http" }), "worker_port"),
         (json!({ "worker_port": "70000" }), "worker_port"),
-        (json!({ "mem_pool_mb": 499 }), "mem_pool_mb is 499, and must be at least 500"),
-        (json!({ "limits": { "procs": 0 } }), "procs"),
-        (json!({ "limits": { "mem_mb": 4 } }), "mem_mb"),
-        (json!({ "limits": { "cpu_percent": 0 } }), "cpu_percent"),
-        (json!({ "limits": { "swappiness": 101 } }), "swappiness"),
-        (json!({ "limits": { "runtime_sec": 0 } }), "runtime_sec"),
-        (json!({ "limits": { "tmp_mb": 0 } }), "tmp_mb"),
-        (json!({ "limits": { "max_instances": 0 } }), "max_instances"),
-        (json!({ "limits": { "max_instances": 1, "min_warm": 2 } }), "min_warm"),
+        (json!({ "mem_pool_mb": 499 }), "mem_pool_mb: is 499, and must be at least 500"),
+        (json!({ "limits": { "procs": 0 } }), "limits.procs: is "),
+        (json!({ "limits": { "mem_mb": 4 } }), "limits.mem_mb: is "),
+        (json!({ "limits": { "cpu_percent": 0 } }), "limits.cpu_percent: is "),
+        (json!({ "limits": { "swappiness": 101 } }), "limits.swappiness: is "),
+        (json!({ "limits": { "runtime_sec": 0 } }), "limits.runtime_sec: is "),
+        (json!({ "limits": { "tmp_mb": 0 } }), "limits.tmp_mb: is "),
+        (json!({ "limits": { "max_instances": 0 } }), "limits.max_instances: is "),
+        (json!({ "limits": { "max_instances": 1, "min_warm": 2 } }), "limits.min_warm: is "),
         (json!({ "network": "host" }), "network_max"),
         (json!({ "network": "all" }), "all"),
         (json!({ "dns": ["nameserver"] }), "IP"),
@@ -320,20 +323,27 @@ fn workers_of_the_same_name_have_cgroups_of_their_own() {
     }
 }
 
+fn with_options(json: Value, options: &str) -> Result<Document, ConfigError> {
+    Document::made(json, Path::new("/srv/ol/config.json")).with_options(options)
+}
+
 #[test]
 fn options_are_laid_over() {
-    let mut json = json!({ "limits": { "procs": 3 } });
+    let json = json!({ "limits": { "procs": 3 } });
     let options = "limits.mem_mb=100,features.enable_seccomp=false,worker_port=80,registry_cache_ms=90,python=/usr/bin/x,mem_pool_mb=600,network=outbound";
-    apply_overrides(&mut json, options).unwrap();
+    let json = with_options(json, options).unwrap().value;
     assert_eq!(json["worker_port"], "80");
     let config = config(json);
     assert_eq!((config.limits.procs, config.limits.mem_mb, config.port), (3, 100, 80));
     assert!(!config.features.enable_seccomp);
     assert_eq!((config.mem_pool_mb, config.network), (600, Network::Outbound));
+    // The last one counts, as in OpenLambda; and none are none.
+    assert_eq!(with_options(json!({}), "worker_url=a,worker_url=b").unwrap().value["worker_url"], "b");
+    assert_eq!(with_options(json!({ "worker_url": "a" }), "").unwrap().value, json!({ "worker_url": "a" }));
 }
 
 #[test]
-fn a_wrong_option_changes_nothing() {
+fn a_wrong_option_is_named() {
     for options in [
         "nope=1",
         "limits.nope=1",
@@ -345,11 +355,44 @@ fn a_wrong_option_changes_nothing() {
         "limits.mem_mb.x=1",
         "=1",
     ] {
-        let mut json = json!({ "worker_url": "a" });
-        let error = apply_overrides(&mut json, &format!("worker_url=b,{options}")).unwrap_err().to_string();
-        assert!(error.starts_with("invalid option"), "{error}");
-        assert_eq!(json, json!({ "worker_url": "a" }));
+        let error = with_options(json!({}), &format!("worker_url=b,{options}")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("invalid option '{options}': ")), "{error}");
     }
+    let error = with_options(json!({ "limits": 1 }), "limits.mem_mb=20").unwrap_err().to_string();
+    assert!(error.contains("is not an object"), "{error}");
+}
+
+#[test]
+fn a_comma_too_many_is_not_passed_over() {
+    for options in
+        [",", " ", "worker_url=a,", ",worker_url=a", "worker_url=a,,log_output=true", "worker_url=a, "]
+    {
+        let error = with_options(json!({}), options).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("invalid option '{options}': there is a comma too many")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_an_option_says_is_told_as_that_of_the_option() {
+    let said = |options: &str| {
+        let document = with_options(json!({ "limits": { "procs": 0 } }), options).unwrap();
+        Config::from_document(&document, Path::new(OL)).unwrap_err().to_string()
+    };
+    assert_eq!(
+        said("limits.procs=0"),
+        "invalid option 'limits.procs=0': limits.procs: is 0, and must be from 1 to 32768"
+    );
+    assert!(
+        said("limits.procs=1,mem_pool_mb=2")
+            .starts_with("invalid option 'mem_pool_mb=2': mem_pool_mb: is 2, and")
+    );
+    assert!(
+        said("limits.procs=-1").starts_with("invalid option 'limits.procs=-1': limits.procs: invalid value")
+    );
+    assert!(said("worker_url=x").starts_with("/srv/ol/config.json: limits.procs: is 0"));
 }
 
 #[test]
@@ -369,25 +412,128 @@ fn the_cluster_of_2018_is_understood() {
     assert_eq!(config(json!({ "reg_dir": "/old" })).registry_dir, Path::new("/old"));
 }
 
-#[test]
-fn files_are_named_when_they_cannot_be_read() {
+/// What is said of a file with this text.
+fn said_of(text: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
-    assert!(Config::load(&path, dir.path()).unwrap_err().to_string().contains("cannot read"));
-    std::fs::write(&path, "{ not json").unwrap();
-    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
-    assert!(text.contains("config.json") && text.contains("line 1"), "{text}");
-    std::fs::write(&path, "{\n  \"worker_url\": \"a\",\n  \"limitz\": {}\n}").unwrap();
-    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
-    assert!(text.contains("limitz") && text.contains("line 3"), "{text}");
-    std::fs::write(&path, "{\n  \"limits\": { \"procs\": true }\n}").unwrap();
-    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
-    assert!(text.contains("config.json: limits.procs: invalid type") && text.contains("line 2"), "{text}");
-    std::fs::write(&path, "{} {}").unwrap();
-    let text = Config::load(&path, dir.path()).unwrap_err().to_string();
-    assert!(text.contains("config.json: trailing characters"), "{text}");
-    std::fs::write(&path, "{ \"reg_dir\": \"/c\", \"limits\": { \"procs\": 4 } }").unwrap();
-    assert_eq!(Config::load(&path, dir.path()).unwrap().config.limits.procs, 4);
+    std::fs::write(&path, text).unwrap();
+    let loaded = Document::read(&path).and_then(|document| Config::from_document(&document, Path::new(OL)));
+    let said = loaded.unwrap_err().to_string();
+    said.strip_prefix(&format!("{}: ", path.display())).expect("the file is named first").to_owned()
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Document::read(&dir.path().join("config.json")).unwrap_err().to_string().contains("cannot read"));
+    let path = dir.path().join("old.json");
+    std::fs::write(&path, r#"{ "reg_dir": "/c", "limits": { "procs": 4 } }"#).unwrap();
+    let document = Document::read(&path).unwrap();
+    assert_eq!(Config::from_document(&document, Path::new(OL)).unwrap().config.limits.procs, 4);
+}
+
+#[test]
+fn whatever_is_wrong_in_a_file_is_told_with_its_field_and_its_line() {
+    for (text, field, place) in [
+        // What is not understood.
+        ("{ not json", "key must be a string", "(line 1, column 3)"),
+        ("{}\n {}", "trailing characters", "(line 2, column 2)"),
+        ("[\n]", "a configuration is an object", ""),
+        ("{\n  \"limits\": { \"procs\": tru }\n}", "limits.procs: expected ident", "(line 2, column "),
+        (
+            "{\n  \"worker_url\": \"a\",\n  \"limitz\": {}\n}",
+            "limitz: unknown field `limitz`",
+            "(line 3, column 13)",
+        ),
+        (
+            "{\n  \"limits\": { \"procs\": true }\n}",
+            "limits.procs: invalid type: boolean `true`",
+            "(line 2, column 24)",
+        ),
+        (
+            "{\"limits\": {\n\"procs\": 3,\n\"procs\": 4}}",
+            "limits: 'procs' is here a second time",
+            "(line 3, column 7)",
+        ),
+        ("{\"dns\": [\"1.1.1.1\",\n \"x\"]}", "dns[1]: invalid IP address", "(line 2, column 2)"),
+        // What is understood, and cannot be meant.
+        (
+            "{\n\n  \"limits\": { \"procs\": 0 } }",
+            "limits.procs: is 0, and must be from 1 to 32768",
+            "(line 3, column 24)",
+        ),
+        ("{\n \"worker_port\":\n  \"http\"}", "worker_port: is 'http', and must be", "(line 3, column 3)"),
+        ("{\n \"mem_pool_mb\": 499}", "mem_pool_mb: is 499", "(line 2, column 17)"),
+        (
+            "{\n \"kafka\": {\"brokers\": [\"a\", \"b,c\"]}}",
+            "kafka.brokers[1]: 'b,c' is no broker",
+            "(line 2, column 29)",
+        ),
+        (
+            "{\n \"installer_limits\": {\"mem_mb\": 4}}",
+            "installer_limits.mem_mb: is 4",
+            "(line 2, column 33)",
+        ),
+        ("{\n \"registry\": \"ftp://x\"}", "registry: is 'ftp://x'", "(line 2, column 14)"),
+        // Under the name that it has in the file.
+        ("{\n \"reg_dir\": \"x\"}", "reg_dir: is 'x', and must be an absolute path", "(line 2, column 13)"),
+        (
+            "{\"limits\": { \"runtime_sec\": 5,\n \"max_runtime_default\": 0}}",
+            "limits.max_runtime_default: is 0",
+            "(line 2, column 25)",
+        ),
+        (
+            "{\n \"sandbox_config\": {\"processes\": 0}}",
+            "sandbox_config.processes: is 0",
+            "(line 2, column 34)",
+        ),
+        (
+            "{\n \"sandbox_config\": {\"processes\": 9}, \"limits\": {\"procs\": 0}}",
+            "limits.procs: is 0",
+            "(line 2, column 58)",
+        ),
+        // What is only missing stands nowhere.
+        ("{\"limits\": {\"mem_mb\": 99999999}}", "mem_pool_mb: is ", "limits.mem_mb and"),
+    ] {
+        let said = said_of(text);
+        assert!(said.starts_with(field) && said.contains(place), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn null_is_as_if_it_were_not_there() {
+    let nulls = |value: &Value| -> Value {
+        let names = value.as_object().unwrap().keys();
+        Value::Object(names.map(|name| (name.clone(), Value::Null)).collect())
+    };
+    let defaults = serde_json::to_value(RawConfig::default()).unwrap();
+    let loaded = load(&nulls(&defaults)).unwrap();
+    assert_eq!(loaded.config, config(json!({})));
+    assert!(loaded.ignored.is_empty(), "{:?}", loaded.ignored);
+    // And inside of objects, and of those of earlier years.
+    for (name, value) in defaults.as_object().unwrap() {
+        if value.as_object().is_some_and(|fields| !fields.is_empty()) {
+            assert_eq!(config(json!({ name: nulls(value) })), config(json!({})), "{name}");
+        }
+    }
+    let old = json!({
+        "registry_dir": null, "cg_pool_size": null, "sandbox_config": { "processes": null },
+        "limits": { "max_runtime_default": null, "installer_mem_mb": null },
+    });
+    assert_eq!(load(&old).unwrap(), load(&json!({})).unwrap());
+    let drawn = json!({ "import_cache_tree": { "packages": null, "children": null } });
+    assert!(load(&drawn).is_ok());
+    // A name that means nothing is none with null either; and an entry of a list is no field.
+    assert!(refused(json!({ "worker_dirr": null })).contains("worker_dirr: unknown field"));
+    assert!(refused(json!({ "limits": { "mem": null } })).contains("limits.mem: unknown field"));
+    assert!(refused(json!({ "dns": [null] })).contains("dns[0]: "));
+    // In a template it leaves the default in its place.
+    let template = json!({ "limits": null, "queue": { "length": null, "wait_ms": 5 } });
+    let written = Config::default_for(Path::new(OL), Some(&template));
+    assert_eq!(
+        (&written["limits"]["procs"], &written["queue"]),
+        (&json!(10), &json!({ "length": 1024, "wait_ms": 5 }))
+    );
 }
 
 /// Every field that is written in `config.json` or `ol.yaml` is in the reference.

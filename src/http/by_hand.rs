@@ -24,6 +24,7 @@ use super::error::HttpError;
 use super::registry::not_from_a_page;
 use super::upload::{answered, order};
 use super::{App, Shared};
+use crate::json;
 use crate::registry::FunctionCode;
 use crate::sandbox::launcher::{GrownZygote, Sandbox};
 use crate::world::OlGauge;
@@ -76,19 +77,52 @@ enum Kind {
     OfFunction { zygote: GrownZygote, code: FunctionCode },
 }
 
-/// What `/create` is told. OpenLambda's clients may send more.
+/// Those of [`Order`].
+const FIELDS: [&str; 5] = ["code", "leaf", "parent", "pkgs", "runtime"];
+
+/// What `/create` is told: all that OpenLambda reads, and its clients send. To it a field of another name is nothing; but who wrote
+/// `package` would get a sandbox without it, and would not find out why.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct Order {
-    #[serde(default)]
     code: String,
-    #[serde(default)]
     leaf: bool,
-    #[serde(default)]
     parent: String,
-    #[serde(default)]
     pkgs: Vec<String>,
-    #[serde(default)]
-    runtime: serde_json::Value,
+    runtime: String,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        // As in OpenLambda, who does not say what it is to be wants one that runs code.
+        Self {
+            code: String::new(),
+            leaf: true,
+            parent: String::new(),
+            pkgs: Vec::new(),
+            runtime: String::new(),
+        }
+    }
+}
+
+impl Order {
+    fn read(body: &[u8]) -> Result<Self, HttpError> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            HttpError::BadOrder(format!(
+                "write {{\"code\": path of a function in the registry, \"leaf\": true or false, \"parent\": id or \"\", \"pkgs\": []}}: {error}"
+            ))
+        };
+        let mut fields = json::read_bytes(body).map_err(|error| wrong(&error))?;
+        // A list would be taken for the fields in their order.
+        let Some(named) = fields.as_object_mut() else { return Err(wrong(&"it is no object")) };
+        // What a program has none of, it sends as null.
+        named.retain(|name, value| !(value.is_null() && FIELDS.contains(&name.as_str())));
+        let order: Self = serde_path_to_error::deserialize(fields).map_err(|error| wrong(&error))?;
+        if !matches!(order.runtime.as_str(), "" | "python") {
+            return Err(HttpError::BadOrder(format!("runtime is '{}': there is python only", order.runtime)));
+        }
+        Ok(order)
+    }
 }
 
 /// A place among them, until it is taken or given up.
@@ -234,16 +268,7 @@ pub(super) async fn create(request: HttpRequest, app: Shared, payload: Payload) 
 }
 
 async fn make(app: &App, by_hand: &ByHand, body: &[u8]) -> Result<u64, HttpError> {
-    // A list would be taken for the fields in their order.
-    let order = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
-    let order = order.and_then(|fields| serde_json::from_value::<Order>(fields.into())).map_err(|error| {
-        HttpError::BadOrder(format!(
-            "write {{\"code\": path of a function in the registry, \"leaf\": true or false, \"parent\": id or \"\", \"pkgs\": []}}: {error}"
-        ))
-    })?;
-    if order.runtime.as_str().is_some_and(|runtime| !matches!(runtime, "" | "python")) {
-        return Err(HttpError::BadOrder(format!("runtime is {}: there is python only", order.runtime)));
-    }
+    let order = Order::read(body)?;
     let _coming = by_hand.begin()?;
     let _turn = by_hand.making.acquire().await.expect("it is never closed");
     let memory = by_hand.gauge.read();
@@ -460,4 +485,33 @@ fn set_paused(app: &App, id: &str, is_paused: bool) -> Result<String, HttpError>
     }
     state.is_paused = is_paused;
     Ok(String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_has_the_fields_that_openlambdas_clients_send_and_no_others() {
+        let order = Order::read(
+            br#"{"code": "echo", "leaf": false, "parent": "3", "pkgs": ["a"], "runtime": "python"}"#,
+        );
+        let order = order.unwrap();
+        assert_eq!((order.code.as_str(), order.leaf, order.parent.as_str()), ("echo", false, "3"));
+        assert_eq!(order.pkgs, ["a"]);
+        let order = Order::read(br#"{"code": "echo", "parent": null, "pkgs": null}"#).unwrap();
+        assert!(order.leaf && order.parent.is_empty() && order.pkgs.is_empty());
+        for (body, words) in [
+            (r#"{"code": "echo", "packages": ["a"]}"#, "unknown field `packages`"),
+            (r#"{"code": "echo", "leef": null}"#, "unknown field `leef`"),
+            (r#"{"code": "echo", "leaf": true, "leaf": false}"#, "'leaf' is here a second time"),
+            (r#"{"code": "echo", "pkgs": ["a", 1]}"#, "pkgs[1]: invalid type"),
+            (r#"{"code": "echo", "runtime": "native"}"#, "python only"),
+            (r#"["echo", true]"#, "no object"),
+            ("", "line 1"),
+        ] {
+            let refused = Order::read(body.as_bytes()).unwrap_err().to_string();
+            assert!(refused.contains(words), "{body}: {refused}");
+        }
+    }
 }

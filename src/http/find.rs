@@ -13,7 +13,7 @@ use crate::world::OlWorld;
 
 /// How long a call of a new function waits for its packages: as long as one run of the installer may take by default. Clients give up
 /// sooner, most of them after a minute or two, and what was begun for them goes on.
-const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
+pub const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
 /// How often it is looked whether they are there.
 const INSTALL_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How many calls may wait like this. One that waits costs as much as its connection.

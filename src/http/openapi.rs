@@ -249,7 +249,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
         ("/create", {
             let create = by_hand("create", "Make a sandbox, or a zygote that others are forked from")
                 .request_body(Some(body(
-                    "`code`: a function of the registry; `leaf`; `parent`: an id or nothing; `pkgs`: packages",
+                    "`code`: a function of the registry; `leaf`: whether it runs that, `true` if not given; `parent`: an id or nothing; `pkgs`: packages; `runtime`: `python` or nothing. Another field is refused",
                     JSON,
                     true,
                 )))

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Shared;
 use super::error::HttpError;
 use super::upload::{BUFFERED_BYTES_MAX, answered, order};
+use crate::json;
 use crate::packages::tree_file;
 use crate::world::OlWorld;
 
@@ -152,9 +153,9 @@ pub(super) async fn import(request: HttpRequest, app: Shared, payload: Payload) 
 }
 
 async fn draw(request: &HttpRequest, app: &Shared, body: &[u8]) -> HttpResponse {
-    let tree: Value = match serde_json::from_slice(body) {
+    let tree = match json::read_bytes(body) {
         Ok(tree) => tree,
-        Err(error) => return HttpError::BadTree(format!("the tree is not JSON: {error}")).response(),
+        Err(error) => return HttpError::BadTree(format!("the tree is not understood: {error}")).response(),
     };
     // A path or a text is what a configuration may have.
     let plan = match tree_file::parse(&tree) {

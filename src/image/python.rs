@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use serde::{Deserialize, Serialize};
 
 use super::ImageError;
 
@@ -17,7 +16,7 @@ const MINOR_MIN: u32 = 8;
 const N_LINKS_MAX: usize = 40;
 
 /// An interpreter in a base.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Python {
     /// Where it is, relative to the base: `usr/bin/python3.11`. Not a link.
     pub path: PathBuf,

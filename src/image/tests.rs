@@ -176,7 +176,7 @@ fn a_file_tree_is_used_where_it_is() {
     let descriptor = scene.prepare(&tree).unwrap();
     assert_eq!(descriptor.base, Base::Directory(tree.canonicalize().unwrap()));
     assert_eq!(descriptor.python, Python { path: "usr/local/bin/python3.12".into(), minor: 12 });
-    assert_eq!(Descriptor::load(&scene.ol).unwrap(), Some(descriptor));
+    assert_eq!(Descriptor::load(&scene.ol, None).unwrap(), Some(descriptor));
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn without_an_image_the_base_is_the_machine_itself() {
     let scene = Scene::new();
     match prepare(&scene.ol, None, None) {
         Ok(descriptor) => {
-            assert_eq!((descriptor.base.clone(), descriptor.image.clone()), (Base::Host, None));
+            assert_eq!(descriptor.base, Base::Host);
             assert!(descriptor.python.path.starts_with("usr"), "{descriptor:?}");
         }
         Err(error) => assert!(
@@ -219,9 +219,9 @@ fn what_a_killed_init_left_is_swept() {
 #[test]
 fn before_init_there_is_no_descriptor() {
     let scene = Scene::new();
-    assert_eq!(Descriptor::load(&scene.ol).unwrap(), None);
+    assert_eq!(Descriptor::load(&scene.ol, None).unwrap(), None);
     fs::write(scene.ol.join(DESCRIPTOR), "{").unwrap();
-    assert!(Descriptor::load(&scene.ol).unwrap_err().to_string().contains("ol worker init"));
+    assert!(Descriptor::load(&scene.ol, None).unwrap_err().to_string().contains("ol worker init"));
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_docker_archive_is_unpacked() {
         ],
     );
     let descriptor = scene.prepare(&image).unwrap();
-    assert_eq!(descriptor.root(), scene.ol.join("lambda"));
+    assert_eq!(descriptor.base.root(), scene.ol.join("lambda"));
     assert_eq!(descriptor.python.minor, 11);
     assert!(!scene.has("etc/a") && !scene.has("etc/.wh.a"));
     assert_eq!(scene.read("etc/b"), "2");
@@ -468,21 +468,30 @@ fn the_interpreter_that_is_asked_for_later_is_used_or_refused() {
         .file("usr/lib/python3.11/os.py", "");
     let image = docker_archive(&scene, vec![layer.bytes()]);
     assert_eq!(scene.prepare(&image).unwrap().python.minor, 11);
-    let asked = |python: Option<&str>| {
-        Descriptor::load(&scene.ol).unwrap().unwrap().with_python(python.map(Path::new))
-    };
+    let asked = |python: Option<&str>| Descriptor::load(&scene.ol, python.map(Path::new)).map(Option::unwrap);
     let newer = Python { path: "usr/bin/python3.12".into(), minor: 12 };
     assert_eq!(asked(Some("usr/bin/python3.12")).unwrap().python, newer);
     assert_eq!(asked(None).unwrap().python.minor, 11);
     for (python, words) in [
-        ("nope", "python is /nope, and"),
-        ("usr/bin", "python is /usr/bin, and"),
+        ("nope", "python: is /nope, and"),
+        ("usr/bin", "python: is /usr/bin, and"),
         ("usr/bin/true", "only usr/bin/true, of which the version is unknown"),
         ("usr/bin/python3.7", "only usr/bin/python3.7 (Python 3.7)"),
     ] {
         let text = asked(Some(python)).unwrap_err().to_string();
         assert!(text.contains(words) && text.contains("inside of the base"), "{text}");
     }
+    // What is written down does not name one that it was once; in files of earlier versions it counts for nothing.
+    let path = scene.ol.join(DESCRIPTOR);
+    let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(kept.as_object().unwrap().keys().collect::<Vec<_>>(), ["base", "image"]);
+    kept["python"] = json!({ "path": "usr/bin/python3.7", "minor": 7 });
+    fs::write(&path, kept.to_string()).unwrap();
+    assert_eq!(asked(None).unwrap().python.minor, 11);
+    assert_eq!(
+        asked(Some("usr/bin/python3.12")).unwrap().interpreter(),
+        scene.ol.join("lambda/usr/bin/python3.12")
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use actors::tree::{DRAWN_MAX, Plan};
 use serde_json::{Map, Value, json};
 
 use super::requirement::{self, Line};
+use crate::json;
 
 /// Reads a tree: a path, a JSON text, or the object itself.
 ///
@@ -20,11 +21,11 @@ use super::requirement::{self, Line};
 pub fn read(tree: &Value) -> Result<Plan, String> {
     match tree {
         Value::String(text) if text.trim_start().starts_with('{') => {
-            parse(&serde_json::from_str(text).map_err(|error| format!("the text is not JSON: {error}"))?)
+            parse(&json::read(text).map_err(|error| format!("the text is not understood: {error}"))?)
         }
         Value::String(path) => {
             let text = fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-            let tree = serde_json::from_str(&text).map_err(|error| format!("{path} is not JSON: {error}"))?;
+            let tree = json::read(&text).map_err(|error| format!("{path}: {error}"))?;
             parse(&tree).map_err(|error| format!("{path}: {error}"))
         }
         tree => parse(tree),
@@ -188,7 +189,11 @@ mod tests {
                 "node children[0] has a package that is not a text: 7",
             ),
             (json!("/nonesuch/tree.json"), "cannot read /nonesuch/tree.json"),
-            (json!("{"), "the text is not JSON"),
+            (json!("{"), "the text is not understood: EOF"),
+            (
+                json!(r#"{"packages": [], "packages": ["a"]}"#),
+                "the text is not understood: 'packages' is here a second time",
+            ),
         ] {
             let error = read(&tree).unwrap_err();
             assert!(error.starts_with(said), "{error}");

@@ -1,5 +1,6 @@
 //! One generation of a function's code: an immutable directory, and what was read from it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -8,18 +9,22 @@ use std::sync::{Arc, Mutex};
 
 use actors::cron::timetable::CronEntry;
 use actors::name::FunctionName;
-use actors::world::{Class, Code, KafkaSource, PoolLimits};
+use actors::world::{Class, Code, KafkaSource, Network, PoolLimits};
 
 use super::content::Contents;
-use super::function_yaml::{self, FunctionConfig};
+use super::function_yaml::{self, FunctionConfig, FunctionYaml};
 use super::lock::{Lock, Locks};
 use super::requirements::Wishes;
 use super::{env_file, requirements};
 use crate::config::{Config, Limits};
+use crate::field::FieldPath;
 
 /// Trees with at most this many entries are removed by whoever drops the last clone; larger ones by a
 /// thread of their own, since an actor must not wait for them.
 const N_ENTRIES_REMOVED_INLINE: usize = 32;
+
+/// The variable that names another entry file.
+const ENTRY_VARIABLE: &str = "OL_ENTRY_FILE";
 
 /// The entry file that is a program, and not Python (`native.py` of the runtime).
 pub(super) const PROGRAM: &str = "f.bin";
@@ -35,7 +40,6 @@ struct Generation {
     hash: [u8; 32],
     class: Class,
     pool: PoolLimits,
-    limits: Limits,
     /// What the source looked like when it was read; equal means unchanged.
     fingerprint: Mutex<Option<[u8; 32]>>,
 }
@@ -46,10 +50,12 @@ struct Settled {
     version: String,
 }
 
-/// What the files of a function say.
+/// What the files of a function say, and what that comes to on this worker.
 struct Facts {
     entry_file: String,
     config: FunctionConfig,
+    limits: Limits,
+    network: Network,
     wishes: Wishes,
 }
 
@@ -82,7 +88,7 @@ impl FunctionCode {
     /// Limits of one sandbox of this function.
     #[must_use]
     pub fn sandbox_limits(&self) -> &Limits {
-        &self.0.limits
+        &self.0.facts.limits
     }
 
     /// What its author wants installed.
@@ -216,11 +222,7 @@ impl CodeError {
 
 /// Check the function in `dir`, which nobody else can write to. Nothing is kept. Gives what it wants installed.
 pub(super) fn check(dir: &Path, worker: &Config) -> Result<Wishes, CodeError> {
-    let facts = read_facts(dir)?;
-    facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
-    facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
-    facts.config.check_brokers(worker).map_err(|error| CodeError::of(&error))?;
-    Ok(facts.wishes)
+    Ok(read_facts(dir, worker)?.wishes)
 }
 
 /// Make a generation of the function in `directory`.
@@ -233,10 +235,7 @@ pub(super) fn generation(
     worker: &Config,
     locks: &Locks,
 ) -> Result<FunctionCode, CodeError> {
-    let facts = read_facts(&directory.path)?;
-    let limits = facts.config.limits(worker).map_err(|error| CodeError::of(&error))?;
-    let network = facts.config.network(worker).map_err(|error| CodeError::of(&error))?;
-    facts.config.check_brokers(worker).map_err(|error| CodeError::of(&error))?;
+    let facts = read_facts(&directory.path, worker)?;
     let hash = contents.hash();
     let lock = locks.read(&name, &facts.wishes);
     let version = version(&hash, lock.as_ref());
@@ -249,9 +248,8 @@ pub(super) fn generation(
         directory,
         name,
         hash,
-        class: Class { network },
-        pool: worker.pool_limits(&limits),
-        limits,
+        class: Class { network: facts.network },
+        pool: worker.pool_limits(&facts.limits),
         facts,
         fingerprint: Mutex::new(fingerprint),
     };
@@ -269,36 +267,52 @@ fn version(hash: &[u8; 32], lock: Option<&Lock>) -> String {
     both.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn read_facts(dir: &Path) -> Result<Facts, CodeError> {
-    let mut config = match read_small(dir, function_yaml::FILE_NAME, function_yaml::FILE_BYTES_MAX)? {
-        Some(text) => FunctionConfig::parse(&text).map_err(|error| CodeError::of(&error))?,
-        None => FunctionConfig::default(),
+fn read_facts(dir: &Path, worker: &Config) -> Result<Facts, CodeError> {
+    let text = read_small(dir, function_yaml::FILE_NAME, function_yaml::FILE_BYTES_MAX)?.unwrap_or_default();
+    let yaml = FunctionYaml::parse(&text).map_err(|error| CodeError::of(&error))?;
+    let limits = yaml.limits(worker).map_err(|error| CodeError::of(&error))?;
+    let network = yaml.network(worker).map_err(|error| CodeError::of(&error))?;
+    yaml.check_brokers(worker).map_err(|error| CodeError::of(&error))?;
+    let variables = match read_small(dir, env_file::FILE_NAME, function_yaml::FILE_BYTES_MAX)? {
+        Some(text) => env_file::parse(&text).map_err(|error| CodeError::of(&error))?,
+        None => BTreeMap::new(),
     };
-    if let Some(text) = read_small(dir, env_file::FILE_NAME, function_yaml::FILE_BYTES_MAX)? {
-        config.add_variables(env_file::parse(&text).map_err(|error| CodeError::of(&error))?);
-    }
-    let entry_file = entry_file(dir, &config)?;
+    let entry_file = entry_file(dir, &yaml, &variables)?;
     let wishes = if entry_file == PROGRAM {
         // It imports nothing.
         Wishes::default()
     } else {
         requirements::read(&entry_file, |name| read_small(dir, name, requirements::FILE_BYTES_MAX))?
     };
-    Ok(Facts { entry_file, config, wishes })
+    let mut config = yaml.config;
+    config.add_variables(variables);
+    Ok(Facts { entry_file, config, limits, network, wishes })
 }
 
-fn entry_file(dir: &Path, config: &FunctionConfig) -> Result<String, CodeError> {
-    if let Some(named) = config.environment.get("OL_ENTRY_FILE") {
+/// `variables`: those of the `.env`.
+fn entry_file(
+    dir: &Path,
+    yaml: &FunctionYaml,
+    variables: &BTreeMap<String, String>,
+) -> Result<String, CodeError> {
+    let in_yaml = yaml.config.environment.get(ENTRY_VARIABLE);
+    if let Some(named) = in_yaml.or_else(|| variables.get(ENTRY_VARIABLE)) {
+        // With its place, where it has one.
+        let wrong = |problem: &str| {
+            let problem = format!("is '{named}', and {problem}");
+            match in_yaml {
+                Some(_) => {
+                    yaml.error(FieldPath::from("environment").name(ENTRY_VARIABLE), problem).to_string()
+                }
+                None => format!("{}: {ENTRY_VARIABLE} {problem}", env_file::FILE_NAME),
+            }
+        };
         let plain = Path::new(named).components().all(|part| matches!(part, std::path::Component::Normal(_)));
         if named.is_empty() || !plain {
-            return Err(CodeError::Invalid(format!(
-                "OL_ENTRY_FILE is '{named}', and must be a path inside of the function"
-            )));
+            return Err(CodeError::Invalid(wrong("must be a path inside of the function")));
         }
         if !dir.join(named).is_file() {
-            return Err(CodeError::NoEntry(format!(
-                "OL_ENTRY_FILE is '{named}', and there is no such file in the function"
-            )));
+            return Err(CodeError::NoEntry(wrong("there is no such file in the function")));
         }
         return Ok(named.clone());
     }

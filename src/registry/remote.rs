@@ -48,6 +48,10 @@ use turns::Turns;
 const FETCHES_MAX: usize = 16;
 /// How long who wants to read a function waits for the store; the fetch goes on. Less than the router waits for a lookup.
 const FETCH_WAIT_MAX: Duration = Duration::from_millis(5500);
+/// The longest that a client waits for a listing, or for why there is none: its turn, and the store.
+pub const LISTED_WITHIN: Duration = turns::WAIT_MAX.saturating_add(store::LISTING_TIME_MAX);
+/// The longest that an upload waits for the store: its turn, and one object.
+pub const STORED_WITHIN: Duration = turns::WAIT_MAX.saturating_add(store::OBJECT_TIME_MAX);
 /// Copies are asked about no more often than this, whatever `registry_cache_ms` says.
 const AGE_LEAST: Duration = Duration::from_millis(100);
 /// What is written to the disk at once while an object is downloaded.

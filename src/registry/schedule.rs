@@ -30,6 +30,15 @@ enum When {
     Every(Duration),
 }
 
+/// Which of the two texts cannot be meant, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ScheduleError {
+    /// The schedule itself.
+    Schedule(String),
+    /// The time zone beside it.
+    Timezone(String),
+}
+
 impl fmt::Debug for CronSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.when {
@@ -41,7 +50,8 @@ impl fmt::Debug for CronSchedule {
 
 impl CronSchedule {
     /// Reads a schedule. `zone`: what stands beside it.
-    pub(super) fn parse(text: &str, zone: Option<&str>) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, zone: Option<&str>) -> Result<Self, ScheduleError> {
+        use ScheduleError::{Schedule, Timezone};
         let text = text.trim();
         let (prefix, pattern) = match text.strip_prefix("CRON_TZ=").or_else(|| text.strip_prefix("TZ=")) {
             Some(rest) => {
@@ -51,18 +61,22 @@ impl CronSchedule {
             None => (None, text),
         };
         let zone = match (prefix, zone) {
-            (Some(_), Some(_)) => return Err("names a time zone, and so does timezone beside it".to_owned()),
-            (Some(name), None) | (None, Some(name)) => find_zone(name)?,
+            (Some(name), Some(_)) => {
+                let problem = format!("the schedule names {name} already: leave one of the two out");
+                return Err(Timezone(problem));
+            }
+            (Some(name), None) => find_zone(name).map_err(Schedule)?,
+            (None, Some(name)) => find_zone(name).map_err(Timezone)?,
             (None, None) => TimeZone::system(),
         };
         let when = match pattern.strip_prefix("@every") {
-            Some(pause) => When::Every(every(pause.trim())?),
-            None => When::Pattern(Box::new(read_pattern(pattern)?)),
+            Some(pause) => When::Every(every(pause.trim()).map_err(Schedule)?),
+            None => When::Pattern(Box::new(read_pattern(pattern).map_err(Schedule)?)),
         };
         let schedule = Self { when, zone };
         match schedule.next_after(SystemTime::now()) {
             Some(_) => Ok(schedule),
-            None => Err(format!("'{text}' is never due")),
+            None => Err(Schedule(format!("'{text}' is never due"))),
         }
     }
 
@@ -191,9 +205,14 @@ mod tests {
             "a b c d e",
         ] {
             let error = CronSchedule::parse(text, None).unwrap_err();
-            assert!(error.len() > 10, "{text}: {error}");
+            assert!(
+                matches!(&error, ScheduleError::Schedule(problem) if problem.len() > 10),
+                "{text}: {error:?}"
+            );
         }
-        assert!(CronSchedule::parse("* * * * *", Some("Nowhere")).is_err());
-        assert!(CronSchedule::parse("TZ=UTC * * * * *", Some("UTC")).is_err());
+        for (text, zone) in [("* * * * *", "Nowhere"), ("TZ=UTC * * * * *", "UTC")] {
+            let error = CronSchedule::parse(text, Some(zone)).unwrap_err();
+            assert!(matches!(error, ScheduleError::Timezone(_)), "{text}: {error:?}");
+        }
     }
 }

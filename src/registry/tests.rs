@@ -24,7 +24,7 @@ fn a_registry_that_is_no_directory_is_refused() {
     assert_eq!(
         text,
         format!(
-            "registry is {}, which is not a directory; write the path of the directory that functions lie in",
+            "registry: is {}, which is not a directory; write the path of the directory that functions lie in",
             file.display()
         )
     );
@@ -393,6 +393,7 @@ fn what_is_no_function_is_refused_with_what_to_mend() {
         ("nested/inner/f.py", ""),
         ("wrapped/built/f.bin", ""),
         ("gone/ol.yaml", "environment: {OL_ENTRY_FILE: a.py}"),
+        ("unset/.env", "OL_ENTRY_FILE=b.py"),
         ("out/ol.yaml", "environment: {OL_ENTRY_FILE: ../../etc/passwd}"),
         ("yaml/f.py", ""),
         ("yaml/ol.yaml", "triggerz: 1"),
@@ -412,12 +413,16 @@ fn what_is_no_function_is_refused_with_what_to_mend() {
         ("none", "no f.py, lambda_func.py or f.bin"),
         ("nested", "'inner'"),
         ("wrapped", "'built'"),
-        ("gone", "no such file"),
-        ("out", "inside of the function"),
+        (
+            "gone",
+            "ol.yaml: environment.OL_ENTRY_FILE: is 'a.py', and there is no such file in the function (line 1, column 30)",
+        ),
+        ("out", "inside of the function (line 1, column 30)"),
+        ("unset", ".env: OL_ENTRY_FILE is 'b.py', and there is no such file"),
         ("yaml", "triggerz"),
         ("env", ".env: line 1"),
-        ("mem", "limits.mem_mb"),
-        ("net", "network_max"),
+        ("mem", "limits.mem_mb: is 1000000, and this worker gives one sandbox at most"),
+        ("net", "network_max of this worker's config.json allows (line 1, column 10)"),
         ("dir", "no f.py"),
         ("dir2", "is a directory"),
         ("packages", "missing separator"),

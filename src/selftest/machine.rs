@@ -205,11 +205,9 @@ fn swap_limit() -> Finding {
 
 fn python(base: &Result<Descriptor, ImageError>) -> Finding {
     match base {
-        Ok(found) => Finding::Contained(format!(
-            "{}, Python 3.{}",
-            found.root().join(&found.python.path).display(),
-            found.python.minor
-        )),
+        Ok(found) => {
+            Finding::Contained(format!("{}, Python 3.{}", found.interpreter().display(), found.python.minor))
+        }
         Err(error) => Finding::Escaped(format!("{error}; install python3, or see 'ol worker init --image'")),
     }
 }

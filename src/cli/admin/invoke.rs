@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use actors::name::FunctionName;
 use serde_json::{Map, Value, json};
@@ -11,6 +12,8 @@ use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
 use crate::cli::{functions, say, talk};
 use crate::client::Reply;
+use crate::config::Config;
+use crate::serve::{INSTALL_PATIENCE, RUNTIME_MAX};
 
 /// Call a function once and print what it answers
 #[derive(StructOpt)]
@@ -38,7 +41,8 @@ impl Invoke {
             io::stdin().read_to_end(&mut event).map_err(CliError::file("read", "standard input"))?;
         }
         let path = format!("/run/{name}");
-        let reply = talk::wait(settings.client().post(&path, event))??;
+        let client = settings.client().with_deadlines(talk::STATUS_WAIT_MAX, patience(&settings.config));
+        let reply = talk::wait(client.post(&path, event))??;
         if self.json {
             say(format!("{}\n", described(&reply)));
         }
@@ -51,6 +55,14 @@ impl Invoke {
         }
         Ok(())
     }
+}
+
+/// How long the worker may take until it has answered or given up: a new function's packages are installed, the call waits for a sandbox,
+/// and runs for as long as an `ol.yaml` may allow it, which is not known here.
+fn patience(config: &Config) -> Duration {
+    let runs = config.limits.runtime.max(RUNTIME_MAX);
+    let waits = [config.queue.wait_max, INSTALL_PATIENCE, talk::REGISTRY_WAIT_MAX];
+    waits.into_iter().fold(runs, Duration::saturating_add)
 }
 
 /// The body as the JSON that it is, or as a text.
@@ -66,4 +78,25 @@ fn described(reply: &Reply) -> Value {
     }
     let body: Value = reply.json().unwrap_or_else(|_| json!(reply.text()));
     json!({"status": reply.status.as_u16(), "headers": headers, "body": body})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_waited_for_longer_than_the_worker_lets_it_take() {
+        let patience = |config: Value| {
+            let loaded = Config::from_json(&config, Path::new("config.json"), Path::new("/ol")).unwrap();
+            (patience(&loaded.config), loaded.config)
+        };
+        // An `ol.yaml` may ask for a day.
+        let (usual, config) = patience(json!({}));
+        assert!(usual > Duration::from_secs(24 * 60 * 60) + config.queue.wait_max + INSTALL_PATIENCE);
+        let (long, config) = patience(json!({ "limits": { "runtime_sec": 1_000_000 } }));
+        assert!(long > config.limits.runtime);
+        patience(json!({ "limits": { "runtime_sec": u64::MAX }, "queue": { "wait_ms": u64::MAX } }));
+    }
 }

@@ -23,7 +23,8 @@ pub(crate) struct List {
 impl List {
     pub(super) fn run(self) -> Result<(), CliError> {
         let settings = OlDir::at(&self.path)?.running()?;
-        let reply = functions::accepted("GET", "/registry/", talk::ask(&settings.client(), "/registry/")??)?;
+        let reply =
+            functions::accepted("GET", "/registry/", talk::ask_registry(&settings.client(), "/registry/")??)?;
         let mut names: Vec<String> = reply.json().map_err(|error| {
             CliError::Answer(format!("the worker's list of functions is not understood: {error}"))
         })?;

@@ -50,7 +50,7 @@ impl Logs {
             // The worker knows whether there is such a function; when it does not run, nothing will come either.
             let settings = ol_dir.running().map_err(|_| CliError::NoLog(name.clone(), path.clone()))?;
             let config = format!("/registry/{name}/config");
-            functions::accepted("GET", &config, talk::ask(&settings.client(), &config)??)?;
+            functions::accepted("GET", &config, talk::ask_registry(&settings.client(), &config)??)?;
             complain(format_args!("{name} has printed nothing yet"));
         }
         if let Some(n) = self.n {

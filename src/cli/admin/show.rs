@@ -65,7 +65,7 @@ impl Show {
         let name: FunctionName = self.name.parse()?;
         let settings = OlDir::at(&self.path)?.running()?;
         let path = format!("/registry/{name}/config");
-        let reply = functions::accepted("GET", &path, talk::ask(&settings.client(), &path)??)?;
+        let reply = functions::accepted("GET", &path, talk::ask_registry(&settings.client(), &path)??)?;
         let not_understood = |error: serde_json::Error| {
             CliError::Answer(format!("the worker's answer to GET {path} is not understood: {error}"))
         };

@@ -12,11 +12,10 @@ use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
 use crate::cli::{functions, say, talk};
 use crate::client::{Client, Method};
+use crate::serve::UPLOAD_TIME_MAX;
 
-/// How long packages may take to be installed, for who waits: more than the worker lets anybody wait.
-const INSTALL_WAIT_MAX: Duration = Duration::from_secs(1_000);
-/// As for other requests.
-const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long an upload, or what has packages installed, may take: more than the worker lets anybody wait, and what it has to look up then.
+const INSTALL_WAIT_MAX: Duration = UPLOAD_TIME_MAX.saturating_add(talk::REGISTRY_WAIT_MAX);
 
 /// Have the newest packages that a function's requirements allow installed, and use them from now on
 #[derive(StructOpt)]
@@ -76,13 +75,13 @@ impl Update {
 
 /// A client that waits for an install.
 pub(super) fn patient(client: Client) -> Client {
-    client.with_deadlines(CONNECT_WAIT_MAX, INSTALL_WAIT_MAX)
+    client.with_deadlines(talk::STATUS_WAIT_MAX, INSTALL_WAIT_MAX)
 }
 
 /// Those of a function that is served.
 pub(super) fn packages(client: &Client, name: &FunctionName) -> Result<Packages, CliError> {
     let path = format!("/registry/{name}/packages");
-    let reply = functions::accepted("GET", &path, talk::ask(client, &path)??)?;
+    let reply = functions::accepted("GET", &path, talk::ask_registry(client, &path)??)?;
     reply.json().map_err(|error| {
         CliError::Answer(format!("the worker's answer to GET {path} is not understood: {error}"))
     })

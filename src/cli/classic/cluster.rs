@@ -152,7 +152,8 @@ mod tests {
         assert_eq!(value["worker_dir"], "/x/my cluster/workers/worker-1/worker");
         assert_eq!(value["worker_port"], "8081");
         assert_eq!(value["registry"], "file:///x/my cluster/registry");
-        Settings::of(value, Path::new("worker-1.json"), Path::new("/x/my cluster/workers/worker-1")).unwrap();
+        let document = crate::config::Document::made(value, Path::new("worker-1.json"));
+        Settings::of(document, Path::new("/x/my cluster/workers/worker-1")).unwrap();
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::cluster::{Cluster, PORT};
 use crate::cli::error::CliError;
 use crate::cli::files;
 use crate::cli::settings::Settings;
+use crate::config::Document;
+use crate::json;
 
 /// Lay settings over config/template.json; workers that run keep theirs
 #[derive(StructOpt)]
@@ -23,18 +25,19 @@ pub(crate) struct Setconf {
 impl Setconf {
     pub(super) fn run(self) -> Result<(), CliError> {
         let cluster = Cluster::open(&self.cluster)?;
-        let over: Value = serde_json::from_str(&self.settings)
-            .map_err(|error| CliError::Option(format!("the settings are not JSON: {error}")))?;
+        let over = json::read(&self.settings)
+            .map_err(|error| CliError::Setting(format!("the settings are not JSON: {error}")))?;
         if !over.is_object() {
-            return Err(CliError::Option("the settings must be a JSON object: {\"name\": value}".to_owned()));
+            return Err(CliError::Setting(
+                "the settings must be a JSON object: {\"name\": value}".to_owned(),
+            ));
         }
         let template = cluster.template();
-        let mut merged =
-            crate::config::read_json(&template).map_err(|error| CliError::Config(error.to_string()))?;
+        let mut merged = Document::read(&template)?.value;
         merge(&mut merged, over);
         // A template that no worker can start with is not written.
         let probe = cluster.worker_value(merged.clone(), "worker-0", PORT);
-        Settings::of(probe, &template, cluster.ol_dir("worker-0")?.path())?;
+        Settings::of(Document::made(probe, &template), cluster.ol_dir("worker-0")?.path())?;
         files::replace_json(&template, &merged)
     }
 }
@@ -91,12 +94,19 @@ mod tests {
         files::replace_json(&cluster.template(), &cluster.template_value()).unwrap();
         let before = std::fs::read(cluster.template()).unwrap();
         let set = |text: &str| Setconf { cluster: dir.path().into(), settings: text.into() }.run();
-        for text in ["{", "[]", "3", r#"{"worker_prot": 1}"#, r#"{"limits": {"mem_mb": "x"}}"#] {
+        for text in [
+            "{",
+            "[]",
+            "3",
+            r#"{"worker_prot": 1}"#,
+            r#"{"worker_port": 1, "worker_port": 2}"#,
+            r#"{"limits": {"mem_mb": "x"}}"#,
+        ] {
             assert!(set(text).is_err(), "{text}");
         }
         assert_eq!(std::fs::read(cluster.template()).unwrap(), before);
         set(r#"{"limits": {"mem_mb": 100}}"#).unwrap();
-        let after = crate::config::read_json(&cluster.template()).unwrap();
+        let after = Document::read(&cluster.template()).unwrap().value;
         assert_eq!(after["limits"]["mem_mb"], 100);
         assert_eq!(after["limits"]["procs"], cluster.template_value()["limits"]["procs"]);
     }

@@ -47,7 +47,7 @@ impl Upload {
         match (&self.server, &self.cluster) {
             (Some(server), _) => {
                 let (host, port) = address(server)
-                    .ok_or_else(|| CliError::Option(format!("--server {server}: write HOST:PORT")))?;
+                    .ok_or_else(|| CliError::Usage(format!("--server {server}: write HOST:PORT")))?;
                 Ok(Client::tcp(host, port))
             }
             (None, Some(path)) => {

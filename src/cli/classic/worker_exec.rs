@@ -9,6 +9,7 @@ use crate::cli::foreground::{Manner, Source};
 use crate::cli::ol_dir::OlDir;
 use crate::cli::settings::Settings;
 use crate::cli::{foreground, ports};
+use crate::config::{Document, Wrong};
 
 /// Run a worker in the foreground with a configuration file
 #[derive(StructOpt)]
@@ -21,13 +22,13 @@ pub(crate) struct WorkerExec {
 impl WorkerExec {
     pub(super) fn run(self) -> Result<(), CliError> {
         must_be_root("admin worker-exec")?;
-        let value =
-            crate::config::read_json(&self.config).map_err(|error| CliError::Config(error.to_string()))?;
-        let Some(worker_dir) = value["worker_dir"].as_str() else {
-            return Err(CliError::Config(format!("{}: worker_dir is missing", self.config.display())));
+        let document = Document::read(&self.config)?;
+        let Some(worker_dir) = document.value["worker_dir"].as_str() else {
+            let missing = Wrong::new("worker_dir", "is missing: write the path of a directory".to_owned());
+            return Err(document.error(missing).into());
         };
         let ol_dir = OlDir::at(ol_dir_of(Path::new(worker_dir)))?;
-        let settings = Settings::of(value, &self.config, ol_dir.path())?;
+        let settings = Settings::of(document, ol_dir.path())?;
         ports::check_free(settings.host(), settings.port(), "worker_port in the configuration")?;
         foreground::run(&ol_dir, settings, Manner { source: Source::Elsewhere, log_file: None })
     }

@@ -11,6 +11,7 @@ use crate::cli::ol_dir::{OlDir, State};
 use crate::cli::settings::Settings;
 use crate::cli::worker::initialize;
 use crate::cli::{complain, files, ports, say};
+use crate::config::Document;
 
 /// Start one or more workers of the cluster
 #[derive(StructOpt)]
@@ -49,7 +50,7 @@ impl Workers {
         let mut started = Vec::new();
         for worker in &planned {
             initialize(&worker.ol_dir, &worker.settings, cluster.base().as_deref(), false)?;
-            files::replace_json(&cluster.config(&worker.name), &worker.settings.value)?;
+            files::replace_json(&cluster.config(&worker.name), &worker.settings.document.value)?;
             let launched = self.launch(&cluster, worker)?;
             let (pid, log) = (launched.pid(), cluster.log(&worker.name));
             files::replace(&cluster.pid_file(&worker.name), pid.to_string().as_bytes(), 0o644)?;
@@ -71,32 +72,27 @@ impl Workers {
 
     /// Everything that can be refused is refused here, before the first worker is touched.
     fn plan(&self, cluster: &Cluster) -> Result<Vec<Planned>, CliError> {
-        let template_path = cluster.template();
-        let template =
-            crate::config::read_json(&template_path).map_err(|error| CliError::Config(error.to_string()))?;
-        let of_template = Settings::of(
-            cluster.worker_value(template.clone(), "worker-0", PORT),
-            &template_path,
-            cluster.path(),
-        )?;
+        let template = Document::read(&cluster.template())?;
+        let of_worker =
+            |name: &str, port| template.with_value(cluster.worker_value(template.value.clone(), name, port));
+        let of_template = Settings::of(of_worker("worker-0", PORT), cluster.path())?;
         drop(of_template);
         let first = match self.port {
             Some(port) => port,
-            None => port_of(&template),
+            None => port_of(&template.value),
         };
         let mut planned = Vec::new();
         for number in 0..self.num_workers {
             let name = format!("worker-{number}");
             let port = first.checked_add(number).ok_or_else(|| {
-                CliError::Option(format!("there are no {} ports from {first}", self.num_workers))
+                CliError::Usage(format!("there are no {} ports from {first}", self.num_workers))
             })?;
             let ol_dir = cluster.ol_dir(&name)?;
             if let State::Running(worker) | State::Unknown(worker) = ol_dir.state()? {
                 let hint = format!("admin kill -cluster={}", cluster.as_given().display());
                 return Err(CliError::AlreadyRunning { pid: worker.pid, hint });
             }
-            let value = cluster.worker_value(template.clone(), &name, port);
-            let settings = Settings::of(value, &template_path, ol_dir.path())?;
+            let settings = Settings::of(of_worker(&name, port), ol_dir.path())?;
             planned.push(Planned { name, ol_dir, settings });
         }
         Ok(planned)

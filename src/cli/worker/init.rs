@@ -76,7 +76,7 @@ pub(in crate::cli) fn initialize(
     files::remove(&ol_dir.stamp())?;
     empty(&ol_dir.worker())?;
     files::remove(&ol_dir.overrides())?;
-    files::replace_json(&ol_dir.config(), &settings.value)?;
+    files::replace_json(&ol_dir.config(), &settings.document.value)?;
     prepare_base(ol_dir, settings, image, new_base)?;
     if let Some(why) = crate::serve::no_installer(path, &settings.config) {
         complain(format_args!(
@@ -95,17 +95,23 @@ fn prepare_base(
     image: Option<&Path>,
     new_base: bool,
 ) -> Result<(), CliError> {
+    let python = settings.config.python.as_deref();
+    let failed = |error: image::ImageError| match error.setting() {
+        Some((field, problem)) => settings.error(field, problem).into(),
+        None => CliError::Image(error),
+    };
     // A description that cannot be read is one that is written anew.
-    let present = image::Descriptor::load(ol_dir.path()).ok().flatten();
-    if let Some(present) = &present {
-        let is_wanted = image.is_none_or(|image| image.canonicalize().ok() == present.image);
-        if is_wanted && !new_base {
-            return Ok(());
+    let present = image::Chosen::load(ol_dir.path()).ok().flatten();
+    let is_wanted =
+        |present: &image::Chosen| image.is_none_or(|image| image.canonicalize().ok() == present.image);
+    let image = match present {
+        Some(present) if is_wanted(&present) && !new_base => {
+            // As a new one: the configuration may ask for another interpreter now.
+            return present.with_python(python).map(drop).map_err(failed);
         }
-    }
-    let image = image.map(Path::to_owned).or_else(|| present?.image);
-    image::prepare(ol_dir.path(), image.as_deref(), settings.config.python.as_deref())?;
-    Ok(())
+        present => image.map(Path::to_owned).or_else(|| present?.image),
+    };
+    image::prepare(ol_dir.path(), image.as_deref(), python).map(drop).map_err(failed)
 }
 
 fn has_entries(path: &Path) -> Result<bool, CliError> {
@@ -133,16 +139,24 @@ fn empty(dir: &Path) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn made(path: &Path) -> Result<OlDir, CliError> {
         let ol_dir = OlDir::at(path)?;
-        let settings = Settings::of(crate::config::Config::default_for(path, None), &ol_dir.config(), path)?;
+        let defaults = crate::config::Config::default_for(path, None);
+        let settings = Settings::of(crate::config::Document::made(defaults, &ol_dir.config()), path)?;
         // The base is not what is tested: it may not be there on the machine that tests.
         fs::create_dir_all(path).unwrap();
-        let base = serde_json::json!({"base": "host", "python": image::Python::default(), "image": null});
+        let tree = ol_dir.base();
+        let base = serde_json::json!({"base": {"directory": tree}, "image": null});
         if ol_dir.is_initialized()? || ol_dir.begun().exists() || !has_entries(path)? {
             fs::write(path.join(image::DESCRIPTOR), base.to_string()).unwrap();
+            fs::create_dir_all(tree.join("usr/bin")).unwrap();
+            let python = tree.join("usr/bin/python3.11");
+            fs::write(&python, "").unwrap();
+            fs::set_permissions(python, fs::Permissions::from_mode(0o755)).unwrap();
             fs::write(ol_dir.begun(), "").unwrap();
         }
         initialize(&ol_dir, &settings, None, false)?;
@@ -184,6 +198,23 @@ mod tests {
         fs::remove_file(ol_dir.stamp()).unwrap();
         made(dir.path()).unwrap();
         assert!(ol_dir.is_initialized().unwrap());
+    }
+
+    #[test]
+    fn a_base_that_is_kept_must_have_the_interpreter_that_is_asked_for_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let ol_dir = made(dir.path()).unwrap();
+        let again = |python: &str| {
+            let mut value = crate::config::Config::default_for(dir.path(), None);
+            value["python"] = python.into();
+            let document = crate::config::Document::made(value, &ol_dir.config());
+            initialize(&ol_dir, &Settings::of(document, dir.path())?, None, false)
+        };
+        again("/usr/bin/python3.11").unwrap();
+        let refused = again("/usr/bin/python3.12").unwrap_err();
+        assert!(matches!(refused, CliError::Config(_)), "{refused:?}");
+        let said = format!("{}: python: is /usr/bin/python3.12, and ", ol_dir.config().display());
+        assert!(refused.to_string().starts_with(&said), "{refused}");
     }
 
     #[test]

@@ -60,8 +60,10 @@ fn has_ended(ol_dir: &OlDir) -> Result<bool, CliError> {
 }
 
 impl Up {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(mut self) -> Result<(), CliError> {
         must_be_root("ol worker up")?;
+        // As in OpenLambda: `-o "$OPTIONS"` of a script that has none changes nothing.
+        self.options.retain(|options| !options.is_empty());
         if self.in_background.is_some() {
             foreground::leave_session();
         }
@@ -84,7 +86,7 @@ impl Up {
         } else {
             Settings::read(&ol_dir.config(), ol_dir.path())?
         };
-        let settings = plain.with_options(&self.options, &ol_dir.overrides(), ol_dir.path())?;
+        let settings = plain.with_options(&self.options, ol_dir.path())?;
         if let Some(before) = &before {
             if before.worker_dir() != settings.worker_dir() {
                 let from = before.worker_dir().display().to_string();

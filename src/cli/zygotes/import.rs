@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
 use structopt::StructOpt;
 
 use crate::cli::error::CliError;
 use crate::cli::ol_dir::OlDir;
 use crate::cli::{functions, say, talk};
 use crate::client::Method;
+use crate::json;
 
 const PATH: &str = "/zygotes/tree";
 
@@ -34,8 +34,8 @@ impl Import {
             Some(file) => {
                 let text = fs::read_to_string(file).map_err(CliError::file("read", file))?;
                 // Said here, with the file's name; what is in it the worker judges.
-                let tree: Value = serde_json::from_str(&text)
-                    .map_err(|error| CliError::Config(format!("{} is not JSON: {error}", file.display())))?;
+                let tree = json::read(&text)
+                    .map_err(|error| CliError::Setting(format!("{}: {error}", file.display())))?;
                 (Method::PUT, "PUT", tree.to_string())
             }
             None => (Method::DELETE, "DELETE", String::new()),

@@ -31,6 +31,8 @@ use crate::registry::form::{ARCHIVE_SUFFIX, FILE_SUFFIX};
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a store may think before it answers, all tries together; less than a first call waits for its function.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a listing may take: a hundred pages of a thousand, at a third of a second each.
+pub(super) const LISTING_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long it may be silent in the middle of an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long one object may take, up or down: the largest function, 250 MiB, at 2 MiB/s.
@@ -336,6 +338,11 @@ impl Store {
 
     /// The functions it has; `None`: it does not say.
     pub(super) async fn list(&self) -> Result<Option<Vec<FunctionName>>, StoreError> {
+        let late = |_| StoreError(format!("no whole listing within {} s", LISTING_TIME_MAX.as_secs()));
+        tokio::time::timeout(LISTING_TIME_MAX, self.list_all()).await.map_err(late)?
+    }
+
+    async fn list_all(&self) -> Result<Option<Vec<FunctionName>>, StoreError> {
         let mut names = Vec::new();
         if self.kind == StoreKind::Http {
             // By WebDAV; one level of it, since servers refuse to look through all at once. HTTP by itself has no listings, and what

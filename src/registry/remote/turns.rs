@@ -13,7 +13,7 @@ const TURNS_MAX: usize = 16;
 /// Downloads that were fetched, and that a client has not read to the end: each is a file of at most `max_code_mb`.
 const FETCHED_MAX: usize = 64;
 /// How long a client waits for either; then it is told to come back. One that waits costs next to nothing.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

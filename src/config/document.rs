@@ -1,0 +1,83 @@
+//! A configuration as JSON, and what it was put together from: an error about a field says where that was written.
+//!
+//! ```text
+//! defaults ◀── template.json            what `ol worker init` writes
+//! config.json ◀── -o ◀── -o             what `ol worker up` goes by; the last one that has a field says what it is
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{ConfigError, Wrong, classic, overrides};
+use crate::field::FieldPath;
+use crate::json;
+
+/// A configuration as JSON, with where it comes from.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// What all of it says together.
+    pub value: Value,
+    /// What errors name if nothing better is known.
+    path: PathBuf,
+    /// Of a file.
+    text: Option<String>,
+    /// Each with the field that it sets.
+    options: Vec<(FieldPath, String)>,
+}
+
+impl Document {
+    /// Reads a JSON file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let value = json::read(&text).map_err(|json::JsonError { field, problem, place }| {
+            ConfigError::Field { origin: path.to_owned(), field, problem, place: Some(place) }
+        })?;
+        Ok(Self { value, path: path.to_owned(), text: Some(text), options: Vec::new() })
+    }
+
+    /// What was made by the program; errors name this file.
+    #[must_use]
+    pub fn made(value: Value, path: &Path) -> Self {
+        Self { value, path: path.to_owned(), text: None, options: Vec::new() }
+    }
+
+    /// The same, with what the program has changed in it.
+    #[must_use]
+    pub fn with_value(&self, value: Value) -> Self {
+        Self { value, ..self.clone() }
+    }
+
+    /// With `-o` options (`k=v,a.b=v`) laid over it. An empty text has none, as in OpenLambda.
+    pub fn with_options(&self, options: &str) -> Result<Self, ConfigError> {
+        let mut changed = self.clone();
+        for option in overrides::parse(options)? {
+            option.lay_over(&mut changed.value)?;
+            changed.options.push((option.field(), option.text));
+        }
+        Ok(changed)
+    }
+
+    /// An error about one of its fields, with the place where that was written.
+    #[must_use]
+    pub fn error(&self, wrong: Wrong) -> ConfigError {
+        let Wrong { field, problem } = wrong;
+        if let Some((_, option)) = self.options.iter().rev().find(|(set, _)| set.leads_to(&field)) {
+            return ConfigError::Option { option: option.clone(), problem: format!("{field}: {problem}") };
+        }
+        let find = |field: &FieldPath| json::find(self.text.as_ref()?, field);
+        // Where an old name is written, that is what its author looks for.
+        let written = classic::names_of(&field)
+            .into_iter()
+            .find_map(|name| find(&name).filter(|(_, is_whole)| *is_whole).map(|(place, _)| (name, place)));
+        let (field, place) = match written {
+            Some((name, place)) => (name, Some(place)),
+            None => {
+                let place = find(&field).map(|(place, _)| place);
+                (field, place)
+            }
+        };
+        ConfigError::Field { origin: self.path.clone(), field, problem, place }
+    }
+}
