@@ -1,9 +1,13 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
+use super::node::QUIET_LOOKS;
 use super::*;
 use crate::fake::{MB, ms, package};
-use crate::fit::FittedNode;
-use crate::world::Held;
+use crate::fit::{Fitted, FittedNode};
+use crate::packages::PackageSet;
+use crate::world::{Held, LaunchError, Planted};
 
 fn set(names: &[&str]) -> PackageSet {
     PackageSet::new(names.iter().map(|name| package(&format!("{name}==1"))))
