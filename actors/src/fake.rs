@@ -26,6 +26,7 @@ use slog::{Discard, Logger, o};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::import_stats::ImportStats;
 use crate::name::FunctionName;
 use crate::outcome::Outcome;
 use crate::packages::Package;
@@ -81,6 +82,10 @@ pub(crate) struct State {
     pub(crate) n_sprouts: usize,
     pub(crate) plant_time: Duration,
     pub(crate) n_plants: usize,
+    /// Why no zygote of packages can be made, if that is so.
+    pub(crate) plant_error: Option<LaunchError>,
+    /// Names of the packages that one would use, by its name and version.
+    pub(crate) requires: BTreeMap<String, Vec<String>>,
     /// Packages that end the interpreter that imports them.
     pub(crate) crashing: BTreeSet<String>,
     pub(crate) n_spawns: usize,
@@ -115,6 +120,9 @@ pub(crate) struct State {
     pub(crate) day: SystemTime,
     pub(crate) diary: BTreeMap<String, u64>,
     pub(crate) n_diary_writes: usize,
+    /// What was written of imports, and how often.
+    pub(crate) import_stats: Option<ImportStats>,
+    pub(crate) n_import_stats_writes: usize,
     began: Instant,
     /// Calls by the clock: the function, and when it was due.
     pub(crate) calls: Vec<(String, SystemTime)>,
@@ -157,6 +165,8 @@ impl Fake {
             n_sprouts: 0,
             plant_time: ms(300),
             n_plants: 0,
+            plant_error: None,
+            requires: BTreeMap::new(),
             crashing: BTreeSet::new(),
             n_spawns: 0,
             sprout_error: None,
@@ -183,6 +193,8 @@ impl Fake {
             day: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             diary: BTreeMap::new(),
             n_diary_writes: 0,
+            import_stats: None,
+            n_import_stats_writes: 0,
             began: Instant::now(),
             calls: Vec::new(),
             n_calling: 0,
@@ -215,17 +227,21 @@ impl Fake {
         self.state().registry.insert(name.into(), Ok(code));
     }
 
-    pub(crate) fn start(&self) -> Tree<FakeWorld> {
-        let parts = Parts {
+    pub(crate) fn parts(&self) -> Parts<FakeWorld> {
+        Parts {
             launcher: self.clone(),
             packages: self.clone(),
             registry: self.clone(),
             gauge: self.clone(),
             clock: self.clone(),
             diary: self.clone(),
+            import_stats: self.clone(),
             caller: self.clone(),
             feeds: self.clone(),
-        };
+        }
+    }
+
+    pub(crate) fn start(&self) -> Tree<FakeWorld> {
         let zygotes = ZygotesConfig {
             default_class: CLASS,
             standbys: 4,
@@ -234,7 +250,7 @@ impl Fake {
             plan: None,
             zygote_bytes_max: 256 * MB,
         };
-        start(parts, Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB, reclaim: true }, log())
+        start(self.parts(), Config { n_arbiters: 0, zygotes, sandbox_bytes: 2 * MB, reclaim: true }, log())
     }
 }
 
@@ -251,6 +267,7 @@ impl World for FakeWorld {
     type Gauge = Fake;
     type Clock = Fake;
     type Diary = Fake;
+    type ImportStats = Fake;
     type Caller = Fake;
     type Feeds = Fake;
 }

@@ -104,6 +104,12 @@ pub(crate) struct Forest<Z> {
     /// What it is fitted to.
     pub(crate) costs: Costs,
     pub(crate) demand: Demand,
+    /// What an earlier worker has learnt of these is among it, or cannot be had.
+    pub(crate) is_recalled: bool,
+    /// Something was learnt of these since it was written down.
+    pub(crate) has_news: bool,
+    /// Another worker, which has taken this one's place, writes down what it learns.
+    pub(crate) is_yielded: bool,
     next_id: u64,
     next_zygote: u64,
     is_drawn: bool,
@@ -117,6 +123,9 @@ impl<Z: Clone> Forest<Z> {
             holders: HashMap::new(),
             costs: Costs::default(),
             demand: Demand::default(),
+            is_recalled: false,
+            has_news: false,
+            is_yielded: false,
             next_id: 1,
             next_zygote: 1,
             is_drawn: false,

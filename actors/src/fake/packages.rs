@@ -6,8 +6,31 @@ use std::sync::Arc;
 use tokio::time::sleep;
 
 use super::{Fake, ms, package};
+use crate::import_stats::ImportStats;
 use crate::packages::{Package, PackageSet};
-use crate::world::{Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey};
+use crate::world::{
+    ImportStatsStore, Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey,
+};
+
+impl ImportStatsStore for Fake {
+    fn read(&self) -> LocalFuture<Option<ImportStats>> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(ms(1)).await;
+            world.state().import_stats.clone()
+        })
+    }
+
+    fn write(&self, stats: ImportStats) -> LocalFuture<()> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(ms(1)).await;
+            let mut state = world.state();
+            state.import_stats = Some(stats);
+            state.n_import_stats_writes += 1;
+        })
+    }
+}
 
 impl PackageStore for Fake {
     fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>> {
@@ -25,7 +48,13 @@ impl PackageStore for Fake {
     }
 
     fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>> {
-        Box::pin(async move { vec![Vec::new(); packages.len()] })
+        let world = self.clone();
+        Box::pin(async move {
+            let state = world.state();
+            let of =
+                |package: &Package| state.requires.get(&package.to_string()).cloned().unwrap_or_default();
+            packages.iter().map(of).collect()
+        })
     }
 
     fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey> {

@@ -216,6 +216,9 @@ impl Launcher<FakeWorld> for Fake {
             sleep(time).await;
             let mut state = world.state();
             state.n_plants += 1;
+            if let Some(error) = &state.plant_error {
+                return Err(error.clone());
+            }
             let crashes = |package: &Package| state.crashing.contains(&package.to_string());
             let (failed, holds): (Vec<_>, Vec<_>) = packages.iter().cloned().partition(crashes);
             if !careful && !failed.is_empty() {

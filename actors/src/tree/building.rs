@@ -114,6 +114,7 @@ impl<Z: Clone> Forest<Z> {
             for held in &planted.holds {
                 self.costs.imported(&held.package, Price { import: held.took, bytes: held.bytes });
             }
+            self.has_news = true;
             planted.failed.iter().for_each(|(package, _)| self.costs.failed(package, now));
         }
         let number = self.next_zygote;

@@ -60,6 +60,7 @@ impl<Z: Clone> Forest<Z> {
     /// A sandbox with these packages was begun as a fork of this node, or of the root.
     pub(crate) fn used(&mut self, id: NodeId, required: &PackageSet, on_host: bool, now: Instant) {
         self.demand.started(required, on_host, now);
+        self.has_news |= !required.is_empty();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.last_used = now;
         node.uses.bump(now);
@@ -93,6 +94,8 @@ impl<Z: Clone> Forest<Z> {
     /// A function that requires these was loaded in a sandbox, which took so long. Says whether that was news.
     pub(crate) fn loaded(&mut self, required: &PackageSet, on_host: bool, took: Duration) -> bool {
         let held = self.best_node(required, on_host).map(|(_, grown)| grown.holds.clone());
-        self.costs.loaded(required, took, held.unwrap_or_default())
+        let is_news = self.costs.loaded(required, took, held.unwrap_or_default());
+        self.has_news |= is_news;
+        is_news
     }
 }

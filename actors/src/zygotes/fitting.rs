@@ -80,7 +80,7 @@ impl<W: World> Zygotes<W> {
             return;
         }
         self.fits.is_due = true;
-        if self.fits.is_running || self.fits.next.is_some() {
+        if self.recalling || self.fits.is_running || self.fits.next.is_some() {
             return;
         }
         let now = Instant::now();

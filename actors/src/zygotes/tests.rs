@@ -56,6 +56,8 @@ async fn start_with(
         known: Known::default(),
         routes: Routes::default(),
         ledger: Ledger::default(),
+        clock: world.clone(),
+        import_stats: world.clone(),
         stats: Arc::default(),
     };
     let zygotes = Zygotes::new(surroundings, config, log(), monitor(Child::Zygotes)).start();
@@ -456,4 +458,90 @@ async fn no_zygote_is_made_for_which_there_is_no_memory() {
     load(&zygotes, &SET).await;
     sleep(ms(6_000)).await;
     assert_eq!(world.state().n_plants, 0);
+}
+
+/// A worker that has learnt what a set costs, and has kept it.
+async fn predecessor(world: &Fake) -> actix::Addr<Zygotes> {
+    install(world, &SET);
+    let zygotes = zygotes(world).await;
+    load(&zygotes, &SET).await;
+    sleep(KEEP_EVERY + ms(100)).await;
+    assert_eq!(world.state().n_plants, 1);
+    zygotes
+}
+
+/// The zygotes that a worker makes that was started just now, of which no sandbox was asked.
+async fn plants_of_another(world: &Fake) -> usize {
+    world.state().n_plants = 0;
+    let successor = zygotes(world).await;
+    sleep(ms(6_000)).await;
+    successor.send(Close).await.unwrap();
+    world.state().n_plants
+}
+
+#[actix::test]
+async fn what_was_learnt_is_known_to_the_next_worker_before_any_call() {
+    tokio::time::pause();
+    let world = Fake::new();
+    // Killed: nobody has told it to close.
+    assert!(predecessor(&world).await.send(Crash).await.is_err());
+    assert_eq!(plants_of_another(&world).await, 1);
+    world.state().installed.clear();
+    assert_eq!(plants_of_another(&world).await, 0, "what is gone is not imported");
+    install(&world, &SET);
+    world.state().import_stats = None;
+    assert_eq!(plants_of_another(&world).await, 0, "nobody would have known");
+}
+
+#[actix::test]
+async fn what_is_asked_for_no_more_when_the_next_worker_starts_is_not_imported() {
+    tokio::time::pause();
+    let world = Fake::new();
+    predecessor(&world).await.send(Close).await.unwrap();
+    world.state().day += 20 * crate::demand::HALF_LIFE;
+    assert_eq!(plants_of_another(&world).await, 0);
+}
+
+#[actix::test]
+async fn it_is_written_now_and_then_while_something_is_learnt_and_at_the_end() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = predecessor(&world).await;
+    let n_writes = || world.state().n_import_stats_writes;
+    let n = n_writes();
+    sleep(10 * KEEP_EVERY).await;
+    assert_eq!(n_writes(), n, "nothing was learnt");
+    for _ in 0..100 {
+        acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+        sleep(KEEP_EVERY / 10).await;
+    }
+    assert!((9..=11).contains(&(n_writes() - n)), "{}", n_writes() - n);
+    acquire_with(&zygotes, CLASS, &["b==1"]).await.unwrap();
+    zygotes.send(Close).await.unwrap();
+    let stats = world.state().import_stats.clone().unwrap();
+    assert_eq!(stats.starts.len(), 2, "the last one is in it");
+}
+
+#[actix::test]
+async fn who_asks_for_what_was_learnt_has_it_written_at_once() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    zygotes.send(keeping::Keep).await.unwrap();
+    assert_eq!(world.state().import_stats.as_ref().map(|stats| stats.starts.len()), Some(1));
+}
+
+#[actix::test]
+async fn switched_off_nothing_is_learnt_or_written() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let zygotes = start_with(&world, &standbys, ZygotesConfig { import_cache: false, ..CONFIG }).await;
+    load(&zygotes, &SET).await;
+    sleep(2 * KEEP_EVERY).await;
+    zygotes.send(Close).await.unwrap();
+    assert_eq!(world.state().n_import_stats_writes, 0);
 }
