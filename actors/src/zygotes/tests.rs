@@ -460,6 +460,34 @@ async fn no_zygote_is_made_for_which_there_is_no_memory() {
     assert_eq!(world.state().n_plants, 0);
 }
 
+/// Enough forks at once that a twin is wanted.
+async fn crowd(zygotes: &actix::Addr<Zygotes>, packages: &[&str]) {
+    drop(join_all((0..60).map(|_| acquire_with(zygotes, CLASS, packages))).await);
+}
+
+#[actix::test]
+async fn a_twin_that_cannot_be_made_changes_nothing_of_what_the_first_one_has_missed() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    install(&world, &["x==1"]);
+    world.state().requires.insert("a==1".into(), vec!["x".into()]);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    assert_eq!(world.state().n_plants, 1);
+    world.state().plant_error = Some(LaunchError::Failed("no fork".into()));
+    crowd(&zygotes, &SET).await;
+    sleep(ms(6_000)).await;
+    assert!(world.state().n_plants >= 2, "a twin was tried");
+    let hits = async || shown(&zygotes.send(Show).await.unwrap())[0].2;
+    let before = hits().await;
+    acquire_with(&zygotes, CLASS, &["a==1", "b==1", "x==1"]).await.unwrap();
+    assert_eq!(hits().await, before, "a would not find x in a fork");
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(hits().await, before + 1, "who has no x is forked from it");
+}
+
 /// A worker that has learnt what a set costs, and has kept it.
 async fn predecessor(world: &Fake) -> actix::Addr<Zygotes> {
     install(world, &SET);
