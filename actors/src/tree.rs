@@ -48,11 +48,26 @@ pub(crate) use finding::Best;
 use node::Node;
 pub use node::{NodeView, REPLICAS_MAX};
 
+/// A package that a node has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// As somebody wrote it.
+    pub text: String,
+    /// Which package that is: its name, normalised as [`Package::name`] is.
+    pub name: String,
+}
+
+impl From<&Package> for Requirement {
+    fn from(package: &Package) -> Self {
+        Self { text: package.to_string(), name: package.name.clone() }
+    }
+}
+
 /// A node of a tree that somebody drew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Requirements, beside those of the nodes above.
-    pub packages: Vec<String>,
+    /// What it has beside those of the nodes above.
+    pub packages: Vec<Requirement>,
     /// Nodes below.
     pub children: Vec<Plan>,
 }

@@ -39,7 +39,7 @@ impl<Z: Clone> Forest<Z> {
         }
         Some(Build {
             node: id,
-            requirements: node.requirements.clone(),
+            requirements: node.requirements.iter().map(|one| one.text.clone()).collect(),
             on_host: node.on_host,
             parents,
             careful: node.careful,
@@ -83,11 +83,11 @@ impl<Z: Clone> Forest<Z> {
     fn ancestors(&self, id: NodeId) -> Vec<Z> {
         let mut zygotes = Vec::new();
         let mut at = self.nodes.get(&id);
-        let wanted: Vec<&str> = at.map_or_else(Vec::new, |node| node.names().collect());
+        let wanted = at.map_or(&[][..], |node| &node.requirements[..]);
         while let Some(node) = at {
             at = self.nodes.get(&node.parent);
             if let Some(Stage::Growing(grown)) = at.map(|parent| &parent.stage)
-                && grown.has_missed_none_of(wanted.iter().copied())
+                && grown.has_missed_none_of(wanted.iter().map(|one| one.name.as_str()))
             {
                 zygotes.extend(grown.replicas.iter().map(|replica| replica.zygote.clone()));
             }

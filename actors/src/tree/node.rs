@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::NodeId;
+use super::{NodeId, Requirement};
 use crate::backoff::Backoff;
 use crate::gdsf::Uses;
 use crate::packages::PackageSet;
@@ -52,9 +52,9 @@ pub(super) const QUIET_LOOKS: u32 = 12;
 pub(super) struct Node<Z> {
     pub(super) parent: NodeId,
     /// Its own.
-    pub(super) adds: Vec<String>,
-    /// Its own and those of the nodes above, as somebody wrote them.
-    pub(super) requirements: Vec<String>,
+    pub(super) adds: Vec<Requirement>,
+    /// Its own and those of the nodes above.
+    pub(super) requirements: Vec<Requirement>,
     /// What these are, of a node that was fitted.
     pub(super) packages: PackageSet,
     /// For sandboxes on the machine's network, whose zygotes are others.
@@ -73,13 +73,6 @@ pub(super) struct Node<Z> {
 }
 
 impl<Z> Node<Z> {
-    /// Of its packages; of a node that somebody has drawn, as far as they are pinned or bare names.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        let of_fitted = self.packages.iter().map(|package| package.name.as_str());
-        let drawn = if self.packages.is_empty() { &self.requirements[..] } else { &[] };
-        of_fitted.chain(drawn.iter().map(|text| text.split("==").next().unwrap_or(text)))
-    }
-
     pub(super) fn replicas(&self) -> &[Replica<Z>] {
         match &self.stage {
             Stage::Growing(grown) => &grown.replicas,
@@ -101,7 +94,7 @@ impl<Z> Node<Z> {
         NodeView {
             node: id,
             parent: if others.contains_key(&self.parent) { self.parent } else { NodeId::ROOT },
-            packages: self.adds.clone(),
+            packages: self.adds.iter().map(|one| one.text.clone()).collect(),
             holds: holds.into_iter().flatten().map(ToString::to_string).collect(),
             state,
             on_host: self.on_host,

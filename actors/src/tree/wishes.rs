@@ -6,17 +6,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::node::{Node, Stage};
-use super::{Forest, NodeId, Plan, RETRY_PAUSE, RETRY_PAUSE_MAX};
+use super::{Forest, NodeId, Plan, RETRY_PAUSE, RETRY_PAUSE_MAX, Requirement};
 use crate::backoff::Backoff;
 use crate::fit::{Fitted, NODE_BYTES};
 use crate::gdsf::Uses;
-use crate::packages::{Package, PackageSet};
+use crate::packages::PackageSet;
 
 /// A node that there should be, whoever says so.
 struct Wish {
     parent: Option<usize>,
-    adds: Vec<String>,
-    requirements: Vec<String>,
+    adds: Vec<Requirement>,
+    requirements: Vec<Requirement>,
     packages: PackageSet,
     expected_ms: f64,
     bytes: u64,
@@ -25,7 +25,7 @@ struct Wish {
 impl<Z: Clone> Forest<Z> {
     /// Somebody has drawn the tree, which is it from now on; or (`None`) leaves it to fitting again. Says which nodes are gone.
     pub(crate) fn draw(&mut self, plan: Option<&Plan>, on_host: bool, now: Instant) -> Vec<NodeId> {
-        fn wishes(plan: &Plan, parent: Option<usize>, above: &[String], out: &mut Vec<Wish>) {
+        fn wishes(plan: &Plan, parent: Option<usize>, above: &[Requirement], out: &mut Vec<Wish>) {
             for child in &plan.children {
                 let requirements = [above, &child.packages].concat();
                 out.push(Wish {
@@ -53,11 +53,10 @@ impl<Z: Clone> Forest<Z> {
         if self.is_drawn {
             return Vec::new();
         }
-        let text = |package: &Package| package.to_string();
         let wanted = fitted.nodes.iter().map(|node| Wish {
             parent: node.parent,
-            adds: node.adds.iter().map(text).collect(),
-            requirements: node.packages.iter().map(text).collect(),
+            adds: node.adds.iter().map(Requirement::from).collect(),
+            requirements: node.packages.iter().map(Requirement::from).collect(),
             packages: node.packages.clone(),
             expected_ms: node.ms_saved,
             bytes: node.bytes,
@@ -67,7 +66,9 @@ impl<Z: Clone> Forest<Z> {
 
     /// Nodes with the same packages stay, wherever they are now.
     fn reconcile(&mut self, on_host: bool, wanted: Vec<Wish>, now: Instant) -> Vec<NodeId> {
-        let key = |requirements: &[String]| requirements.iter().cloned().collect::<BTreeSet<String>>();
+        let key = |requirements: &[Requirement]| -> BTreeSet<String> {
+            requirements.iter().map(|one| one.text.clone()).collect()
+        };
         let mut there: HashMap<BTreeSet<String>, NodeId> = self
             .nodes
             .iter()

@@ -5,6 +5,7 @@ use super::*;
 use crate::fake::{CLASS, Fake, FakeCode, FakeStandby, FakeWorld, MB, code, log, ms, name, package};
 use crate::monitor::{Child, Down};
 use crate::packages::Known;
+use crate::tree::Requirement;
 use crate::world::Network;
 
 struct Ear;
@@ -367,8 +368,8 @@ async fn a_drawn_tree_is_there_before_anybody_asks_and_does_without_what_is_miss
     tokio::time::pause();
     let world = Fake::new();
     install(&world, &SET[..1]);
-    let child = Plan { packages: vec!["b==1".into()], children: Vec::new() };
-    let node = Plan { packages: vec!["a==1".into()], children: vec![child] };
+    let child = Plan { packages: vec![Requirement::from(&package("b==1"))], children: Vec::new() };
+    let node = Plan { packages: vec![Requirement::from(&package("a==1"))], children: vec![child] };
     let plan = Some(Plan { packages: Vec::new(), children: vec![node] });
     let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
     let zygotes = start_with(&world, &standbys, ZygotesConfig { plan, ..CONFIG }).await;
@@ -423,7 +424,7 @@ async fn a_tree_can_be_set_while_the_worker_runs_and_left_to_fitting_again() {
     let zygotes = zygotes(&world).await;
     load(&zygotes, &SET).await;
     sleep(ms(600)).await;
-    let node = Plan { packages: vec!["b==1".into()], children: Vec::new() };
+    let node = Plan { packages: vec![Requirement::from(&package("b==1"))], children: Vec::new() };
     zygotes.send(Draw { plan: Some(Plan { packages: Vec::new(), children: vec![node] }) }).await.unwrap();
     sleep(ms(600)).await;
     let view = zygotes.send(Show).await.unwrap();
