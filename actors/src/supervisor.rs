@@ -21,8 +21,10 @@
 //! |---|---|
 //! | `nursery` | makes actors |
 //! | `lambdas` | what is known of each function, and what is done when that changes |
+//! | `gone` | the generations of functions that are gone |
 //! | `restarts` | who has ended is started again |
 
+mod gone;
 mod lambdas;
 mod nursery;
 mod restarts;
@@ -57,6 +59,7 @@ use crate::watcher::{Noticed, RegistryWatcher};
 use crate::world::World;
 use crate::zygotes::keeping::KEEP_TIME_MAX;
 use crate::zygotes::{self, Zygotes};
+use gone::Gone;
 use lambdas::{Entry, Life};
 use nursery::Nursery;
 pub use nursery::{Config, Logs, Parts};
@@ -205,7 +208,7 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, logs: impl Into<Logs>) -
         lambdas: HashMap::new(),
         services: services.into_iter().map(|child| (child, service())).collect(),
         next_incarnation: 2,
-        generations_gone: 0,
+        gone: Gone::default(),
         leaving: Vec::new(),
         registry_trouble: None,
         shutting_down: false,
@@ -222,9 +225,7 @@ pub struct Supervisor<W: World> {
     lambdas: HashMap<FunctionName, Entry<W>>,
     services: HashMap<Child, Service>,
     next_incarnation: u64,
-    /// The highest generation of any function that is gone. One that comes back under an old name counts on from it: a
-    /// zygote of what once had the name, which goes by name and generation, must not be taken for one of the new code.
-    generations_gone: u64,
+    gone: Gone,
     /// Pools of lambdas that are gone, while invocations in them still run.
     leaving: Vec<SharedPool<W::Sandbox>>,
     registry_trouble: Option<String>,

@@ -357,6 +357,8 @@ async fn a_function_that_comes_back_after_its_removal_is_of_a_generation_that_th
     upload(&tree, &world, "f", "v3").await;
     assert_eq!(status(&tree, "f").await.generation, 3);
     assert_eq!(call(&tree, "f", ms(1)).await, Ok("v3".into()));
+    upload(&tree, &world, "g", "v1").await;
+    assert_eq!(status(&tree, "g").await.generation, 1, "it is nobody's successor");
 }
 
 #[actix::test]
