@@ -91,6 +91,13 @@ impl<W: World> Zygotes<W> {
         }));
     }
 
+    /// What was put off.
+    pub(super) fn fit_what_is_due(&mut self, ctx: &mut Context<Self>) {
+        if self.fits.is_due {
+            self.fit_soon(ctx);
+        }
+    }
+
     /// When functions have come or changed, and now and then in any case.
     pub(super) fn fit_sometimes(&mut self, ctx: &mut Context<Self>) {
         let is_old = self.fits.last.is_some_and(|last| last.elapsed() >= FIT_AT_LEAST_EVERY);
@@ -154,9 +161,7 @@ impl<W: World> Zygotes<W> {
                 zygotes.forget_nodes(&gone);
             }
             zygotes.plant(ctx);
-            if zygotes.fits.is_due {
-                zygotes.fit_soon(ctx);
-            }
+            zygotes.fit_what_is_due(ctx);
         }));
     }
 

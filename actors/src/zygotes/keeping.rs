@@ -48,7 +48,10 @@ impl<W: World> Zygotes<W> {
         ctx.spawn(timeout(RECALL_TIME_MAX, recalled).into_actor(self).map(|recalled, zygotes, ctx| {
             zygotes.recalling = false;
             match recalled {
-                Ok(Some((stats, there))) => zygotes.learn_again(&stats, &there),
+                Ok(Some((stats, there))) => {
+                    zygotes.learn_again(&stats, &there);
+                    zygotes.fit_soon(ctx);
+                }
                 Ok(None) => zygotes.forest.lock().is_recalled = true,
                 Err(_) => {
                     warn!(
@@ -58,7 +61,7 @@ impl<W: World> Zygotes<W> {
                     zygotes.forest.lock().is_recalled = true;
                 }
             }
-            zygotes.fit_soon(ctx);
+            zygotes.fit_what_is_due(ctx);
         }));
     }
 

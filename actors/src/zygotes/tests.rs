@@ -532,6 +532,17 @@ async fn what_is_asked_for_no_more_when_the_next_worker_starts_is_not_imported()
 }
 
 #[actix::test]
+async fn where_nothing_was_learnt_before_the_first_fit_waits_until_something_is() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    sleep(ms(1_000)).await;
+    assert_eq!(world.state().n_plants, 0, "what is being loaded is known in a moment");
+}
+
+#[actix::test]
 async fn it_is_written_now_and_then_while_something_is_learnt_and_at_the_end() {
     tokio::time::pause();
     let world = Fake::new();
