@@ -120,9 +120,10 @@ pub(crate) struct State {
     pub(crate) day: SystemTime,
     pub(crate) diary: BTreeMap<String, u64>,
     pub(crate) n_diary_writes: usize,
-    /// What was written of imports, and how often.
+    /// What was written of imports, how often, and how long that takes.
     pub(crate) import_stats: Option<ImportStats>,
     pub(crate) n_import_stats_writes: usize,
+    pub(crate) import_stats_time: Duration,
     began: Instant,
     /// Calls by the clock: the function, and when it was due.
     pub(crate) calls: Vec<(String, SystemTime)>,
@@ -195,6 +196,7 @@ impl Fake {
             n_diary_writes: 0,
             import_stats: None,
             n_import_stats_writes: 0,
+            import_stats_time: ms(1),
             began: Instant::now(),
             calls: Vec::new(),
             n_calling: 0,

@@ -259,6 +259,8 @@ pub struct Zygotes<W: World> {
     import_stats: W::ImportStats,
     /// What an earlier worker has learnt is being read.
     recalling: bool,
+    /// What was learnt is being written.
+    keeping: bool,
     /// What is known of who needs whom.
     requires: Requires,
     fits: Fits,
@@ -348,6 +350,7 @@ impl<W: World> Zygotes<W> {
             clock,
             import_stats,
             recalling: false,
+            keeping: false,
             requires: Requires::default(),
             fits: Fits::default(),
             planting: false,

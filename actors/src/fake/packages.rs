@@ -24,10 +24,13 @@ impl ImportStatsStore for Fake {
     fn write(&self, stats: ImportStats) -> LocalFuture<()> {
         let world = self.clone();
         Box::pin(async move {
-            sleep(ms(1)).await;
-            let mut state = world.state();
-            state.import_stats = Some(stats);
-            state.n_import_stats_writes += 1;
+            let time = {
+                let mut state = world.state();
+                state.n_import_stats_writes += 1;
+                state.import_stats_time
+            };
+            sleep(time).await;
+            world.state().import_stats = Some(stats);
         })
     }
 }

@@ -89,8 +89,13 @@ impl<W: World> Zygotes<W> {
         self.import_stats.write(stats)
     }
 
+    /// One after the other, however long each takes.
     pub(super) fn keep_now_and_then(&mut self, ctx: &mut Context<Self>) {
-        ctx.spawn(self.keep().into_actor(self));
+        if self.keeping {
+            return;
+        }
+        self.keeping = true;
+        ctx.spawn(self.keep().into_actor(self).map(|(), zygotes, _ctx| zygotes.keeping = false));
     }
 }
 

@@ -563,6 +563,20 @@ async fn it_is_written_now_and_then_while_something_is_learnt_and_at_the_end() {
 }
 
 #[actix::test]
+async fn a_disk_that_hangs_is_given_no_more_to_write() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    world.state().import_stats_time = 100 * KEEP_EVERY;
+    for _ in 0..50 {
+        acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+        sleep(KEEP_EVERY / 5).await;
+    }
+    assert_eq!(world.state().n_import_stats_writes, 1);
+}
+
+#[actix::test]
 async fn who_asks_for_what_was_learnt_has_it_written_at_once() {
     tokio::time::pause();
     let world = Fake::new();
