@@ -119,6 +119,55 @@ fn the_second_function_that_needs_a_package_finds_it_imported() {
     worker.finish();
 }
 
+/// A function that has other Pythons use its package, and tells which they have found.
+const CHILDREN: &str = "
+import costly, multiprocessing, os, subprocess, sys
+def f(event):
+    ran = subprocess.run([sys.executable, '-m', 'costly'], cwd='/tmp', capture_output=True, text=True)
+    spawned = multiprocessing.get_context('spawn').Process(target=costly.write, args=('/tmp/spawned',))
+    spawned.start()
+    spawned.join()
+    with open('/tmp/spawned') as file:
+        return {'ran': ran.stdout.strip() + ran.stderr, 'spawned': file.read(), 'imported': costly.IMPORTED}
+";
+
+#[test]
+fn another_python_that_a_function_starts_finds_its_packages_however_its_sandbox_was_made() {
+    requires!(Root);
+    let costly = format!(
+        "{COSTLY}
+def write(path):
+    with open(path, 'w') as file:
+        file.write(f'costly {{VERSION}}')
+if __name__ == '__main__':
+    print('costly', VERSION)
+"
+    );
+    let own = ("own/costly.py", "VERSION = 'own'\nprint('costly', VERSION)");
+    let worker = with(&[("costly==1", "costly.py", &costly)]).start();
+    let files = [("f.py", CHILDREN), ("requirements.txt", "costly==1\n")];
+    let found = |name: &str, ran: &str| {
+        let said = worker.call(name, "{}").ok();
+        assert_eq!((&said["ran"], &said["spawned"]), (&json!(ran), &json!("costly 1")), "{name}: {said}");
+        said["imported"].clone()
+    };
+    worker.install("plain", &files);
+    let first = found("plain", "costly 1");
+    worker.log_says(STARTED);
+    worker.install("forked", &files);
+    assert_ne!(found("forked", "costly 1"), first, "it lives on the zygote's import");
+    let named = "environment:\n  PYTHONPATH: /handler/own\n";
+    worker.install("named", &[files[0], files[1], own, ("ol.yaml", named)]);
+    found("named", "costly own");
+    worker.install("fresh", &[files[0], files[1], ("ol.yaml", "reuse-sandbox: false\n")]);
+    let forks_of_its_own = || worker.status_json()["worker"]["counters"]["lambda_zygote_forks"].as_u64();
+    until("forks of the function's own zygote", || {
+        found("fresh", "costly 1");
+        forks_of_its_own() > Some(1)
+    });
+    worker.finish();
+}
+
 #[test]
 fn a_package_finds_what_it_uses_where_that_is_there_whatever_was_imported_for_others() {
     requires!(Root);

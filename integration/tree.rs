@@ -253,3 +253,73 @@ fn a_zygote_that_many_want_to_be_forked_from_at_once_gets_a_twin() {
     assert!(kinds.len() <= 2, "each is a fork of one or of the other: {kinds:?}");
     worker.finish();
 }
+
+/// The worker's, of a package.
+fn kept(worker: &Worker, package: &str) -> Option<Value> {
+    let text = fs::read(worker.worker_dir().join("import-stats.json")).ok()?;
+    let stats: Value = serde_json::from_slice(&text).expect("it is never half written");
+    stats["packages"].as_array()?.iter().find(|one| one["name"] == package).cloned()
+}
+
+#[test]
+fn what_was_learnt_of_imports_is_known_to_the_worker_that_comes_next_however_this_one_goes() {
+    requires!(Root);
+    let parts: Vec<String> = (0..12).map(|at| format!("part{at}")).collect();
+    let part = COSTLY.replace("0.2", "0.02");
+    let alone = ["killed", "replaced", "stopped"];
+    let mut packages: Vec<(&str, &[&str], &str)> = alone.map(|name| (name, &[][..], COSTLY)).to_vec();
+    packages.extend(parts.iter().map(|name| (name.as_str(), &[][..], part.as_str())));
+    let mut worker = with(json!({}), &packages).start();
+    for name in alone {
+        uses(&worker, name, &[name]);
+    }
+    uses(&worker, "parts", &parts.iter().map(String::as_str).collect::<Vec<_>>());
+    // What takes long by itself nobody guesses; twelve packages are imported on suspicion.
+    let guessed = |worker: &Worker| {
+        until("a zygote of what is guessed to take long", || {
+            nodes(worker).iter().any(|node| node["holds"].as_array().is_some_and(|held| held.len() == 12))
+        });
+        assert!(alone.iter().all(|name| node(worker, name).is_none()), "{:?}", nodes(worker));
+    };
+    guessed(&worker);
+    let learn = |worker: &Worker, name: &str| {
+        worker.call(name, "{}").ok();
+        grown(worker, name);
+    };
+    let knows = |worker: &Worker, name: &str| {
+        let node = grown(worker, name);
+        assert_eq!((&node["hits"], &worker.lambda(name)["invocations"]), (&json!(0), &json!(0)), "{node}");
+    };
+
+    // Within ten seconds it is written.
+    learn(&worker, "killed");
+    until("it is written", || kept(&worker, "killed").is_some_and(|one| one["import"]["us"].is_u64()));
+    worker.kill();
+    let half = worker.worker_dir().join("import-stats.json.4711");
+    fs::write(&half, "{").unwrap();
+    worker.start_again();
+    assert!(!half.exists(), "what a worker was killed at is removed");
+    knows(&worker, "killed");
+
+    // Before it hands over, at once.
+    learn(&worker, "replaced");
+    let old = worker.take_over(&[]);
+    knows(&worker, "replaced");
+    old.ends(&worker);
+    assert!(kept(&worker, "replaced").is_some());
+
+    // And before it ends.
+    learn(&worker, "stopped");
+    worker.ol("worker down").succeed();
+    worker.wait_for_end();
+    worker.start_again();
+    knows(&worker, "stopped");
+
+    // What cannot be read is told, and learnt anew.
+    worker.kill();
+    fs::write(worker.worker_dir().join("import-stats.json"), "{").unwrap();
+    worker.start_again();
+    worker.log_says("cannot read what was learnt of imports: it is learnt anew");
+    guessed(&worker);
+    worker.finish();
+}

@@ -21,11 +21,12 @@ use actors::freshness::Use;
 use actors::name::FunctionName;
 use actors::packages::PROVIDE_TIME_MAX;
 use actors::router::LOOKUP_TIME_MAX;
-use actors::supervisor::{self, Parts, Shutdown, Tree, YieldTriggers};
+use actors::supervisor::{self, Parts, Shutdown, Tree, Yield};
 use actors::tree::Plan;
 use actors::watcher::{Reach, Rescan, Touched};
 use actors::world::{Class, Code};
 use actors::zygotes::ZygotesConfig;
+use actors::zygotes::keeping::{KEEP_TIME_MAX, Keep};
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -55,7 +56,9 @@ use crate::sandbox::wire::BaseSpec;
 use crate::stats::Stats;
 use crate::takeover::{self, Door, Estate, Offer, Predecessor};
 use crate::triggers::Desk;
-use crate::world::{OlCaller, OlClock, OlDiary, OlGauge, OlLauncher, OlWorld, sandbox_limits};
+use crate::world::{
+    OlCaller, OlClock, OlDiary, OlGauge, OlImportStats, OlLauncher, OlWorld, REWRITTEN, sandbox_limits,
+};
 use succession::{Ending, Fading, Guests, Reign};
 
 /// Connections that may wait to be accepted, and that one thread serves at once; beyond it clients wait in the
@@ -221,6 +224,7 @@ async fn serve(
             for name in takeover::names(GENERATIONS) {
                 let _ = fs::remove_dir_all(worker_dir.join(name));
             }
+            remove_half_written(&worker_dir);
             GENERATIONS.to_owned()
         }
     };
@@ -305,6 +309,7 @@ async fn serve(
         gauge: gauge.clone(),
         clock: OlClock,
         diary: OlDiary::new(&worker_dir, log.clone()),
+        import_stats: OlImportStats::new(&worker_dir, log.clone()),
         caller: OlCaller::new(desk, stats),
         feeds: feeds.clone(),
     };
@@ -393,15 +398,23 @@ async fn serve(
         servers: handles.clone(),
         guests,
         grace: config.grace,
-        yield_triggers: {
+        yield_place: {
             let (supervisor, log) = (tree.supervisor.clone(), log.clone());
-            Box::new(move |yielded| {
-                if supervisor.try_send(YieldTriggers(yielded)).is_err() {
+            Box::new(move |is_yielded| {
+                if supervisor.try_send(Yield(is_yielded)).is_err() {
                     warn!(
                         log,
                         "the supervisor is not told who sees to the triggers: calls may be made twice"
                     );
                 }
+            })
+        },
+        keep: {
+            let zygotes = tree.zygotes.clone();
+            Box::new(move || {
+                let kept = tokio::time::timeout(KEEP_TIME_MAX, zygotes.ask(Keep));
+                // Whoever comes next learns what is missing.
+                Box::pin(async move { drop(kept.await) })
             })
         },
         log: log.clone(),
@@ -474,6 +487,19 @@ async fn serve(
     }
     info!(log, "the worker has ended");
     Ok(())
+}
+
+/// Removes what workers were killed at while they wrote a file anew: the file's name, and the number of the process.
+fn remove_half_written(worker_dir: &Path) {
+    let entries = fs::read_dir(worker_dir).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let is_number = |end: &std::ffi::OsStr| end.to_str().is_some_and(|end| end.parse::<u32>().is_ok());
+        let is_written_anew = path.file_stem().is_some_and(|name| REWRITTEN.iter().any(|one| name == *one));
+        if is_written_anew && path.extension().is_some_and(is_number) {
+            // It is in nobody's way.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// The tree of zygotes that somebody drew: in the configuration, or else while an earlier worker ran.

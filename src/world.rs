@@ -1,6 +1,8 @@
 //! The world of the actors, as it is on this machine: which types stand for the traits of
 //! [`actors::world`].
 
+mod import_stats;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +26,12 @@ use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Progr
 use crate::sandbox::pressure::Pressure;
 use crate::stats::Stats;
 use crate::triggers::{Desk, Event};
+pub use import_stats::OlImportStats;
+
+/// Files of the worker's directory that are written anew, each under a name that ends with the process' number first.
+pub const REWRITTEN: [&str; 2] = [DIARY, import_stats::FILE];
+/// What [`OlDiary`] is written to.
+const DIARY: &str = "cron.json";
 
 /// The real one.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +48,7 @@ impl World for OlWorld {
     type Gauge = OlGauge;
     type Clock = OlClock;
     type Diary = OlDiary;
+    type ImportStats = OlImportStats;
     type Caller = OlCaller;
     type Feeds = KafkaFeeds;
 }
@@ -345,7 +354,7 @@ impl OlDiary {
     /// In this directory, which only the worker writes to.
     #[must_use]
     pub fn new(worker_dir: &Path, log: Logger) -> Self {
-        Self { path: worker_dir.join("cron.json"), log }
+        Self { path: worker_dir.join(DIARY), log }
     }
 }
 

@@ -20,6 +20,24 @@ impl Backoff {
         Self { first, longest, n_failures: 0, until: None }
     }
 
+    /// It has failed so often before, and is left alone for the rest of its pause.
+    #[must_use]
+    pub fn resumed(
+        first: Duration,
+        longest: Duration,
+        n_failures: u32,
+        now: Instant,
+        rest: Duration,
+    ) -> Self {
+        Self { first, longest, n_failures, until: Some(now + rest.min(longest)) }
+    }
+
+    /// Failures in a row.
+    #[must_use]
+    pub fn n_failures(&self) -> u32 {
+        self.n_failures
+    }
+
     /// It failed: leave it alone until the time that is given back.
     pub fn failed(&mut self, now: Instant) -> Instant {
         let pause = self.first.saturating_mul(1 << self.n_failures.min(20)).min(self.longest);

@@ -69,6 +69,35 @@ impl Costs {
         pause.or_insert_with(|| Backoff::new(FAILED_PAUSE, FAILED_PAUSE_MAX)).failed(now);
     }
 
+    /// No zygote could, so often in a row, before this worker was started; it is left alone for the rest of the pause.
+    pub(crate) fn failed_before(&mut self, package: &Package, n: u32, now: Instant, rest: Duration) {
+        if !rest.is_zero() {
+            self.failed.insert(package.clone());
+        }
+        let pause = Backoff::resumed(FAILED_PAUSE, FAILED_PAUSE_MAX, n, now, rest);
+        self.pauses.insert(package.clone(), pause);
+    }
+
+    /// What zygotes have measured.
+    pub(crate) fn measured(&self) -> impl Iterator<Item = (&Package, Price)> {
+        self.measured.iter().map(|(package, price)| (package, *price))
+    }
+
+    /// What no zygote could import: how often in a row, and for how long it is left alone.
+    pub(crate) fn failures(&self, now: Instant) -> impl Iterator<Item = (&Package, u32, Duration)> {
+        self.pauses.iter().map(move |(package, pause)| {
+            let rest = pause.waits_until(now).map_or(Duration::ZERO, |until| until - now);
+            (package, pause.n_failures(), rest)
+        })
+    }
+
+    /// How long functions took to load that have packages which were not measured, and what was held from the begin.
+    pub(crate) fn loads(&self) -> impl Iterator<Item = (&PackageSet, Duration, &PackageSet)> {
+        let has_unknown = |packages: &&PackageSet| packages.iter().any(|package| self.is_unknown(package));
+        let loads = self.loads.iter().filter(move |(packages, _)| has_unknown(packages));
+        loads.map(|(packages, load)| (packages, load.took, &load.held))
+    }
+
     /// What failed long enough ago may be tried again: it may have been for want of memory or of time.
     pub(crate) fn tidy(&mut self, now: Instant) {
         let pauses = &self.pauses;

@@ -57,6 +57,19 @@ impl Demand {
         true
     }
 
+    /// Sandboxes with these packages were started before this worker was, and come to this weight now.
+    pub(crate) fn started_before(&mut self, packages: &PackageSet, on_host: bool, weight: f64, now: Instant) {
+        if packages.is_empty() || weight < WEIGHT_MIN {
+            return;
+        }
+        let key = (packages.clone(), on_host);
+        if self.starts.len() >= SETS_MAX && !self.starts.contains_key(&key) {
+            self.forget(now);
+        }
+        let weight = weight + self.starts.get(&key).map_or(0.0, |starts| starts.weight(now));
+        self.starts.insert(key, Starts { weight, at: now });
+    }
+
     fn forget(&mut self, now: Instant) {
         self.starts.retain(|_, starts| starts.weight(now) >= WEIGHT_MIN);
         if self.starts.len() >= SETS_MAX {

@@ -36,6 +36,7 @@ pub mod flight;
 pub mod freshness;
 pub(crate) mod gdsf;
 pub mod haste;
+pub mod import_stats;
 pub mod installs;
 pub mod kafka;
 pub mod lambda;

@@ -10,8 +10,8 @@
 //!
 //! Asking goes down or sideways in the order of that picture, and never in a circle: HTTP asks the router,
 //! which asks the watcher; lambdas ask packages, zygotes and the evictor; zygotes and the watcher ask packages. Upwards there are events only. The
-//! one thing the supervisor itself waits for are lambdas' answers to [`Statuses`], with a time limit, and no
-//! lambda ever waits for the supervisor.
+//! supervisor itself waits for lambdas' answers to [`Statuses`], and at the end for those that have something to close, each with a time
+//! limit; and no lambda ever waits for the supervisor.
 //!
 //! Who panics is started again after a pause, five times in ten seconds; then it is left alone for half a
 //! minute ([`RestartBudget`]). Each life of an actor has a number, its incarnation, so that a late report of
@@ -21,8 +21,10 @@
 //! |---|---|
 //! | `nursery` | makes actors |
 //! | `lambdas` | what is known of each function, and what is done when that changes |
+//! | `gone` | the generations of functions that are gone |
 //! | `restarts` | who has ended is started again |
 
+mod gone;
 mod lambdas;
 mod nursery;
 mod restarts;
@@ -55,7 +57,9 @@ use crate::router::{Router, Routes};
 use crate::stats::{LambdaStatus, WorkerStats};
 use crate::watcher::{Noticed, RegistryWatcher};
 use crate::world::World;
+use crate::zygotes::keeping::KEEP_TIME_MAX;
 use crate::zygotes::{self, Zygotes};
+use gone::Gone;
 use lambdas::{Entry, Life};
 use nursery::Nursery;
 pub use nursery::{Config, Logs, Parts};
@@ -66,10 +70,11 @@ use restarts::Service;
 #[rtype(result = "Vec<LambdaStatus>")]
 pub struct Statuses;
 
-/// Whether another worker, which has taken this one's place, sees to the triggers. What has begun goes on.
+/// Whether another worker, which has taken this one's place, sees to the triggers, and writes down what is learnt of imports. What
+/// has begun goes on.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct YieldTriggers(pub bool);
+pub struct Yield(pub bool);
 
 /// How is the worker?
 #[derive(Debug, Message)]
@@ -203,11 +208,11 @@ pub fn start<W: World>(parts: Parts<W>, config: Config, logs: impl Into<Logs>) -
         lambdas: HashMap::new(),
         services: services.into_iter().map(|child| (child, service())).collect(),
         next_incarnation: 2,
-        generations_gone: 0,
+        gone: Gone::default(),
         leaving: Vec::new(),
         registry_trouble: None,
         shutting_down: false,
-        triggers_yielded: false,
+        is_yielded: false,
         log: logs.plain,
     });
     tree
@@ -220,14 +225,12 @@ pub struct Supervisor<W: World> {
     lambdas: HashMap<FunctionName, Entry<W>>,
     services: HashMap<Child, Service>,
     next_incarnation: u64,
-    /// The highest generation of any function that is gone. One that comes back under an old name counts on from it: a
-    /// zygote of what once had the name, which goes by name and generation, must not be taken for one of the new code.
-    generations_gone: u64,
+    gone: Gone,
     /// Pools of lambdas that are gone, while invocations in them still run.
     leaving: Vec<SharedPool<W::Sandbox>>,
     registry_trouble: Option<String>,
-    /// Another worker sees to the triggers.
-    triggers_yielded: bool,
+    /// See [`Yield`].
+    is_yielded: bool,
     shutting_down: bool,
     log: Logger,
 }
@@ -312,15 +315,16 @@ impl<W: World> Handler<Statuses> for Supervisor<W> {
     }
 }
 
-impl<W: World> Handler<YieldTriggers> for Supervisor<W> {
+impl<W: World> Handler<Yield> for Supervisor<W> {
     type Result = ();
 
-    fn handle(&mut self, YieldTriggers(yielded): YieldTriggers, ctx: &mut Context<Self>) {
-        if self.shutting_down || self.triggers_yielded == yielded {
+    fn handle(&mut self, Yield(is_yielded): Yield, ctx: &mut Context<Self>) {
+        if self.shutting_down || self.is_yielded == is_yielded {
             return;
         }
-        self.triggers_yielded = yielded;
-        if yielded {
+        self.is_yielded = is_yielded;
+        self.nursery.forest.lock().is_yielded = is_yielded;
+        if is_yielded {
             let closed = join(self.tree.cron.ask(cron::Close), self.tree.kafka.ask(cron::Close));
             ctx.spawn(closed.into_actor(self).map(|_closed, _supervisor, _ctx| ()));
         } else {
@@ -367,7 +371,7 @@ impl<W: World> Handler<Shutdown> for Supervisor<W> {
                 tokio::time::sleep(DRAIN_LOOK_EVERY).await;
             }
         };
-        Box::pin(drained.into_actor(self).map(|n_unfinished, supervisor, _ctx| {
+        Box::pin(drained.into_actor(self).then(|n_unfinished, supervisor, _ctx| {
             if n_unfinished > 0 {
                 warn!(supervisor.log, "invocations did not finish in time"; "n_unfinished" => n_unfinished);
             }
@@ -375,14 +379,16 @@ impl<W: World> Handler<Shutdown> for Supervisor<W> {
             supervisor.nursery.routes.clear();
             supervisor.lambdas.clear();
             supervisor.leaving.clear();
-            let closed = supervisor.tree.zygotes.try_tell(zygotes::Close);
-            if closed.is_err() {
-                warn!(supervisor.log, "the zygotes were not told to close; they end with the worker");
-            }
-            for arbiter in &supervisor.nursery.arbiters {
-                arbiter.stop();
-            }
-            ShutdownReport { n_unfinished }
+            let closed = timeout(KEEP_TIME_MAX, supervisor.tree.zygotes.ask(zygotes::Close));
+            closed.into_actor(supervisor).map(move |closed, supervisor, _ctx| {
+                if !matches!(closed, Ok(Ok(()))) {
+                    warn!(supervisor.log, "the zygotes have not closed in time; they end with the worker");
+                }
+                for arbiter in &supervisor.nursery.arbiters {
+                    arbiter.stop();
+                }
+                ShutdownReport { n_unfinished }
+            })
         }))
     }
 }

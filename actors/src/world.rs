@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cron::timetable::CronEntry;
 use crate::haste::Haste;
+use crate::import_stats::ImportStats;
 use crate::name::FunctionName;
 use crate::outcome::Outcome;
 use crate::packages::{Package, PackageSet};
@@ -41,6 +42,8 @@ pub trait World: 'static + Sized + Unpin {
     type Clock: Clock;
     /// Remembers which times are over.
     type Diary: Diary;
+    /// Remembers what was learnt of imports.
+    type ImportStats: ImportStatsStore;
     /// Calls functions that nobody has asked for over HTTP.
     type Caller: Caller;
     /// Readers of Kafka.
@@ -398,6 +401,14 @@ pub trait Diary: Clone + Send + Unpin + 'static {
     fn read(&self) -> BTreeMap<String, u64>;
     /// Replace what is remembered.
     fn write(&self, schedules: BTreeMap<String, u64>) -> LocalFuture<()>;
+}
+
+/// What is remembered of imports from one worker to the next. A clone is the same store.
+pub trait ImportStatsStore: Clone + Send + Unpin + 'static {
+    /// What an earlier worker has written. `None`: nothing, or nothing that can be read, of which the log tells.
+    fn read(&self) -> LocalFuture<Option<ImportStats>>;
+    /// Replace what is remembered, as a whole: one after the other, in the order of calls.
+    fn write(&self, stats: ImportStats) -> LocalFuture<()>;
 }
 
 /// Times at which something is due.

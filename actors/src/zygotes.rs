@@ -14,8 +14,10 @@
 //! | [`planting`] | zygotes of packages: made, and given up |
 //! | [`fitting`] | which of these there should be |
 //! | [`sprouting`] | zygotes of lambdas |
+//! | [`keeping`] | what was learnt of imports, from one worker to the next |
 
 pub mod fitting;
+pub mod keeping;
 mod planting;
 mod sprouting;
 mod standbys;
@@ -45,6 +47,7 @@ use crate::stats::WorkerStats;
 use crate::tree::{NodeId, NodeView, Plan, SharedForest};
 use crate::world::{Class, LaunchError, Network, Start, World, Zygote};
 use fitting::{FIT_PRESSURE_PAUSE, Fits, Requires};
+use keeping::KEEP_EVERY;
 
 /// The shelves of a world.
 pub type Standbys<W> = SharedShelves<StandbyKind, <W as World>::Standby>;
@@ -129,7 +132,7 @@ pub struct ReleaseIdle;
 #[rtype(result = "bool")]
 pub struct ReleaseZygote;
 
-/// Make no more, and give up those that wait: the worker ends.
+/// Make no more, give up those that wait, and write down what was learnt: the worker ends. The answer comes when that is done.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Close;
@@ -252,6 +255,12 @@ pub struct Zygotes<W: World> {
     known: Known,
     routes: Routes<W>,
     ledger: Ledger,
+    clock: W::Clock,
+    import_stats: W::ImportStats,
+    /// What an earlier worker has learnt is being read.
+    recalling: bool,
+    /// What was learnt is being written.
+    keeping: bool,
     /// What is known of who needs whom.
     requires: Requires,
     fits: Fits,
@@ -298,6 +307,10 @@ pub struct Surroundings<W: World> {
     pub routes: Routes<W>,
     /// Where memory is reserved.
     pub ledger: Ledger,
+    /// Tells the time of day.
+    pub clock: W::Clock,
+    /// Remembers what was learnt of imports.
+    pub import_stats: W::ImportStats,
     /// Where it counts.
     pub stats: Arc<WorkerStats>,
 }
@@ -309,8 +322,19 @@ impl<W: World> Zygotes<W> {
     /// Begins to fill the shelves as soon as it runs; what a predecessor has left there is kept.
     #[must_use]
     pub fn new(surroundings: Surroundings<W>, config: ZygotesConfig, log: Logger, monitor: Monitor) -> Self {
-        let Surroundings { launcher, standbys, forest, packages, store, known, routes, ledger, stats } =
-            surroundings;
+        let Surroundings {
+            launcher,
+            standbys,
+            forest,
+            packages,
+            store,
+            known,
+            routes,
+            ledger,
+            clock,
+            import_stats,
+            stats,
+        } = surroundings;
         standbys.forget_makings();
         forest.lock().forget_builds();
         Self {
@@ -323,6 +347,10 @@ impl<W: World> Zygotes<W> {
             known,
             routes,
             ledger,
+            clock,
+            import_stats,
+            recalling: false,
+            keeping: false,
             requires: Requires::default(),
             fits: Fits::default(),
             planting: false,
@@ -370,9 +398,11 @@ impl<W: World> Actor for Zygotes<W> {
             Some((Taken, standbys))
         });
         ctx.add_stream(taken);
+        self.recall(ctx);
         self.refill(ctx);
         self.plant(ctx);
         ctx.run_interval(TIDY_EVERY, Self::tidy);
+        ctx.run_interval(KEEP_EVERY, Self::keep_now_and_then);
     }
 }
 
@@ -427,9 +457,9 @@ impl<W: World> Handler<ReleaseZygote> for Zygotes<W> {
 }
 
 impl<W: World> Handler<Close> for Zygotes<W> {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Close, _ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: Close, _ctx: &mut Context<Self>) -> Self::Result {
         self.closed = true;
         self.standbys.close();
         self.lambdas.clear();
@@ -438,6 +468,7 @@ impl<W: World> Handler<Close> for Zygotes<W> {
         for customer in self.queues.drain().flat_map(|(_, queue)| queue) {
             let _ = customer.reach.send(Err(LaunchError::Resources("the worker is shutting down".into())));
         }
+        self.keep()
     }
 }
 

@@ -179,3 +179,50 @@ fn two_hundred_functions_are_found_at_the_start_and_each_answers() {
     assert_eq!(shown.lines().count(), 203, "{shown}");
     assert_eq!(worker.get("/registry/").ok().as_array().unwrap().len(), 200);
 }
+
+#[test]
+fn generations_count_the_versions_that_were_served_under_a_name_however_they_came() {
+    requires!(Root);
+    let worker = Worker::start();
+    let generation = |name: &str| worker.lambda(name)["generation"].clone();
+    let code = |text: &str| format!("def f(event): return {text:?}\n");
+    let answers = |name: &str, text: &str| {
+        until(&format!("{name} answers {text}"), || {
+            let reply = worker.call(name, "{}");
+            reply.status == 200 && reply.text() == format!("{text:?}")
+        });
+    };
+    // Removed before the others come, and of several versions.
+    for text in ["one", "two", "three"] {
+        worker.install("gone", &[("f.py", &code(text))]);
+    }
+    assert_eq!(generation("gone"), 3);
+    worker.request("DELETE", "/registry/gone", &[], "").expect(200);
+
+    // Over HTTP, as a folder, as an archive, as one file.
+    worker.install("uploaded", &[("f.py", &code("uploaded")), ("ol.yaml", "")]);
+    let move_in = |name: &str, files: crate::support::Files<'_>| {
+        let aside = worker.place().join(name);
+        crate::support::write_folder(&aside, files);
+        fs::rename(&aside, worker.registry().join(name)).unwrap();
+    };
+    move_in("moved", &[("f.py", &code("moved")), ("other.py", "")]);
+    replace_file(&worker.registry().join("packed.tar.gz"), Archive::of(&[("f.py", &code("packed"))]));
+    replace_file(&worker.registry().join("single.py"), code("single"));
+    for name in ["uploaded", "moved", "packed", "single"] {
+        answers(name, name);
+        assert_eq!(generation(name), 1, "{name}");
+    }
+
+    // It comes back, and counts on.
+    worker.install("gone", &[("f.py", &code("four"))]);
+    assert_eq!(generation("gone"), 4);
+
+    // File by file: each that makes it another function is another version of it.
+    move_in("slow", &[("f.py", &code("slow"))]);
+    answers("slow", "slow");
+    assert_eq!(generation("slow"), 1);
+    replace_file(&worker.registry().join("slow/ol.yaml"), "environment: {A: b}\n");
+    worker.lambda_until("the second file is seen", "slow", |lambda| lambda["generation"] == 2);
+    worker.finish();
+}

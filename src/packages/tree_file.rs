@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use actors::tree::{DRAWN_MAX, Plan};
+use actors::tree::{DRAWN_MAX, Plan, Requirement};
 use serde_json::{Map, Value, json};
 
 use super::requirement::{self, Line};
@@ -98,7 +98,7 @@ fn node(value: &Value, place: &str, n_nodes: &mut usize) -> Result<Plan, String>
             package.as_str().ok_or_else(|| format!("{place} has a package that is not a text: {package}"))?;
         match requirement::parse(text) {
             Ok(Line::Requirement(one)) if one.pin().is_some() || one.is_open() => {
-                packages.push(text.to_owned());
+                packages.push(Requirement { text: text.to_owned(), name: one.name });
             }
             Ok(Line::Requirement(_)) => {
                 let problem = "write one version, as name==VERSION";
@@ -141,14 +141,27 @@ mod tests {
 
     use super::*;
 
+    fn texts(plan: &Plan) -> Vec<&str> {
+        plan.packages.iter().map(|one| one.text.as_str()).collect()
+    }
+
+    #[test]
+    fn however_a_package_is_written_it_is_known_by_its_name() {
+        let tree =
+            json!({"children": [{"packages": ["Foo_Bar==1", "foo.bar [extra] == 1", "foo[a,b]", "FOO"]}]});
+        let names: Vec<String> =
+            parse(&tree).unwrap().children.remove(0).packages.into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["foo-bar", "foo-bar", "foo", "foo"]);
+    }
+
     #[test]
     fn a_tree_is_read_from_an_object_a_text_or_a_file() {
         let tree = json!({"packages": [], "split_generation": 0, "children": [
             {"packages": ["numpy==2.2.1"], "children": [{"packages": ["pandas"], "children": []}]},
         ]});
         let plan = read(&tree).unwrap();
-        assert_eq!(plan.children[0].packages, ["numpy==2.2.1"]);
-        assert_eq!(plan.children[0].children[0].packages, ["pandas"]);
+        assert_eq!(texts(&plan.children[0]), ["numpy==2.2.1"]);
+        assert_eq!(texts(&plan.children[0].children[0]), ["pandas"]);
         assert_eq!(read(&json!(tree.to_string())).unwrap(), plan);
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(&file, tree.to_string()).unwrap();
@@ -161,8 +174,8 @@ mod tests {
         let of = |parent, name: &str| (parent, vec![name.to_owned()]);
         let tree = nested(&[of(None, "a==1"), of(None, "b==1"), of(Some(0), "c==1"), of(Some(2), "d==1")]);
         let plan = parse(&tree).unwrap();
-        assert_eq!(plan.children[0].children[0].children[0].packages, ["d==1"]);
-        assert_eq!((plan.children.len(), &plan.children[1].packages[..]), (2, &["b==1".to_owned()][..]));
+        assert_eq!(texts(&plan.children[0].children[0].children[0]), ["d==1"]);
+        assert_eq!((plan.children.len(), texts(&plan.children[1])), (2, vec!["b==1"]));
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join(KEPT);
         drop_kept(&path).unwrap();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
+use actors::world::LocalFuture;
 use slog::{Logger, info, warn};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -123,8 +124,10 @@ pub(super) struct Reign<'a> {
     pub(super) servers: (ServerHandle, ServerHandle),
     pub(super) guests: Guests,
     pub(super) grace: Duration,
-    /// Whoever serves sees to the triggers: told whether that is another one.
-    pub(super) yield_triggers: Box<dyn Fn(bool) + 'a>,
+    /// Whoever serves sees to the triggers, and writes down what is learnt: told whether that is another one.
+    pub(super) yield_place: Box<dyn Fn(bool) + 'a>,
+    /// Writes down what was learnt, for the one that comes next.
+    pub(super) keep: Box<dyn Fn() -> LocalFuture<()> + 'a>,
     pub(super) log: Logger,
 }
 
@@ -151,7 +154,7 @@ impl Reign<'_> {
                             "n_connections" => self.guests.n());
                         tokio::join!(self.servers.0.pause(), self.servers.1.pause());
                         self.guests.set_leave(true);
-                        (self.yield_triggers)(true);
+                        (self.yield_place)(true);
                         leaving = Some(Leaving::begin());
                     }
                     Visit::Ends => return Ending::Replaced,
@@ -159,7 +162,7 @@ impl Reign<'_> {
                         if leaving.take().is_some() {
                             warn!(self.log, "the worker that had taken this one's place is gone: it serves on");
                             self.guests.set_leave(false);
-                            (self.yield_triggers)(false);
+                            (self.yield_place)(false);
                             tokio::join!(self.servers.0.resume(), self.servers.1.resume());
                         }
                         let sweep = Arc::clone(&self.sweep);
@@ -186,7 +189,9 @@ impl Reign<'_> {
     fn receive(&self, reply: Reply) {
         let (grace, log) = (self.grace, self.log.clone());
         let fading = self.fading.as_ref().map(Fading::again);
+        let kept = (self.keep)();
         actix_web::rt::spawn(async move {
+            kept.await;
             let Some(fading) = fading else { return reply.accept() };
             if fading.see_off(grace).await {
                 reply.accept();

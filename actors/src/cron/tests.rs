@@ -7,7 +7,7 @@ use super::*;
 use crate::cron::timetable::CronEntry;
 use crate::fake::{Fake, FakeWorld, code, ms, name};
 use crate::monitor::Crash;
-use crate::supervisor::{Shutdown, Tree, YieldTriggers};
+use crate::supervisor::{Shutdown, Tree, Yield};
 use crate::watcher::Refresh;
 use crate::world::Schedule;
 
@@ -223,14 +223,14 @@ async fn a_worker_whose_place_is_taken_calls_nobody_until_it_has_it_back() {
     sleep(Duration::from_secs(61)).await;
     let n_before = n_calls(&world, "f");
     assert!(n_before >= 1);
-    tree.supervisor.send(YieldTriggers(true)).await.unwrap();
+    tree.supervisor.send(Yield(true)).await.unwrap();
     sleep(Duration::from_secs(600)).await;
     assert_eq!(n_calls(&world, "f"), n_before);
     // Nor does one that is crashed, and so started again.
     let _ = tree.cron.ask(Crash).await;
     sleep(Duration::from_secs(600)).await;
     assert_eq!(n_calls(&world, "f"), n_before);
-    tree.supervisor.send(YieldTriggers(false)).await.unwrap();
+    tree.supervisor.send(Yield(false)).await.unwrap();
     sleep(Duration::from_secs(61)).await;
     assert_eq!(n_calls(&world, "f"), n_before + 1);
 }

@@ -57,7 +57,7 @@ impl<W: World> Supervisor<W> {
                 return;
             }
             Some((_, generation)) => generation + 1,
-            None => self.generations_gone + 1,
+            None => self.gone.next(&name),
         };
         entry.served = Some((code.clone(), generation));
         self.nursery.stats.reloads.bump();
@@ -82,7 +82,7 @@ impl<W: World> Supervisor<W> {
         self.nursery.routes.remove(name);
         let Some(entry) = self.lambdas.remove(name) else { return };
         if let Some((_, generation)) = entry.served {
-            self.generations_gone = self.generations_gone.max(generation);
+            self.gone.insert(name.clone(), generation);
         }
         if let Life::Running { addr, pool, .. } = entry.life {
             info!(self.log, "retiring a lambda"; "lambda" => %name);

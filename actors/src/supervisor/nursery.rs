@@ -37,6 +37,8 @@ pub struct Parts<W: World> {
     pub clock: W::Clock,
     /// Remembers which times are over.
     pub diary: W::Diary,
+    /// Remembers what was learnt of imports.
+    pub import_stats: W::ImportStats,
     /// Calls functions.
     pub caller: W::Caller,
     /// Reads from Kafka.
@@ -147,6 +149,8 @@ impl<W: World> Nursery<W> {
             known: self.known.clone(),
             routes: self.routes.clone(),
             ledger: self.ledger.clone(),
+            clock: self.parts.clock.clone(),
+            import_stats: self.parts.import_stats.clone(),
             stats: Arc::clone(&self.stats),
         };
         let monitor = self.monitor(Child::Zygotes, incarnation);

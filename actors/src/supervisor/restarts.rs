@@ -80,7 +80,7 @@ impl<W: World> Supervisor<W> {
         if service.incarnation != ended {
             return;
         }
-        if self.triggers_yielded && matches!(child, Child::Cron | Child::Kafka) {
+        if self.is_yielded && matches!(child, Child::Cron | Child::Kafka) {
             // It was told to close, and comes back with the place.
             return;
         }
@@ -98,7 +98,7 @@ impl<W: World> Supervisor<W> {
         };
         self.nursery.stats.actors_restarted.bump();
         ctx.run_later(pause, move |supervisor, _ctx| {
-            let is_yielded = supervisor.triggers_yielded && matches!(child, Child::Cron | Child::Kafka);
+            let is_yielded = supervisor.is_yielded && matches!(child, Child::Cron | Child::Kafka);
             if !supervisor.shutting_down && !is_yielded {
                 supervisor.restart_service(&child);
             }

@@ -357,6 +357,8 @@ async fn a_function_that_comes_back_after_its_removal_is_of_a_generation_that_th
     upload(&tree, &world, "f", "v3").await;
     assert_eq!(status(&tree, "f").await.generation, 3);
     assert_eq!(call(&tree, "f", ms(1)).await, Ok("v3".into()));
+    upload(&tree, &world, "g", "v1").await;
+    assert_eq!(status(&tree, "g").await.generation, 1, "it is nobody's successor");
 }
 
 #[actix::test]
@@ -576,6 +578,31 @@ async fn an_unreadable_registry_is_told_and_what_is_known_is_served_on() {
 }
 
 #[actix::test]
+async fn what_was_learnt_of_imports_is_written_by_the_worker_that_serves_and_before_it_has_ended() {
+    tokio::time::pause();
+    let world = Fake::new();
+    world.state().installed.insert("a==1".into());
+    let tree = world.start();
+    let n_writes = || world.state().n_import_stats_writes;
+    let deploy = |version: &str| {
+        world.put("f", crate::fake::FakeCode { packages: vec!["a==1".into()], ..code(version) })
+    };
+    deploy("1");
+    assert!(call(&tree, "f", ms(1)).await.is_ok());
+    tree.supervisor.send(Yield(true)).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(n_writes(), 0, "another one does");
+    tree.supervisor.send(Yield(false)).await.unwrap();
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(n_writes(), 1);
+    deploy("2");
+    tree.watcher.ask(Refresh { name: name("f") }).await.unwrap().unwrap();
+    assert!(call(&tree, "f", ms(1)).await.is_ok());
+    tree.supervisor.send(Shutdown { grace: ms(1_000) }).await.unwrap();
+    assert_eq!(n_writes(), 2);
+}
+
+#[actix::test]
 async fn lambdas_run_on_their_own_arbiters() {
     let world = Fake::new();
     let zygotes = ZygotesConfig {
@@ -586,18 +613,8 @@ async fn lambdas_run_on_their_own_arbiters() {
         plan: None,
         zygote_bytes_max: 256 << 20,
     };
-    let parts = Parts {
-        launcher: world.clone(),
-        packages: world.clone(),
-        registry: world.clone(),
-        gauge: world.clone(),
-        clock: world.clone(),
-        diary: world.clone(),
-        caller: world.clone(),
-        feeds: world.clone(),
-    };
     let config = Config { n_arbiters: 2, zygotes, sandbox_bytes: MB, reclaim: true };
-    let tree = start::<FakeWorld>(parts, config, crate::fake::log());
+    let tree = start::<FakeWorld>(world.parts(), config, crate::fake::log());
     for text in ["a", "b", "c"] {
         world.put(text, code("v1"));
         assert_eq!(call(&tree, text, Duration::ZERO).await, Ok("v1".into()));

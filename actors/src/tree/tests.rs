@@ -1,9 +1,13 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
+use super::node::QUIET_LOOKS;
 use super::*;
 use crate::fake::{MB, ms, package};
-use crate::fit::FittedNode;
-use crate::world::Held;
+use crate::fit::{Fitted, FittedNode};
+use crate::packages::PackageSet;
+use crate::world::{Held, LaunchError, Planted};
 
 fn set(names: &[&str]) -> PackageSet {
     PackageSet::new(names.iter().map(|name| package(&format!("{name}==1"))))
@@ -61,7 +65,11 @@ fn best(forest: &Forest<u32>, names: &[&str]) -> Option<u32> {
 }
 
 fn plan(packages: &[&str], children: Vec<Plan>) -> Plan {
-    Plan { packages: packages.iter().map(|&name| name.to_owned()).collect(), children }
+    let packages = packages.iter().map(|text| Requirement {
+        text: (*text).to_owned(),
+        name: text.split("==").next().unwrap_or(text).to_owned(),
+    });
+    Plan { packages: packages.collect(), children }
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,6 +97,21 @@ async fn no_zygote_is_a_fork_of_one_that_has_missed_what_it_has() {
     };
     forest.missed(middle, ["c".to_owned()].into());
     assert_eq!(forest.next_build(u64::MAX, now).unwrap().parents, [0; 0], "but of the root");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_has_is_known_by_its_name_however_somebody_wrote_it() {
+    let written = Requirement { text: "Foo_Bar[extra]==1".into(), name: "foo-bar".into() };
+    let tree = plan(&[], vec![plan(&["a==1"], vec![Plan { packages: vec![written], children: vec![] }])]);
+    let now = Instant::now();
+    let mut forest = Forest::<u32>::new(Some(&tree), false, now);
+    let top = grow(&mut forest, 0);
+    forest.missed(top, ["foo-bar".to_owned()].into());
+    let build = forest.next_build(u64::MAX, now).unwrap();
+    assert_eq!(
+        (&build.requirements[..], build.parents),
+        (&["a==1".into(), "Foo_Bar[extra]==1".into()][..], vec![])
+    );
 }
 
 #[tokio::test(start_paused = true)]

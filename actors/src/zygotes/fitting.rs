@@ -80,7 +80,7 @@ impl<W: World> Zygotes<W> {
             return;
         }
         self.fits.is_due = true;
-        if self.fits.is_running || self.fits.next.is_some() {
+        if self.recalling || self.fits.is_running || self.fits.next.is_some() {
             return;
         }
         let now = Instant::now();
@@ -89,6 +89,13 @@ impl<W: World> Zygotes<W> {
             zygotes.fits.next = None;
             zygotes.fit(ctx);
         }));
+    }
+
+    /// What was put off.
+    pub(super) fn fit_what_is_due(&mut self, ctx: &mut Context<Self>) {
+        if self.fits.is_due {
+            self.fit_soon(ctx);
+        }
     }
 
     /// When functions have come or changed, and now and then in any case.
@@ -154,9 +161,7 @@ impl<W: World> Zygotes<W> {
                 zygotes.forget_nodes(&gone);
             }
             zygotes.plant(ctx);
-            if zygotes.fits.is_due {
-                zygotes.fit_soon(ctx);
-            }
+            zygotes.fit_what_is_due(ctx);
         }));
     }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::fake::{CLASS, Fake, FakeCode, FakeStandby, FakeWorld, MB, code, log, ms, name, package};
 use crate::monitor::{Child, Down};
 use crate::packages::Known;
+use crate::tree::Requirement;
 use crate::world::Network;
 
 struct Ear;
@@ -56,6 +57,8 @@ async fn start_with(
         known: Known::default(),
         routes: Routes::default(),
         ledger: Ledger::default(),
+        clock: world.clone(),
+        import_stats: world.clone(),
         stats: Arc::default(),
     };
     let zygotes = Zygotes::new(surroundings, config, log(), monitor(Child::Zygotes)).start();
@@ -365,8 +368,8 @@ async fn a_drawn_tree_is_there_before_anybody_asks_and_does_without_what_is_miss
     tokio::time::pause();
     let world = Fake::new();
     install(&world, &SET[..1]);
-    let child = Plan { packages: vec!["b==1".into()], children: Vec::new() };
-    let node = Plan { packages: vec!["a==1".into()], children: vec![child] };
+    let child = Plan { packages: vec![Requirement::from(&package("b==1"))], children: Vec::new() };
+    let node = Plan { packages: vec![Requirement::from(&package("a==1"))], children: vec![child] };
     let plan = Some(Plan { packages: Vec::new(), children: vec![node] });
     let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
     let zygotes = start_with(&world, &standbys, ZygotesConfig { plan, ..CONFIG }).await;
@@ -421,7 +424,7 @@ async fn a_tree_can_be_set_while_the_worker_runs_and_left_to_fitting_again() {
     let zygotes = zygotes(&world).await;
     load(&zygotes, &SET).await;
     sleep(ms(600)).await;
-    let node = Plan { packages: vec!["b==1".into()], children: Vec::new() };
+    let node = Plan { packages: vec![Requirement::from(&package("b==1"))], children: Vec::new() };
     zygotes.send(Draw { plan: Some(Plan { packages: Vec::new(), children: vec![node] }) }).await.unwrap();
     sleep(ms(600)).await;
     let view = zygotes.send(Show).await.unwrap();
@@ -456,4 +459,143 @@ async fn no_zygote_is_made_for_which_there_is_no_memory() {
     load(&zygotes, &SET).await;
     sleep(ms(6_000)).await;
     assert_eq!(world.state().n_plants, 0);
+}
+
+/// Enough forks at once that a twin is wanted.
+async fn crowd(zygotes: &actix::Addr<Zygotes>, packages: &[&str]) {
+    drop(join_all((0..60).map(|_| acquire_with(zygotes, CLASS, packages))).await);
+}
+
+#[actix::test]
+async fn a_twin_that_cannot_be_made_changes_nothing_of_what_the_first_one_has_missed() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    install(&world, &["x==1"]);
+    world.state().requires.insert("a==1".into(), vec!["x".into()]);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(600)).await;
+    assert_eq!(world.state().n_plants, 1);
+    world.state().plant_error = Some(LaunchError::Failed("no fork".into()));
+    crowd(&zygotes, &SET).await;
+    sleep(ms(6_000)).await;
+    assert!(world.state().n_plants >= 2, "a twin was tried");
+    let hits = async || shown(&zygotes.send(Show).await.unwrap())[0].2;
+    let before = hits().await;
+    acquire_with(&zygotes, CLASS, &["a==1", "b==1", "x==1"]).await.unwrap();
+    assert_eq!(hits().await, before, "a would not find x in a fork");
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(hits().await, before + 1, "who has no x is forked from it");
+}
+
+/// A worker that has learnt what a set costs, and has kept it.
+async fn predecessor(world: &Fake) -> actix::Addr<Zygotes> {
+    install(world, &SET);
+    let zygotes = zygotes(world).await;
+    load(&zygotes, &SET).await;
+    sleep(KEEP_EVERY + ms(100)).await;
+    assert_eq!(world.state().n_plants, 1);
+    zygotes
+}
+
+/// The zygotes that a worker makes that was started just now, of which no sandbox was asked.
+async fn plants_of_another(world: &Fake) -> usize {
+    world.state().n_plants = 0;
+    let successor = zygotes(world).await;
+    sleep(ms(6_000)).await;
+    successor.send(Close).await.unwrap();
+    world.state().n_plants
+}
+
+#[actix::test]
+async fn what_was_learnt_is_known_to_the_next_worker_before_any_call() {
+    tokio::time::pause();
+    let world = Fake::new();
+    // Killed: nobody has told it to close.
+    assert!(predecessor(&world).await.send(Crash).await.is_err());
+    assert_eq!(plants_of_another(&world).await, 1);
+    world.state().installed.clear();
+    assert_eq!(plants_of_another(&world).await, 0, "what is gone is not imported");
+    install(&world, &SET);
+    world.state().import_stats = None;
+    assert_eq!(plants_of_another(&world).await, 0, "nobody would have known");
+}
+
+#[actix::test]
+async fn what_is_asked_for_no_more_when_the_next_worker_starts_is_not_imported() {
+    tokio::time::pause();
+    let world = Fake::new();
+    predecessor(&world).await.send(Close).await.unwrap();
+    world.state().day += 20 * crate::demand::HALF_LIFE;
+    assert_eq!(plants_of_another(&world).await, 0);
+}
+
+#[actix::test]
+async fn where_nothing_was_learnt_before_the_first_fit_waits_until_something_is() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    sleep(ms(1_000)).await;
+    assert_eq!(world.state().n_plants, 0, "what is being loaded is known in a moment");
+}
+
+#[actix::test]
+async fn it_is_written_now_and_then_while_something_is_learnt_and_at_the_end() {
+    tokio::time::pause();
+    let world = Fake::new();
+    let zygotes = predecessor(&world).await;
+    let n_writes = || world.state().n_import_stats_writes;
+    let n = n_writes();
+    sleep(10 * KEEP_EVERY).await;
+    assert_eq!(n_writes(), n, "nothing was learnt");
+    for _ in 0..100 {
+        acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+        sleep(KEEP_EVERY / 10).await;
+    }
+    assert!((9..=11).contains(&(n_writes() - n)), "{}", n_writes() - n);
+    acquire_with(&zygotes, CLASS, &["b==1"]).await.unwrap();
+    zygotes.send(Close).await.unwrap();
+    let stats = world.state().import_stats.clone().unwrap();
+    assert_eq!(stats.starts.len(), 2, "the last one is in it");
+}
+
+#[actix::test]
+async fn a_disk_that_hangs_is_given_no_more_to_write() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    world.state().import_stats_time = 100 * KEEP_EVERY;
+    for _ in 0..50 {
+        acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+        sleep(KEEP_EVERY / 5).await;
+    }
+    assert_eq!(world.state().n_import_stats_writes, 1);
+}
+
+#[actix::test]
+async fn who_asks_for_what_was_learnt_has_it_written_at_once() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    zygotes.send(keeping::Keep).await.unwrap();
+    assert_eq!(world.state().import_stats.as_ref().map(|stats| stats.starts.len()), Some(1));
+}
+
+#[actix::test]
+async fn switched_off_nothing_is_learnt_or_written() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    let standbys = Standbys::<FakeWorld>::new(CONFIG.shelf_limits());
+    let zygotes = start_with(&world, &standbys, ZygotesConfig { import_cache: false, ..CONFIG }).await;
+    load(&zygotes, &SET).await;
+    sleep(2 * KEEP_EVERY).await;
+    zygotes.send(Close).await.unwrap();
+    assert_eq!(world.state().n_import_stats_writes, 0);
 }

@@ -12,7 +12,6 @@ slow, and those that want the network, a database or a clipboard.
 """
 
 import os
-import sys
 
 import pandas
 import pytest
@@ -75,8 +74,6 @@ def f(event):
         return {"error": f"no tests at {part}: it is a path below pandas/tests"}
     # The one place that can be written to: tests and hypothesis leave files where they are.
     os.chdir("/tmp")
-    # Some tests start another Python, which finds the packages of this function by that.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path.startswith("/packages"))
     tally = Tally()
     code = pytest.main([*OPTIONS, path + separator + name], plugins=[tally])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

@@ -43,9 +43,8 @@ def f(event):
     with tempfile.TemporaryDirectory() as scratch:
         with open(os.path.join(scratch, "requirements.in"), "w") as file:
             file.write(event)
-        # Another Python finds the packages of this function by that.
-        found = os.pathsep.join(path for path in sys.path if path.startswith("/packages"))
-        environment = {**os.environ, "PYTHONPATH": found, "HOME": scratch, "TMPDIR": scratch}
+        # With the PYTHONPATH that is in it, another Python finds the packages of this function.
+        environment = {**os.environ, "HOME": scratch, "TMPDIR": scratch}
         try:
             ended = subprocess.run(COMMAND, cwd=scratch, env=environment, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:

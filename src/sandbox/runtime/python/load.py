@@ -11,6 +11,11 @@ from .frames import PROTOCOL
 from .wsgi import Wsgi
 
 
+# The kernel starts no program with a variable of more than 128 KiB. A longer search path is left out: better a Python that finds
+# no packages than no programs at all. It has room for a thousand packages.
+SEARCH_PATH_BYTES_MAX = 100_000
+
+
 class LoadFailed(Exception):
     """Why the code could not be loaded, in a sentence, with the traceback below."""
 
@@ -34,6 +39,7 @@ def load(body):
     except OSError as error:
         raise LoadFailed(f"the code is not at {directory}: {error.strerror}") from None
     sys.path[:0] = [*order["packages"], directory]
+    set_search_path(order["packages"])
     path = os.path.join(directory, entry)
     sys.argv = [path]
     if entry == native.FILE:
@@ -63,6 +69,17 @@ def set_environment(environment):
         import time
 
         time.tzset()
+
+
+def set_search_path(packages):
+    """Another Python that the function starts finds its packages, after what the function's own PYTHONPATH names. This one was
+    started long before, and looks where sys.path says."""
+    if not packages:
+        return
+    own = os.environ.get("PYTHONPATH")
+    search_path = os.pathsep.join([own, *packages] if own else packages)
+    if len(os.fsencode(search_path)) <= SEARCH_PATH_BYTES_MAX:
+        os.environ["PYTHONPATH"] = search_path
 
 
 def import_file(entry, path):

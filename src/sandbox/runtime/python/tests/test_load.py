@@ -128,6 +128,30 @@ class Failed(Case):
         sandbox.send(LOAD, self.order(entry="g.py"))
         self.assertEqual(sandbox.receive(), (LOAD_FAILED, 0, 0, b"", b"g.py cannot be read: No such file or directory"))
 
+    def test_another_python_finds_the_packages_after_what_the_function_names_itself(self):
+        code = """
+import os, subprocess, sys
+def f(event):
+    ended = subprocess.run([sys.executable, "-m", "tool"], capture_output=True, text=True)
+    return [os.environ.get("PYTHONPATH"), ended.stdout.strip()]
+"""
+        places = [self.make(place, "tool.py", f"print({place!r})") for place in ("first", "second")]
+        own = self.make("own", "tool.py", "print('own')")
+        for environment, packages, expected in (
+            ({}, places, [":".join(places), "first"]),
+            ({"PYTHONPATH": own}, places, [":".join([own, *places]), "own"]),
+            ({"PYTHONPATH": ""}, places, [":".join(places), "first"]),
+            ({"PYTHONPATH": own}, [], [own, "own"]),
+            ({}, [], [None, ""]),
+            ({}, ["/" + "x" * 200_000], [None, ""]),
+        ):
+            sandbox = self.serving(code, environment=environment, packages=packages)
+            self.assertEqual(self.call_json(sandbox), expected)
+
+    def make(self, directory, name, text):
+        """The path of a directory with this file."""
+        return os.path.dirname(self.write(os.path.join(directory, name), text))
+
     def test_an_impossible_environment_is_refused(self):
         self.assertIn("'A=B' cannot be set", self.load_failure("", environment={"A=B": "1"}))
 

@@ -1,0 +1,128 @@
+//! Packages that are texts, and an index of them.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::{Fake, ms, package};
+use crate::import_stats::ImportStats;
+use crate::packages::{Package, PackageSet};
+use crate::world::{
+    ImportStatsStore, Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey,
+};
+
+impl ImportStatsStore for Fake {
+    fn read(&self) -> LocalFuture<Option<ImportStats>> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(ms(1)).await;
+            world.state().import_stats.clone()
+        })
+    }
+
+    fn write(&self, stats: ImportStats) -> LocalFuture<()> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = {
+                let mut state = world.state();
+                state.n_import_stats_writes += 1;
+                state.import_stats_time
+            };
+            sleep(time).await;
+            world.state().import_stats = Some(stats);
+        })
+    }
+}
+
+impl PackageStore for Fake {
+    fn find(&self, lists: Vec<Vec<String>>) -> LocalFuture<Vec<Result<PackageSet, LaunchError>>> {
+        let world = self.clone();
+        Box::pin(async move {
+            sleep(ms(1)).await;
+            let mut state = world.state();
+            state.n_finds += 1;
+            let find = |list: Vec<String>| match list.iter().find(|one| !state.installed.contains(*one)) {
+                Some(missing) => Err(LaunchError::Unsupported(format!("{missing} is not installed"))),
+                None => Ok(PackageSet::new(list.iter().map(|one| package(one)))),
+            };
+            lists.into_iter().map(find).collect()
+        })
+    }
+
+    fn requires(&self, packages: Vec<Package>) -> LocalFuture<Vec<Vec<String>>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let state = world.state();
+            let of =
+                |package: &Package| state.requires.get(&package.to_string()).cloned().unwrap_or_default();
+            packages.iter().map(of).collect()
+        })
+    }
+
+    fn survey(&self, list: Vec<String>, is_settled: bool) -> LocalFuture<Survey> {
+        let world = self.clone();
+        Box::pin(async move {
+            let state = world.state();
+            let is_pinned = list.iter().all(|line| line.contains("=="));
+            let missing: Vec<String> =
+                list.iter().filter(|one| !state.installed.contains(*one)).cloned().collect();
+            match (is_settled || is_pinned, missing.is_empty()) {
+                (true, true) => Survey::Complete(PackageSet::new(list.iter().map(|one| package(one)))),
+                (true, false) if is_settled => Survey::Missing(missing),
+                _ => Survey::Open,
+            }
+        })
+    }
+
+    /// Version 1 is the newest of everything.
+    fn settle(
+        &self,
+        list: Vec<String>,
+        _last: Vec<String>,
+    ) -> LocalFuture<Result<Vec<String>, PackageError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = world.state().package_time;
+            sleep(time).await;
+            let mut state = world.state();
+            state.n_settles += 1;
+            if let Some(away) = &state.index_away {
+                return Err(PackageError::Away(away.clone()));
+            }
+            let pin = |line: &String| if line.contains("==") { line.clone() } else { format!("{line}==1") };
+            let pins: Vec<String> = list.iter().map(pin).collect();
+            match pins.iter().find(|pin| !state.index.contains(*pin) && !state.installed.contains(*pin)) {
+                Some(pin) => Err(PackageError::Refused(format!("there is no {pin}"))),
+                None => Ok(pins),
+            }
+        })
+    }
+
+    fn install(&self, pin: String, needed: Vec<String>) -> LocalFuture<Result<Installed, PackageError>> {
+        let world = self.clone();
+        Box::pin(async move {
+            let time = world.state().package_time;
+            sleep(time).await;
+            let mut state = world.state();
+            if let Some(away) = &state.index_away {
+                return Err(PackageError::Away(away.clone()));
+            }
+            if !state.index.contains(&pin) {
+                return Err(PackageError::Refused(format!("there is no {pin}")));
+            }
+            state.package_installs.push(pin.clone());
+            state.installed.insert(pin);
+            state.needed = needed;
+            Ok(Installed::default())
+        })
+    }
+
+    fn hold(&self, _packages: &PackageSet) -> Arc<dyn Any + Send + Sync> {
+        Arc::new(())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.state().installed.len() as u64
+    }
+}

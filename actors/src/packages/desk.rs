@@ -1,0 +1,285 @@
+//! Has it settled which packages are meant, and installed what is missing: once, however many wait.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Message;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use slog::{Logger, debug, info};
+use tokio::time::timeout;
+
+use super::{Known, PackageSet};
+use crate::installs::{Asked, PAUSE, Runs, Turns};
+use crate::router::Routes;
+use crate::stats::WorkerStats;
+use crate::world::{Code, Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey, World};
+
+/// How long anybody waits for packages to be settled, and for each to be installed: a queue of others' and then one's own, which
+/// `installer_limits.runtime_sec` bounds.
+pub const PROVIDE_TIME_MAX: Duration = Duration::from_secs(900);
+
+/// See that these packages are there: have it settled which are meant, if that is open, and install what is missing.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Provided, Unprovided>")]
+pub struct Provide {
+    /// As the user wrote them; or, if they are settled, each pinned.
+    pub list: Vec<String>,
+    /// Whether they are.
+    pub is_settled: bool,
+    /// What was chosen for this function the last time, to be kept where the list allows it.
+    pub last: Vec<String>,
+    /// Ask the resolver although the answer could be had without.
+    pub anew: bool,
+}
+
+/// They are there.
+#[derive(Clone)]
+pub struct Provided {
+    /// Each of them pinned, one a line.
+    pub pins: Vec<String>,
+    /// The packages.
+    pub set: PackageSet,
+    /// As long as it lives they are not removed.
+    pub hold: Arc<dyn Any + Send + Sync>,
+}
+
+/// They are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unprovided {
+    /// Why.
+    pub error: PackageError,
+    /// After how long it is worth trying again, if that may help.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<Unprovided> for LaunchError {
+    fn from(unprovided: Unprovided) -> Self {
+        match unprovided.error {
+            PackageError::Refused(text) => Self::Unsupported(text),
+            PackageError::Away(text) | PackageError::Failed(text) => Self::Failed(text),
+        }
+    }
+}
+
+/// A pinned line without its hashes: what packages of a function are known by.
+#[must_use]
+pub fn short(pin: &str) -> String {
+    pin.split(" --").next().unwrap_or(pin).trim().to_owned()
+}
+
+/// What a [`Provide`] under way needs. A clone is the same.
+pub(super) struct Desk<W: World> {
+    pub(super) store: W::Packages,
+    pub(super) known: Known,
+    routes: Routes<W>,
+    pub(super) turns: Turns,
+    settling: Runs<(Vec<String>, Vec<String>), Vec<String>>,
+    installing: Runs<String, Installed>,
+    /// What is wanted by those under way, and how often: not to be removed for one another.
+    wanted: Rc<RefCell<HashMap<String, usize>>>,
+    stats: Arc<WorkerStats>,
+    log: Logger,
+}
+
+impl<W: World> Clone for Desk<W> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            known: self.known.clone(),
+            routes: self.routes.clone(),
+            turns: self.turns.clone(),
+            settling: self.settling.clone(),
+            installing: self.installing.clone(),
+            wanted: Rc::clone(&self.wanted),
+            stats: Arc::clone(&self.stats),
+            log: self.log.clone(),
+        }
+    }
+}
+
+/// Some pins are wanted for as long as this lives.
+struct Wanted(Rc<RefCell<HashMap<String, usize>>>, Vec<String>);
+
+impl Wanted {
+    fn new(all: &Rc<RefCell<HashMap<String, usize>>>, pins: &[String]) -> Self {
+        let pins: Vec<String> = pins.iter().map(|pin| short(pin)).collect();
+        for pin in &pins {
+            *all.borrow_mut().entry(pin.clone()).or_default() += 1;
+        }
+        Self(Rc::clone(all), pins)
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let mut all = self.0.borrow_mut();
+        for pin in &self.1 {
+            if let Some(n) = all.get_mut(pin) {
+                *n -= 1;
+                if *n == 0 {
+                    all.remove(pin);
+                }
+            }
+        }
+    }
+}
+
+impl<W: World> Desk<W> {
+    pub(super) fn new(
+        store: W::Packages,
+        known: Known,
+        routes: Routes<W>,
+        stats: Arc<WorkerStats>,
+        log: Logger,
+    ) -> Self {
+        Self {
+            store,
+            known,
+            routes,
+            turns: Turns::default(),
+            settling: Runs::default(),
+            installing: Runs::default(),
+            wanted: Rc::default(),
+            stats,
+            log,
+        }
+    }
+
+    pub(super) async fn provide(self, wish: Provide) -> Result<Provided, Unprovided> {
+        let provided = self.try_provide(wish).await;
+        if let Err(Unprovided { error, .. }) = &provided {
+            self.stats.package_failures.bump();
+            info!(self.log, "packages cannot be had"; "error" => %error);
+        }
+        provided
+    }
+
+    async fn try_provide(&self, wish: Provide) -> Result<Provided, Unprovided> {
+        let Provide { list, is_settled, last, anew } = wish;
+        let never = |error: PackageError| Unprovided { error, retry_after: None };
+        debug!(self.log, "packages are wanted"; "list" => list.join(" "), "is_settled" => is_settled, "anew" => anew);
+        let survey = if anew { Survey::Open } else { self.store.survey(list.clone(), is_settled).await };
+        let (pins, missing) = match survey {
+            Survey::Complete(set) => {
+                // What is settled has been counted when that was done.
+                if !is_settled {
+                    self.stats.package_hits.add(set.len() as u64);
+                }
+                // What is said to the installer is no package. Where a version was left open, nobody is there who could settle
+                // it, and it is the one that was found.
+                let is_open = |line: &String| !line.starts_with('-') && !line.contains("==");
+                let pins = if list.iter().any(is_open) {
+                    set.iter().map(ToString::to_string).collect()
+                } else {
+                    list.into_iter().filter(|line| !line.starts_with('-')).collect()
+                };
+                return Ok(self.learn(pins, set));
+            }
+            Survey::Missing(missing) => (list, missing),
+            Survey::Wrong(text) => return Err(never(PackageError::Refused(text))),
+            Survey::Open => {
+                let pins = self.settle(list, last).await?;
+                self.stats.packages_settled.bump();
+                debug!(self.log, "settled which packages are meant"; "pins" => pins.join(" "));
+                match self.store.survey(pins.clone(), true).await {
+                    Survey::Complete(set) => {
+                        self.stats.package_hits.add(set.len() as u64);
+                        return Ok(self.learn(pins, set));
+                    }
+                    Survey::Missing(missing) => (pins, missing),
+                    Survey::Wrong(text) => return Err(never(PackageError::Refused(text))),
+                    Survey::Open => {
+                        let text = "the resolver has left open which packages are meant".into();
+                        return Err(never(PackageError::Failed(text)));
+                    }
+                }
+            }
+        };
+        self.stats.package_hits.add(pins.len().saturating_sub(missing.len()) as u64);
+        debug!(self.log, "packages are missing"; "missing" => missing.join(" "), "n_there" => pins.len() - missing.len().min(pins.len()));
+        let _wanted = Wanted::new(&self.wanted, &pins);
+        let runs: Vec<_> = missing.iter().map(|pin| self.install(pin.clone())).collect();
+        for installed in join_all(runs).await {
+            installed?;
+        }
+        let short: Vec<String> = pins.iter().map(|pin| short(pin)).collect();
+        match self.store.find(vec![short]).await.pop() {
+            Some(Ok(set)) => Ok(self.learn(pins, set)),
+            Some(Err(error)) => Err(never(PackageError::Failed(error.to_string()))),
+            None => Err(never(PackageError::Failed("the packages were not looked for".into()))),
+        }
+    }
+
+    fn learn(&self, pins: Vec<String>, set: PackageSet) -> Provided {
+        let hold = self.store.hold(&set);
+        self.known.learn(pins.iter().map(|pin| short(pin)).collect(), set.clone());
+        Provided { pins, set, hold }
+    }
+
+    async fn settle(&self, list: Vec<String>, last: Vec<String>) -> Result<Vec<String>, Unprovided> {
+        let (store, key) = (self.store.clone(), (list.clone(), last.clone()));
+        let asked = self.settling.ask(key.clone(), &self.turns, move || store.settle(list, last));
+        self.see_through(asked).await.map_err(|error| {
+            let retry_after = self.settling.pause(&key).or_else(|| soon(&error));
+            Unprovided { error, retry_after }
+        })
+    }
+
+    async fn install(&self, pin: String) -> Result<(), Unprovided> {
+        let (desk, key) = (self.clone(), pin.clone());
+        let begin = move || -> LocalFuture<Result<Installed, PackageError>> {
+            Box::pin(async move {
+                debug!(desk.log, "installs a package"; "package" => short(&pin));
+                let installed = desk.store.install(pin.clone(), desk.needed()).await?;
+                desk.stats.packages_installed.bump();
+                desk.stats.packages_evicted.add(installed.evicted.len() as u64);
+                desk.known.forget_all_with(&installed.evicted);
+                info!(desk.log, "installed a package"; "package" => short(&pin), "evicted" => installed.evicted.join(" "));
+                Ok(installed)
+            })
+        };
+        let asked = self.installing.ask(key.clone(), &self.turns, begin);
+        self.see_through(asked).await.map(drop).map_err(|error| {
+            let retry_after = self.installing.pause(&key).or_else(|| soon(&error));
+            Unprovided { error, retry_after }
+        })
+    }
+
+    /// Waits, but not for ever; what was begun goes on, whoever waits.
+    async fn see_through<T: Clone + 'static>(
+        &self,
+        asked: Result<Asked<T>, PackageError>,
+    ) -> Result<T, PackageError> {
+        let run = match asked? {
+            Asked::New(run) => {
+                actix::spawn(run.clone().map(drop));
+                run
+            }
+            Asked::Joined(run) => run,
+        };
+        let late =
+            || PackageError::Away("the packages are being installed; that takes long, and goes on".into());
+        timeout(PROVIDE_TIME_MAX, run).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// What functions of the registry need, and those that are on their way into it.
+    fn needed(&self) -> Vec<String> {
+        let routes = self.routes.all();
+        let served = routes.iter().flat_map(|route| route.code.packages().iter().cloned());
+        let wanted: Vec<String> = self.wanted.borrow().keys().cloned().collect();
+        let mut needed: Vec<String> = served.chain(wanted).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        needed
+    }
+}
+
+/// When what is merely too much at once is worth another try.
+fn soon(error: &PackageError) -> Option<Duration> {
+    matches!(error, PackageError::Away(_)).then_some(PAUSE)
+}

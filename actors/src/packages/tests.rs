@@ -1,0 +1,150 @@
+use futures_util::future::join_all;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::fake::{Fake, FakeWorld, log, ms, package};
+use crate::installs::PAUSE;
+use crate::monitor::{Child, Down};
+use crate::world::PackageError;
+
+struct Ear;
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+impl Handler<Down> for Ear {
+    type Result = ();
+    fn handle(&mut self, _: Down, _: &mut Context<Self>) {}
+}
+
+fn packages(world: &Fake, known: &Known) -> actix::Addr<Packages<FakeWorld>> {
+    let monitor = Monitor::new(Child::Packages, 1, Ear.start().recipient());
+    Packages::new(world.clone(), known.clone(), Routes::default(), Arc::default(), log(), monitor).start()
+}
+
+#[test]
+fn a_package_is_used_first_once_and_once_more_when_it_was_evicted() {
+    let known = Known::default();
+    let set = |names: &[&str]| PackageSet::new(names.iter().map(|name| package(name)));
+    assert_eq!(known.use_for_sandbox(&PackageSet::default()), 0);
+    assert_eq!(known.use_for_sandbox(&set(&["a==1", "b==1"])), 2);
+    assert_eq!(known.clone().use_for_sandbox(&set(&["b==1", "c==1"])), 1, "a clone knows the same");
+    assert_eq!(known.use_for_sandbox(&set(&["a==1", "b==1", "c==1"])), 0);
+    assert_eq!(known.use_for_sandbox(&set(&["a==2"])), 1, "another version is another package");
+    known.forget_all_with(&[package("b==1").directory]);
+    assert_eq!(known.use_for_sandbox(&set(&["a==1", "b==1"])), 1);
+}
+
+fn require(text: &str) -> Require {
+    Require { packages: vec![text.into()] }
+}
+
+#[actix::test]
+async fn what_is_there_is_asked_for_once_and_then_known_to_all() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    world.state().installed.insert("a==1".into());
+    let packages = packages(&world, &known);
+    assert_eq!(known.get(&["a==1".into()]), None);
+    for _ in 0..3 {
+        let set = packages.send(require("a==1")).await.unwrap().unwrap();
+        assert_eq!(set, PackageSet::new([package("a==1")]));
+    }
+    assert_eq!(world.state().n_finds, 1);
+    assert!(known.get(&["a==1".into()]).is_some());
+    assert_eq!(known.get(&[]), Some(PackageSet::default()), "nothing is asked of nobody");
+}
+
+#[actix::test]
+async fn what_is_missing_is_looked_for_again_each_time() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    let packages = packages(&world, &known);
+    assert!(packages.send(require("a==1")).await.unwrap().is_err());
+    world.state().installed.insert("a==1".into());
+    assert!(packages.send(require("a==1")).await.unwrap().is_ok(), "no restart is needed");
+}
+
+#[actix::test]
+async fn what_is_gone_is_forgotten() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    world.state().installed.insert("a==1".into());
+    let packages = packages(&world, &known);
+    packages.send(require("a==1")).await.unwrap().unwrap();
+    sleep(LOOK_EVERY + ms(100)).await;
+    assert!(known.get(&["a==1".into()]).is_some());
+    world.state().installed.clear();
+    sleep(LOOK_EVERY + ms(100)).await;
+    assert!(known.get(&["a==1".into()]).is_none());
+    assert!(packages.send(require("a==1")).await.unwrap().is_err());
+}
+
+fn provide(list: &[&str]) -> Provide {
+    let list = list.iter().map(|line| (*line).to_owned()).collect();
+    Provide { list, is_settled: false, last: Vec::new(), anew: false }
+}
+
+#[actix::test]
+async fn ten_that_need_the_same_new_package_cost_one_install() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    world.state().index.extend(["a==1".into(), "b==1".into()]);
+    let packages = packages(&world, &known);
+    let asked = (0..10).map(|_| packages.send(provide(&["a", "b"])));
+    for provided in join_all(asked).await {
+        let provided = provided.unwrap().unwrap();
+        assert_eq!(provided.pins, ["a==1", "b==1"]);
+        assert_eq!(provided.set, PackageSet::new([package("a==1"), package("b==1")]));
+    }
+    let state = world.state();
+    assert_eq!((state.n_settles, state.package_installs.len()), (1, 2));
+    assert!(state.needed.contains(&"a==1".into()), "what others wait for is not removed: {:?}", state.needed);
+    drop(state);
+    assert!(known.get(&["a==1".into(), "b==1".into()]).is_some());
+}
+
+#[actix::test]
+async fn what_is_pinned_and_there_needs_no_resolver_and_no_index() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    world.state().installed.insert("a==1".into());
+    world.state().index_away = Some("away".into());
+    let packages = packages(&world, &known);
+    assert!(packages.send(provide(&["a==1"])).await.unwrap().is_ok());
+    assert_eq!(world.state().n_settles, 0);
+    let anew = Provide { anew: true, ..provide(&["a==1"]) };
+    let error = packages.send(anew).await.unwrap().err().unwrap();
+    assert_eq!(error.retry_after, Some(PAUSE), "who asks for what is new asks the index");
+}
+
+#[actix::test]
+async fn what_was_begun_goes_on_when_nobody_waits_any_more() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    world.state().index.insert("a==1".into());
+    let packages = packages(&world, &known);
+    let wish = Provide { is_settled: true, ..provide(&["a==1"]) };
+    let _ = timeout(ms(100), packages.send(wish)).await;
+    sleep(ms(600)).await;
+    assert_eq!(world.state().package_installs, ["a==1"]);
+}
+
+#[actix::test]
+async fn what_cannot_be_had_is_said_and_counted() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    let packages = packages(&world, &known);
+    let error = packages.send(provide(&["none"])).await.unwrap().err().unwrap();
+    assert_eq!(error.error, PackageError::Refused("there is no none==1".into()));
+    assert_eq!(error.retry_after, None);
+}
+
+#[test]
+fn never_more_is_known_than_may_be() {
+    let known = Known::default();
+    for at in 0..KNOWN_MAX + 10 {
+        known.learn(vec![at.to_string()], PackageSet::default());
+    }
+    assert_eq!(known.all().len(), KNOWN_MAX);
+    assert!(known.get(&[(KNOWN_MAX + 9).to_string()]).is_some(), "the last one is");
+}
