@@ -34,10 +34,8 @@ fn the_worker_answers_as_its_description_says() {
             let what = format!("{method} {asked}: {} {}", reply.status, reply.text());
             let response =
                 responses.get(reply.status.as_str()).unwrap_or_else(|| panic!("not described: {what}"));
-            // Some only say what else to ask; and one that has begun cannot begin again.
-            let may_succeed = responses.keys().any(|status| status.starts_with('2'));
-            let is_refused = !may_succeed || path.starts_with("/pprof/");
-            assert!(reply.status.is_success() || is_refused, "{what}");
+            // One that has begun cannot begin again.
+            assert!(reply.status.is_success() || path.starts_with("/pprof/"), "{what}");
             let kinds = response["content"].as_object();
             let kind = reply.header("content-type").unwrap_or_default();
             let is_described =

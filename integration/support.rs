@@ -19,7 +19,7 @@ mod store;
 mod wait;
 mod worker;
 
-pub(crate) use archive::Archive;
+pub(crate) use archive::{Archive, gzipped};
 pub(crate) use database::Database;
 pub(crate) use folder::{Files, replace_file, write_folder};
 pub(crate) use footprint::{Footprint, mounts};

@@ -85,7 +85,7 @@ pub fn paths(config: &mut ServiceConfig) {
         )
         .route("/runLambda/{tail:.*}", web::route().to(run::run_lambda))
         .route("/runLambda", web::method(actix_web::http::Method::OPTIONS).to(run::run_lambda_options))
-        .route("/runLambda", web::route().to(run::run_lambda))
+        .route("/runLambda", web::route().to(run::no_name))
         .route("/status", web::route().to(status::ready))
         .route("/stats", web::route().to(status::stats))
         .route("/debug", web::route().to(status::debug))
@@ -136,7 +136,7 @@ pub fn private_paths(config: &mut ServiceConfig) {
 /// For the fuzz targets: the function that a path means, and what is below it.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_path(path: &str) -> Option<(actors::name::FunctionName, &str)> {
-    run::split_path(path, "/run/").or_else(|_| run::split_path(path, "/runLambda/")).ok()
+    run::split_path(path, run::Prefix::Run).or_else(|_| run::split_path(path, run::Prefix::RunLambda)).ok()
 }
 
 /// For the fuzz targets: what a client says over a WebSocket.
@@ -146,12 +146,12 @@ pub(crate) fn fuzz_socket(bytes: &[u8]) {
 }
 
 async fn no_name() -> HttpResponse {
-    error::HttpError::NoName("/run/").response()
+    error::HttpError::NoName.response()
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {
     if let Some(allowed) = registry::allowed(request.path()) {
-        return error::HttpError::RegistryMethod { allowed }.response();
+        return error::HttpError::PathMethod { allowed }.response();
     }
     HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body(format!(
         "nothing is at {}: functions are at /run/<name>, and there are /status, /stats, /lambdas and /registry/\n",

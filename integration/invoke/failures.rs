@@ -51,10 +51,11 @@ fn a_body_that_is_not_json_is_refused_with_the_place() {
         [("x", "line 1 column 1"), ("{\n  \"a\": }", "line 2 column 8"), ("1 2", "line 1 column 3")]
     {
         let text = worker.call("echo", body).expect(400);
-        assert!(text.starts_with("the request body is not JSON: ") && text.contains(place), "{text}");
+        let beginning = format!("bad POST data: \"{body}\": the request body is not JSON: ");
+        assert!(text.starts_with(&beginning) && text.contains(place), "{text}");
     }
     assert!(
-        worker.call("echo", vec![b'"', 0xff, b'"']).expect(400).starts_with("the request body is not JSON")
+        worker.call("echo", vec![b'"', 0xff, b'"']).expect(400).contains(": the request body is not JSON: ")
     );
     assert!(worker.call("echo", "[".repeat(100_000)).expect(400).contains("nested too deep"));
     assert_eq!(worker.call("echo", "[1]").ok(), json!([1]));

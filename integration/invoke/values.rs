@@ -104,7 +104,9 @@ fn a_page_of_any_origin_may_call_in_the_classic_way() {
     assert_eq!(asked.expect(200), "");
     assert_eq!(called.ok(), json!([1]));
     failed.expect(404);
-    assert_eq!(unended.expect(400), unnamed.expect(400));
+    let text = unnamed.expect(400);
+    assert_eq!(text, "Name of image to run required: expected invocation format: /runLambda/<lambda-name>\n");
+    assert_eq!(unended.expect(400), text);
     for path in ["/run/", "/run"] {
         let unnamed = worker.request("POST", path, &[], "");
         assert_eq!(unnamed.header("access-control-allow-origin"), Some("*"), "{path}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tar::EntryType;
 
-use crate::support::{Archive, Expect, Worker, eventually, requires, until};
+use crate::support::{Archive, Expect, Worker, eventually, gzipped, requires, until};
 
 const CODE: &str = "def f(event): return 'taken'";
 
@@ -34,7 +34,10 @@ fn evil() -> Vec<(&'static str, Vec<u8>)> {
         ("twice", with_code().file("f.py", 0o644, "x").packed()),
         ("below a file", with_code().file("f.py/x", 0o644, "x").packed()),
         ("cut off", truncated(good.clone(), good.len() / 2)),
-        ("cut off", Vec::new()),
+        ("is empty", Vec::new()),
+        ("no tar archive", gzipped(CODE.as_bytes())),
+        ("no tar archive", gzipped(&[b'x'; 100_000])),
+        ("has no files in it", Archive::new().packed()),
         ("after its end", [good.clone(), b"more than the header of a gzip file".to_vec()].concat()),
         ("gzip", b"PK\x03\x04 a zip file".to_vec()),
         ("no f.py", Archive::of(&[("main.py", CODE)])),

@@ -49,8 +49,13 @@ impl Archive {
     }
 
     pub(crate) fn packed(self) -> Vec<u8> {
-        let mut gz = GzEncoder::new(Vec::new(), Compression::default());
-        gz.write_all(&self.tar.into_inner().expect("memory can be written to")).expect("and so");
-        gz.finish().expect("and so")
+        gzipped(&self.tar.into_inner().expect("memory can be written to"))
     }
+}
+
+/// These bytes, packed, whatever they are.
+pub(crate) fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut gz = GzEncoder::new(Vec::new(), Compression::default());
+    gz.write_all(bytes).expect("memory can be written to");
+    gz.finish().expect("and so")
 }

@@ -468,7 +468,7 @@ pub(super) async fn unpause(request: HttpRequest, app: Shared, id: web::Path<Str
 /// Another method on one of these paths.
 pub(super) async fn no_method(app: Shared) -> HttpResponse {
     match by_hand(&app) {
-        Ok(_) => HttpError::RegistryMethod { allowed: &["POST"] }.response(),
+        Ok(_) => HttpError::PathMethod { allowed: &["POST"] }.response(),
         Err(error) => error.response(),
     }
 }

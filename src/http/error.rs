@@ -16,9 +16,12 @@ const RETRY_AFTER_SECONDS: u64 = 1;
 /// Why a request gets no answer from a function.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
-    /// The path names no function.
-    #[error("expected invocation format: {0}<lambda-name>")]
-    NoName(&'static str),
+    /// The path names no function. The text is OpenLambda's.
+    #[error("expected invocation format: /run/<lambda-name>")]
+    NoName,
+    /// The same at the path of its early years; what it says begins as it did then.
+    #[error("Name of image to run required: expected invocation format: /runLambda/<lambda-name>")]
+    NoImageName,
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(
@@ -79,9 +82,9 @@ pub(super) enum HttpError {
     /// A page in somebody's browser can send requests to `localhost`, and says so.
     #[error("nothing here is changed by web pages: this request has an Origin header")]
     FromPage,
-    /// The text is OpenLambda's.
+    /// At a path of the worker's own. The text is OpenLambda's.
     #[error("method not allowed")]
-    RegistryMethod { allowed: &'static [&'static str] },
+    PathMethod { allowed: &'static [&'static str] },
     /// What was asked for by hand cannot be meant.
     #[error("{0}")]
     BadOrder(String),
@@ -100,7 +103,8 @@ pub(super) enum HttpError {
 impl HttpError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::NoName(_)
+            Self::NoName
+            | Self::NoImageName
             | Self::Name(_)
             | Self::Body(_)
             | Self::BadUpload(_)
@@ -113,7 +117,7 @@ impl HttpError {
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
             Self::TreeIsFixed => StatusCode::CONFLICT,
             Self::Unknown(_) | Self::NoSandbox(_) | Self::NotByHand => StatusCode::NOT_FOUND,
-            Self::Method { .. } | Self::RegistryMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method { .. } | Self::PathMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::FromPage | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLong { .. } | Self::OrderTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodySlow(_) | Self::UploadSlow { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -145,7 +149,7 @@ impl HttpError {
             };
             response.insert_header((RETRY_AFTER, seconds));
         }
-        if let Self::NoName(_) = self {
+        if let Self::NoName | Self::NoImageName = self {
             // As OpenLambda has it: a page is to see what is wrong with its path.
             response.insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
         }
@@ -155,7 +159,7 @@ impl HttpError {
         if status == StatusCode::UPGRADE_REQUIRED {
             response.insert_header((UPGRADE, "websocket")).insert_header((SEC_WEBSOCKET_VERSION, "13"));
         }
-        if let Self::RegistryMethod { allowed } = self {
+        if let Self::PathMethod { allowed } = self {
             response.insert_header((ALLOW, allowed.join(", ")));
         }
         // What is left of a body that nobody wants is not read: the connection ends with the answer.

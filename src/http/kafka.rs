@@ -4,7 +4,6 @@
 //! was unregistered, and is answered the same in any case.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actors::kafka::{Register, Unregister};
 use actors::name::FunctionName;
@@ -57,9 +56,7 @@ pub(super) async fn unregister(request: HttpRequest, app: Shared, name: web::Pat
 
 /// `/kafka/register/<name>` with any other method.
 pub(super) async fn no_method() -> HttpResponse {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, DELETE"));
-    response
+    HttpError::PathMethod { allowed: &["POST", "DELETE"] }.response()
 }
 
 fn admitted(request: &HttpRequest, name: &str) -> Result<FunctionName, HttpError> {

@@ -13,16 +13,15 @@ use actix_web::HttpResponse;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::info::{Info, License};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathsBuilder};
-use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::Type;
 
 use operations::{
-    FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, classic_options, failure, in_path,
-    json, list, no_name, one_by_hand, only_post, pprof, registry, text, triggers, with_failures, worker,
-    zygotes,
+    FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, classic_options, content, failure,
+    json, list, one_by_hand, only_post, pprof, registry, text, triggers, with_failures, worker, zygotes,
 };
 use schemas::{
-    bytes, function_config, lambdas, map_of, of, projection, registered_kafka, shown, zygote_tree,
+    bytes, calls_to_fit, function_config, lambdas, map_of, of, order_by_hand, projection, registered_kafka,
+    shown, zygote_tree,
 };
 
 /// Made once: it is the same for as long as the worker runs.
@@ -36,7 +35,7 @@ pub(super) async fn document() -> HttpResponse {
 fn described() -> OpenApi {
     let mut info = Info::new("OpenLambda worker", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "Runs functions, each in a sandbox of its own. Error texts are `text/plain`. On the worker's Unix socket there is `/pid` as well."
+        "Runs functions, each in a sandbox of its own. Error texts are `text/plain`. Here is what can be asked: a path that lacks a function's name is answered 400, another method 404, or 405 with `Allow`, and what cannot be read as HTTP 400, 408 or 431, each with a sentence. On the worker's Unix socket there is `/pid` as well."
             .to_owned(),
     );
     let mut license = License::new("Apache License 2.0");
@@ -52,14 +51,9 @@ fn described() -> OpenApi {
 fn items() -> Vec<(&'static str, PathItem)> {
     use HttpMethod::Get;
     vec![
-        ("/run", no_name("run", "/run/")),
         ("/run/{name}", calls("run", false)),
         ("/run/{name}/{path}", calls("run_below", true)),
-        ("/runLambda", {
-            let mut item = no_name("run_lambda", "/runLambda/");
-            item.options = Some(classic_options("run_lambda_nothing").build());
-            item
-        }),
+        ("/runLambda", PathItem::new(HttpMethod::Options, classic_options("run_lambda_nothing"))),
         ("/runLambda/{name}", classic_calls("run_lambda", false)),
         ("/runLambda/{name}/{path}", classic_calls("run_lambda_below", true)),
         (
@@ -110,10 +104,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
             let mut item = PathItem::new(
                 Get,
                 with_failures(registry("download", "Download a function"), &[400, 404, 500])
-                    .response(
-                        "200",
-                        ResponseBuilder::new().description("The files").content(GZIP, bytes()).build(),
-                    )
+                    .response("200", content("The files", GZIP, bytes()))
                     .response("503", busy("The store is away")),
             );
             item.post = Some(
@@ -121,7 +112,12 @@ fn items() -> Vec<(&'static str, PathItem)> {
                     registry("upload", "Upload a function; it is served when this is answered"),
                     &[400, 403, 408, 500, 503],
                 )
-                .request_body(Some(body("A `.tar.gz` with the function's files at its top", GZIP, true)))
+                .request_body(Some(body(
+                    "A `.tar.gz` with the function's files at its top",
+                    GZIP,
+                    bytes(),
+                    true,
+                )))
                 .response("201", text("`Lambda <name> uploaded successfully`"))
                 .build(),
             );
@@ -143,17 +139,11 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 .response("200", json("In OpenLambda's form", function_config())),
             ),
         ),
-        ("/kafka/register/", {
-            let operation = triggers("kafka_nothing", "Names no function");
-            PathItem::new(Get, operation.response("400", text("`lambda name required`")))
-        }),
         ("/kafka/register/{name}", {
-            let named = |id, summary| triggers(id, summary).parameter(in_path("name", "The function's name"));
-            let operation = named("kafka", "Neither `POST` nor `DELETE`");
-            let mut item = PathItem::new(Get, operation.response("405", text("`method not allowed`")));
+            let mut item = PathItem::default();
             item.post = Some(
                 with_failures(
-                    named("register_kafka", "Have a function called with records from Kafka"),
+                    triggers("register_kafka", "Have a function called with records from Kafka"),
                     &[403, 503],
                 )
                 .response("200", json("In OpenLambda's form", registered_kafka()))
@@ -162,7 +152,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 .build(),
             );
             item.delete = Some(
-                with_failures(named("unregister_kafka", "Have it called so no more"), &[400, 403, 503])
+                with_failures(triggers("unregister_kafka", "Have it called so no more"), &[400, 403, 503])
                     .response("200", json("In OpenLambda's form", registered_kafka()))
                     .build(),
             );
@@ -181,6 +171,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 .request_body(Some(body(
                     "`{\"calls\": {\"NAME\": 3}}`, starts of sandboxes by function; nothing: those of the last minutes",
                     JSON,
+                    calls_to_fit(),
                     false,
                 )))
                 .response("200", json("What `ol zygotes train` shows", projection()))
@@ -205,7 +196,7 @@ fn items() -> Vec<(&'static str, PathItem)> {
                     set(zygotes("import_zygotes", "Use this tree of zygotes from now on")),
                     &[408, 413],
                 )
-                .request_body(Some(body("The tree, in OpenLambda's form", JSON, true)))
+                .request_body(Some(body("The tree, in OpenLambda's form", JSON, zygote_tree(), true)))
                 .response("400", text("What is wrong with it; the text names the node"))
                 .build(),
             );
@@ -251,17 +242,15 @@ fn items() -> Vec<(&'static str, PathItem)> {
                 .request_body(Some(body(
                     "`code`: a function of the registry; `leaf`: whether it runs that, `true` if not given; `parent`: an id or nothing; `pkgs`: packages; `runtime`: `python` or nothing. Another field is refused",
                     JSON,
+                    order_by_hand(),
                     true,
                 )))
                 .response("200", text("Its id"));
-            only_post("create", with_failures(create, &[400, 403, 404, 408, 413, 500, 503]))
+            only_post(with_failures(create, &[400, 403, 404, 408, 413, 500, 503]))
         }),
-        (
-            "/destroy/{id}",
-            only_post("destroy", one_by_hand("destroy", "End it, and all that were forked from it")),
-        ),
-        ("/pause/{id}", only_post("pause", one_by_hand("pause", "Stop it for a while"))),
-        ("/unpause/{id}", only_post("unpause", one_by_hand("unpause", "Let it go on"))),
+        ("/destroy/{id}", only_post(one_by_hand("destroy", "End it, and all that were forked from it"))),
+        ("/pause/{id}", only_post(one_by_hand("pause", "Stop it for a while"))),
+        ("/unpause/{id}", only_post(one_by_hand("unpause", "Let it go on"))),
         ("/registry/{name}/packages", {
             let mut item = PathItem::new(
                 Get,

@@ -337,7 +337,7 @@ mod tests {
         for other in ["/registryx", "/registry/f/other", "/registry/f/config/x", "/run/f"] {
             assert_eq!(allowed(other), None, "{other}");
         }
-        let error = HttpError::RegistryMethod { allowed: allowed("/registry/f").unwrap() };
+        let error = HttpError::PathMethod { allowed: allowed("/registry/f").unwrap() };
         let response = error.response();
         assert_eq!(response.status().as_u16(), 405);
         assert_eq!(response.headers().get("allow").unwrap(), "GET, POST, DELETE");

@@ -19,6 +19,7 @@ mod heads;
 mod place;
 mod seated;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -28,6 +29,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
 use actors::pool::Lease;
 use actors::router::Route;
+use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
 use super::error::HttpError;
@@ -49,17 +51,24 @@ pub(super) use place::Place;
 /// `/run/<name>[/path][?query]`, any method.
 pub(super) async fn run(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
     let mut unread = Some(payload);
-    let result = invoke(&request, &mut unread, &app, "/run/").await;
+    let result = invoke(&request, &mut unread, &app, Prefix::Run).await;
     answered(result.unwrap_or_else(|error| error.response()), unread)
 }
 
 /// `POST /runLambda/<name>`, as OpenLambda had it from 2016 to 2018, for pages of any origin.
 pub(super) async fn run_lambda(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
     let mut unread = Some(payload);
-    let result = invoke(&request, &mut unread, &app, "/runLambda/").await;
+    let result = invoke(&request, &mut unread, &app, Prefix::RunLambda).await;
     let mut response = result.unwrap_or_else(|error| error.response());
     allow_all_origins(response.headers_mut());
     answered(response, unread)
+}
+
+/// `/runLambda`.
+pub(super) async fn no_name() -> HttpResponse {
+    let mut response = HttpError::NoImageName.response();
+    allow_all_origins(response.headers_mut());
+    response
 }
 
 /// `OPTIONS /runLambda/<name>`.
@@ -82,27 +91,62 @@ fn allow_all_origins(headers: &mut HeaderMap) {
     }
 }
 
+/// Where functions are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Prefix {
+    Run,
+    RunLambda,
+}
+
+impl Prefix {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::RunLambda => "runLambda",
+        }
+    }
+
+    fn no_name(self) -> HttpError {
+        match self {
+            Self::Run => HttpError::NoName,
+            Self::RunLambda => HttpError::NoImageName,
+        }
+    }
+}
+
 /// The function's name and what stands behind it, still percent-encoded and beginning with `/`.
 ///
+/// A name may be percent-encoded, for it means the same then (RFC 3986, 2.3), as at all other paths. It is decoded once, after the
+/// path was split, and there is no name with a slash, a dot in front or a percent sign in it: so nothing that is encoded leads to
+/// another function or file.
+///
 /// # Errors
-/// When it is no name; a percent sign is none either, so an encoded slash never becomes one.
-pub(super) fn split_path<'a>(
-    path: &'a str,
-    prefix: &'static str,
-) -> Result<(FunctionName, &'a str), HttpError> {
-    let rest = path.strip_prefix(prefix).ok_or(HttpError::NoName(prefix))?;
+/// When it is no name.
+pub(super) fn split_path(path: &str, prefix: Prefix) -> Result<(FunctionName, &str), HttpError> {
+    let (word, rest) =
+        path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or_else(|| prefix.no_name())?;
+    if decoded(word) != prefix.as_str() {
+        return Err(prefix.no_name());
+    }
     let (name, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if name.is_empty() {
-        return Err(HttpError::NoName(prefix));
+        return Err(prefix.no_name());
     }
-    Ok((name.parse()?, if below.is_empty() { "/" } else { below }))
+    // What is no name is told as it was sent.
+    let name = decoded(name).parse().or_else(|_| name.parse())?;
+    Ok((name, if below.is_empty() { "/" } else { below }))
+}
+
+/// What is no text when it is decoded is left as it is, and so is what has no percent sign.
+fn decoded(part: &str) -> Cow<'_, str> {
+    percent_decode_str(part).decode_utf8().unwrap_or(Cow::Borrowed(part))
 }
 
 async fn invoke(
     request: &HttpRequest,
     unread: &mut Unread,
     app: &App,
-    prefix: &'static str,
+    prefix: Prefix,
 ) -> Result<HttpResponse, HttpError> {
     let started = Instant::now();
     let (name, below) = split_path(request.uri().path(), prefix)?;
@@ -239,18 +283,52 @@ mod tests {
     #[test]
     fn a_path_is_split_behind_the_name() {
         let split =
-            |path| split_path(path, "/run/").map(|(name, below)| (name.to_string(), below.to_owned()));
+            |path| split_path(path, Prefix::Run).map(|(name, below)| (name.to_string(), below.to_owned()));
         assert_eq!(split("/run/hello").unwrap(), ("hello".into(), "/".into()));
         assert_eq!(split("/run/hello/").unwrap(), ("hello".into(), "/".into()));
         assert_eq!(split("/run/hello/a%2Fb/c").unwrap(), ("hello".into(), "/a%2Fb/c".into()));
     }
 
     #[test]
+    fn a_name_may_be_percent_encoded_and_what_is_below_it_stays_as_it_is() {
+        for path in ["/run/e%63ho/%63", "/run/%65%63%68%6F/%63", "/%72un/echo/%63"] {
+            let (name, below) = split_path(path, Prefix::Run).unwrap();
+            assert_eq!((name.as_str(), below), ("echo", "/%63"), "{path}");
+        }
+        assert_eq!(split_path("/run/a%2Eb%2d%5Fc", Prefix::Run).unwrap().0.as_str(), "a.b-_c");
+        // What is no name is told as it was sent.
+        let error = split_path("/run/a%0Ab", Prefix::Run).unwrap_err().to_string();
+        assert!(error.starts_with("'a%0Ab' is not a function's name"), "{error}");
+    }
+
+    #[test]
     fn a_path_that_names_no_function_is_a_bad_request() {
-        for path in
-            ["/run/", "/run//x", "/run/.", "/run/..", "/run/..%2fx", "/run/a%2fb", "/run/%2e%2e", "/run/a b"]
-        {
-            let error = split_path(path, "/run/").unwrap_err();
+        for path in [
+            "",
+            "/",
+            "/run",
+            "/run/",
+            "/run//x",
+            "/run/.",
+            "/run/..",
+            "/run/..%2fx",
+            "/run/a%2fb",
+            "/run/%2e%2e",
+            "/run/%2e/x",
+            "/run/a b",
+            "/run/a%00",
+            "/run/a%2500",
+            "/run/e%2563ho",
+            "/run/%",
+            "/run/%6",
+            "/run/%zz",
+            "/run/%ff",
+            "/run%2fecho",
+            "/run%2f/echo",
+            "/%2frun/echo",
+            "/runLambda/echo",
+        ] {
+            let error = split_path(path, Prefix::Run).unwrap_err();
             assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{path}");
         }
     }

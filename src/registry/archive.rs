@@ -26,14 +26,24 @@ const RATIO_FREE_BYTES: u64 = 16 * 1024 * 1024;
 /// Why an archive is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
+    #[error("is empty; send a file that `tar -czf` has made (with curl: --data-binary @FILE)")]
+    Empty,
     #[error("is not a gzip file; make it with `tar -czf`")]
     NotGzip,
-    #[error("is cut off; it was not uploaded completely")]
+    #[error("is a gzip file, but what is packed in it is no tar archive; make it with `tar -czf`")]
+    NotTar,
+    #[error("is cut off; it was not uploaded completely. Send it again")]
     Truncated,
-    #[error("is damaged: {0}")]
+    #[error("is a whole gzip file, but the tar archive in it is cut off; pack it again with `tar -czf`")]
+    TruncatedTar,
+    #[error(
+        "is damaged: {0}; pack it again with `tar -czf`, and send it as it is (with curl: --data-binary @FILE)"
+    )]
     Damaged(String),
-    #[error("has something after its end")]
+    #[error("has something after its end; pack the files again with `tar -czf`, into a new file")]
     Trailing,
+    #[error("has no files in it; pack those of the function, with `tar -czf FILE -C FOLDER .`")]
+    NoFiles,
     #[error("is packed more than {RATIO_MAX} times; that is no code")]
     Ratio,
     #[error("entry '{path}' {problem}")]
@@ -47,7 +57,7 @@ pub(crate) enum ArchiveError {
 impl ArchiveError {
     /// Whether the archive might be whole a moment later.
     pub(crate) fn is_of_unfinished(&self) -> bool {
-        matches!(self, Self::Truncated | Self::NotGzip)
+        matches!(self, Self::Empty | Self::Truncated | Self::NotGzip)
     }
 }
 
@@ -60,7 +70,7 @@ pub(crate) fn unpack(
     target: &mut Target,
 ) -> Result<(), ArchiveError> {
     if packed_bytes == 0 {
-        return Err(ArchiveError::Truncated);
+        return Err(ArchiveError::Empty);
     }
     let stream = Stream {
         inner: MultiGzDecoder::new(BufReader::with_capacity(64 * 1024, from)),
@@ -68,26 +78,47 @@ pub(crate) fn unpack(
         bytes_max: bytes_max.saturating_add(n_entries_max as u64 * BYTES_PER_ENTRY),
         packed_bytes,
         n_zeros_last: 0,
+        magic: [0; MAGIC.len()],
+        is_broken: false,
         refused: None,
     };
     let mut archive = Archive::new(stream);
-    let read = read_entries(&mut archive, target);
+    let mut found = Found::default();
+    let read = read_entries(&mut archive, target, &mut found);
     let mut stream = archive.into_inner();
     let end = read.and_then(|()| finish(&mut stream));
+    let is_tar = found.n_headers > 0 || stream.magic == *MAGIC;
     match (end, stream.refused) {
         // The stream had to be stopped; what the readers above made of it is of no interest.
         (Err(_), Some(Refusal::Ratio)) => Err(ArchiveError::Ratio),
         (Err(_), Some(Refusal::Bytes)) => {
             Err(ArchiveError::Content(ContentError::Bytes { bytes: bytes_max }))
         }
+        // What was unpacked is what was packed, so that was wrong.
+        (Err(ArchiveError::Truncated | ArchiveError::Damaged(_)), _) if !stream.is_broken && !is_tar => {
+            Err(ArchiveError::NotTar)
+        }
+        (Err(ArchiveError::Truncated), _) if !stream.is_broken => Err(ArchiveError::TruncatedTar),
+        (Ok(()), _) if found.n_files == 0 => Err(ArchiveError::NoFiles),
         (end, _) => end,
     }
 }
 
-fn read_entries<R: Read>(archive: &mut Archive<Stream<R>>, target: &mut Target) -> Result<(), ArchiveError> {
+#[derive(Default)]
+struct Found {
+    n_headers: usize,
+    n_files: usize,
+}
+
+fn read_entries<R: Read>(
+    archive: &mut Archive<Stream<R>>,
+    target: &mut Target,
+    found: &mut Found,
+) -> Result<(), ArchiveError> {
     let mut extensions = Extensions::default();
     for entry in archive.entries().map_err(failed)?.raw(true) {
         let mut entry = entry.map_err(failed)?;
+        found.n_headers += 1;
         let name = extensions.name.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
         let refuse = |problem| ArchiveError::Entry { path: shown(&name), problem };
         let kind = entry.header().entry_type();
@@ -97,6 +128,7 @@ fn read_entries<R: Read>(archive: &mut Archive<Stream<R>>, target: &mut Target) 
         })?;
         if !is_extension {
             put(&mut entry, kind, &name, std::mem::take(&mut extensions).link.is_some(), target)?;
+            found.n_files += usize::from(kind != EntryType::Directory);
         }
     }
     if extensions.is_empty() { Ok(()) } else { Err(ArchiveError::Truncated) }
@@ -195,6 +227,10 @@ fn failed(error: io::Error) -> ArchiveError {
     }
 }
 
+/// What every tar of the last decades has in its first header, and where.
+const MAGIC: &[u8; 5] = b"ustar";
+const MAGIC_AT: u64 = 257;
+
 /// The unpacked stream: bounded, and remembering how many zeros it ended with.
 struct Stream<R> {
     inner: R,
@@ -202,6 +238,10 @@ struct Stream<R> {
     bytes_max: u64,
     packed_bytes: u64,
     n_zeros_last: u64,
+    /// What stands where the magic would.
+    magic: [u8; MAGIC.len()],
+    /// It could not be unpacked.
+    is_broken: bool,
     refused: Option<Refusal>,
 }
 
@@ -212,7 +252,11 @@ enum Refusal {
 
 impl<R: Read> Read for Stream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
+        let n = self.inner.read(buffer).inspect_err(|_| self.is_broken = true)?;
+        for (at, place) in (MAGIC_AT..).zip(&mut self.magic) {
+            let here = at.checked_sub(self.bytes).and_then(|at| buffer[..n].get(usize::try_from(at).ok()?));
+            *place = here.copied().unwrap_or(*place);
+        }
         self.bytes += n as u64;
         if self.bytes > self.bytes_max {
             self.refused = Some(Refusal::Bytes);

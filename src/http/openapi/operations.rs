@@ -9,7 +9,7 @@ use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{Schema, Type};
 use utoipa::openapi::{Content, RefOr, Required};
 
-use super::schemas::{array_of, bytes, of};
+use super::schemas::{anything, array_of, bytes, function_names, of};
 
 const TEXT: &str = "text/plain";
 pub(super) const JSON: &str = "application/json";
@@ -72,12 +72,13 @@ pub(super) fn zygotes(id: &str, summary: &str) -> OperationBuilder {
 }
 
 pub(super) fn triggers(id: &str, summary: &str) -> OperationBuilder {
-    OperationBuilder::new().operation_id(Some(id)).tag("triggers").summary(Some(summary))
+    let operation = OperationBuilder::new().operation_id(Some(id)).tag("triggers").summary(Some(summary));
+    operation.parameter(function_name())
 }
 
 pub(super) fn registry(id: &str, summary: &str) -> OperationBuilder {
     let operation = OperationBuilder::new().operation_id(Some(id)).tag("registry").summary(Some(summary));
-    operation.parameter(in_path("name", "The function's name"))
+    operation.parameter(function_name())
 }
 
 pub(super) fn list(id: &str) -> OperationBuilder {
@@ -90,28 +91,9 @@ pub(super) fn list(id: &str) -> OperationBuilder {
         .response("503", busy("The store is away"))
 }
 
-/// A path of sandboxes by hand, and what other methods come to.
-pub(super) fn only_post(id: &str, post: OperationBuilder) -> PathItem {
-    let mut operation = by_hand(&format!("{id}_by_get"), "Nothing: only `POST` does something here");
-    if id != "create" {
-        operation = operation.parameter(in_path("id", "Any"));
-    }
-    let operation = operation
-        .response("404", text("There are no sandboxes by hand with this `server_mode`"))
-        .response("405", failure(405, "`method not allowed`"));
-    let mut item = PathItem::new(HttpMethod::Get, operation);
-    item.post = Some(post.build());
-    item
-}
-
-/// A path without a function in it, whatever the method.
-pub(super) fn no_name(id: &str, prefix: &str) -> PathItem {
-    let operation = OperationBuilder::new()
-        .operation_id(Some(format!("{id}_nothing")))
-        .tag("functions")
-        .summary(Some("Names no function"))
-        .response("400", text(&format!("`expected invocation format: {prefix}<lambda-name>`")));
-    PathItem::new(HttpMethod::Get, operation)
+/// A path where nothing but `POST` does something.
+pub(super) fn only_post(post: OperationBuilder) -> PathItem {
+    PathItem::new(HttpMethod::Post, post)
 }
 
 fn call(id: &str, method: &str, is_below: bool) -> OperationBuilder {
@@ -122,19 +104,21 @@ fn call(id: &str, method: &str, is_below: bool) -> OperationBuilder {
         .description(Some(
             "Query, headers and body go to the function. One that is called with an event takes JSON and gives JSON, with 200; a program (`f.bin`) takes the body as its argument; a WSGI or ASGI application says status, type and headers itself. With the headers of RFC 6455, `GET` opens a WebSocket to an ASGI application.",
         ))
-        .parameter(in_path("name", "The function's name"));
+        .parameter(function_name());
     if is_below {
         operation = operation.parameter(in_path("path", "A path of any depth, for the function"));
     }
     if !matches!(method, "get" | "head" | "delete") {
-        operation =
-            operation.request_body(Some(body("Of any type; the event, if it is JSON", ANYTHING, false)));
+        let mut body = body("Of any type; the event, if it is JSON", ANYTHING, bytes(), false);
+        body.content.insert(JSON.to_owned(), Content::new(Some(anything())).into());
+        operation = operation.request_body(Some(body));
     }
     let answer = ResponseBuilder::new()
         .description("The function's answer")
         .header("X-Ol-Invocation", Header::new(of(Type::String)))
         .header("Server-Timing", Header::new(of(Type::String)))
-        .content(ANYTHING, bytes())
+        .content(ANYTHING, Content::new(Some(bytes())))
+        .content(JSON, Content::new(Some(anything())))
         .build();
     operation = operation.response("200", answer.clone()).response("default", answer);
     for (status, description) in CALL_FAILURES {
@@ -163,7 +147,7 @@ pub(super) fn classic_options(id: &str) -> OperationBuilder {
 /// The same, but that `OPTIONS` is answered by the worker, see [`classic_options`].
 pub(super) fn classic_calls(id: &str, is_below: bool) -> PathItem {
     let mut item = calls(id, is_below);
-    let mut options = classic_options(id).parameter(in_path("name", "The function's name"));
+    let mut options = classic_options(id).parameter(function_name());
     if is_below {
         options = options.parameter(in_path("path", "A path of any depth, for the function"));
     }
@@ -186,7 +170,11 @@ fn slot<'a>(item: &'a mut PathItem, method: &HttpMethod) -> &'a mut Option<Opera
 
 // Parts of operations.
 
-pub(super) fn in_path(name: &str, description: &str) -> ParameterBuilder {
+fn function_name() -> ParameterBuilder {
+    in_path("name", "The function's name").schema(Some(function_names()))
+}
+
+fn in_path(name: &str, description: &str) -> ParameterBuilder {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Path)
@@ -195,11 +183,16 @@ pub(super) fn in_path(name: &str, description: &str) -> ParameterBuilder {
         .schema(Some(of(Type::String)))
 }
 
-pub(super) fn body(description: &str, kind: &str, is_required: bool) -> RequestBody {
+pub(super) fn body(
+    description: &str,
+    kind: &str,
+    schema: impl Into<RefOr<Schema>>,
+    is_required: bool,
+) -> RequestBody {
     RequestBodyBuilder::new()
         .description(Some(description))
         .required(Some(if is_required { Required::True } else { Required::False }))
-        .content(kind, bytes())
+        .content(kind, Content::new(Some(schema)))
         .build()
 }
 
@@ -248,7 +241,7 @@ pub(super) fn json(description: &str, schema: impl Into<RefOr<Schema>>) -> Respo
 
 /// A profile.
 pub(super) fn pprof() -> Response {
-    content("In the form of `pprof`, gzipped", "application/octet-stream", of(Type::String))
+    content("In the form of `pprof`, gzipped", "application/octet-stream", bytes())
 }
 
 pub(super) fn content(description: &str, kind: &str, schema: impl Into<RefOr<Schema>>) -> Response {

@@ -1,17 +1,51 @@
 //! What bodies consist of.
 
+use actors::name::NAME_LENGTH_MAX;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{
-    AdditionalProperties, ArrayBuilder, Object, ObjectBuilder, Schema, SchemaType, Type,
+    AdditionalProperties, ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type,
 };
-use utoipa::openapi::{Content, RefOr};
 
-/// Nothing is said of what the bytes are.
-pub(super) fn bytes() -> Content {
-    Content::new(None::<Schema>)
+/// Bytes of which nothing is said. Generators of clients want a schema.
+pub(super) fn bytes() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+        .build()
+}
+
+/// Whatever JSON may be.
+pub(super) fn anything() -> Object {
+    Object::with_type(SchemaType::AnyValue)
+}
+
+/// What `/create` takes, all of which may be left out.
+pub(super) fn order_by_hand() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("code", of(Type::String))
+        .property("leaf", of(Type::Boolean))
+        .property("parent", of(Type::String))
+        .property("pkgs", array_of(Type::String))
+}
+
+/// What `/zygotes/fit` takes.
+pub(super) fn calls_to_fit() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Object).property("calls", map_of(Type::Number))
 }
 
 pub(super) fn of(kind: Type) -> Object {
     Object::with_type(kind)
+}
+
+/// What `actors::name` takes for one.
+pub(super) const NAME_PATTERN: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$";
+
+pub(super) fn function_names() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(NAME_PATTERN))
+        .max_length(Some(NAME_LENGTH_MAX))
 }
 
 fn or_null(kind: Type) -> SchemaType {

@@ -247,10 +247,51 @@ fn what_is_cut_off_is_refused_wherever() {
     let whole = packed(&[entry(b"f.py", EntryType::Regular, 0o644, &[7; 3000]), file(b"g")]);
     for length in 0..whole.len() {
         let text = refused(&whole[..length]);
-        assert!(text.contains("cut off") || text.contains("not a gzip file"), "{length}: {text}");
+        let words = ["is empty", "is not a gzip file", "was not uploaded completely"];
+        assert!(words.iter().any(|words| text.contains(words)), "{length}: {text}");
     }
-    assert!(refused(&gzip(&file(b"f.py"))).contains("cut off"), "without an end");
-    assert!(refused(&gzip(&file(b"f.py")[..700])).contains("cut off"));
+    assert!(refused(&gzip(&file(b"f.py"))).contains("tar archive in it is cut off"), "without an end");
+    assert!(refused(&gzip(&file(b"f.py")[..700])).contains("tar archive in it is cut off"));
+}
+
+#[test]
+fn each_kind_of_no_archive_is_told_what_it_is_and_what_to_do() {
+    let whole = packed(&[entry(b"f.py", EntryType::Regular, 0o644, &[7; 3000])]);
+    for (bytes, text) in [
+        (Vec::new(), "is empty; send a file that `tar -czf` has made (with curl: --data-binary @FILE)"),
+        (b"def f(event): return event\n".to_vec(), "is not a gzip file; make it with `tar -czf`"),
+        (
+            gzip(b"def f(event): return event\n"),
+            "is a gzip file, but what is packed in it is no tar archive; make it with `tar -czf`",
+        ),
+        (
+            gzip(&[b'x'; 100_000]),
+            "is a gzip file, but what is packed in it is no tar archive; make it with `tar -czf`",
+        ),
+        (gzip(b""), "is a gzip file, but what is packed in it is no tar archive; make it with `tar -czf`"),
+        (whole[..whole.len() / 2].to_vec(), "is cut off; it was not uploaded completely. Send it again"),
+        (
+            gzip(&file(b"f.py")[..600]),
+            "is a whole gzip file, but the tar archive in it is cut off; pack it again with `tar -czf`",
+        ),
+        (
+            [whole.clone(), vec![b'x'; 1000]].concat(),
+            "has something after its end; pack the files again with `tar -czf`, into a new file",
+        ),
+        (packed(&[]), "has no files in it; pack those of the function, with `tar -czf FILE -C FOLDER .`"),
+        (
+            packed(&[entry(b"./", EntryType::Directory, 0o755, b"")]),
+            "has no files in it; pack those of the function, with `tar -czf FILE -C FOLDER .`",
+        ),
+    ] {
+        assert_eq!(refused(&bytes), text);
+    }
+    // As `curl -d @FILE` sends it: without its line ends.
+    let mut mangled = whole.clone();
+    mangled.truncate(whole.len() - 20);
+    mangled.extend_from_slice(&[0xff; 20]);
+    let text = refused(&mangled);
+    assert!(text.starts_with("is damaged: ") && text.contains("--data-binary"), "{text}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn what_is_refused_leaves_the_registry_as_it_was() {
     let whole = tar_gz(&[("f.py", "x")]);
     for (bytes, words) in [
         (b"not an archive at all".to_vec(), "gzip"),
-        (Vec::new(), "cut off"),
+        (Vec::new(), "is empty"),
         (whole[..whole.len() - 9].to_vec(), "cut off"),
         (tar_gz(&[("g.py", "x")]), "no f.py"),
         (tar_gz(&[("hi/f.py", "x")]), "'hi'"),

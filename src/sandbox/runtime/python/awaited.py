@@ -442,7 +442,7 @@ class EventCall(Call):
         try:
             event = jsontext.decode(body) if body else {}
         except (RecursionError, ValueError) as error:
-            entries.refuse(self, error)
+            entries.refuse(self, body, error)
         else:
             try:
                 if self._entry.wants_head:

@@ -32,7 +32,7 @@ class Event:
         try:
             event = jsontext.decode(body) if body else {}
         except (RecursionError, ValueError) as error:
-            refuse(invocation, error)
+            refuse(invocation, body, error)
             return
         try:
             if self.wants_head:
@@ -46,12 +46,20 @@ class Event:
         answer(invocation, result)
 
 
-def refuse(invocation, error):
-    """The body is no JSON."""
+# As much of a body as helps to see what was sent.
+_SHOWN_MAX = 80
+
+
+def refuse(invocation, body, error):
+    """The body is no JSON. What is said begins as OpenLambda has it."""
+    shown = body[:_SHOWN_MAX].decode("utf-8", "backslashreplace")
+    if len(body) > _SHOWN_MAX:
+        shown += "…"
     if isinstance(error, RecursionError):
-        said = "the request body is not JSON that can be read: it is nested too deep\n"
+        why = "the request body is not JSON that can be read: it is nested too deep"
     else:
-        said = f"the request body is not JSON: {error}\n"
+        why = f"the request body is not JSON: {error}"
+    said = f'bad POST data: "{shown}": {why}\n'
     invocation.answer(TEXT_400, said.encode("utf-8", "backslashreplace"))
 
 

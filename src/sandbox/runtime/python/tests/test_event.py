@@ -110,14 +110,16 @@ class Cancelled(Case):
 class Refused(Case):
     def test_a_body_that_is_not_json_is_the_callers_fault(self):
         sandbox = self.serving(ECHO)
-        for body, why in (
-            (b"{ a}", b"Expecting property name enclosed in double quotes: line 1 column 3 (char 2)"),
-            (b"[ x", b"Expecting value: line 1 column 3 (char 2)"),
-            (b"1 2", b"Extra data: line 1 column 3 (char 2)"),
-            (b" ", b"Expecting value: line 1 column 2 (char 1)"),
-            (b'"\xff"', b"'utf-8' codec can't decode byte 0xff in position 1: invalid start byte"),
+        for body, shown, why in (
+            (b"{ a}", b"{ a}", b"Expecting property name enclosed in double quotes: line 1 column 3 (char 2)"),
+            (b"[ x", b"[ x", b"Expecting value: line 1 column 3 (char 2)"),
+            (b"1 2", b"1 2", b"Extra data: line 1 column 3 (char 2)"),
+            (b" ", b" ", b"Expecting value: line 1 column 2 (char 1)"),
+            (b"x" * 80, b"x" * 80, b"Expecting value: line 1 column 1 (char 0)"),
+            (b"x" * 81, b"x" * 80 + "…".encode(), b"Expecting value: line 1 column 1 (char 0)"),
+            (b'"\xff"', b'"\\xff"', b"'utf-8' codec can't decode byte 0xff in position 1: invalid start byte"),
         ):
-            said = b"the request body is not JSON: " + why + b"\n"
+            said = b'bad POST data: "' + shown + b'": the request body is not JSON: ' + why + b"\n"
             self.assertEqual(self.call(sandbox, body), (0, TEXT_400, said))
         flags, head, body = self.call(sandbox, b"[" * 100_000)
         self.assertEqual((flags, head), (0, TEXT_400))
