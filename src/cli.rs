@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! ol worker init|up|down|status|force-cleanup     worker/    a worker in a directory
-//! ol admin install|list|show|invoke|logs|remove   admin/     the functions of a running worker
+//! ol admin install|update|list|show|invoke|logs|remove
+//!                                                 admin/     the functions of a running worker
 //! ol bench init|run                               bench      how fast a worker is
 //! ol selftest                                     selftest   whether this machine holds what it should
 //! ol zygotes show|train|export|import             zygotes/   the tree of zygotes of a running worker

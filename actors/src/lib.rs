@@ -14,7 +14,7 @@
 //! | [`Packages`](packages::Packages) | installed packages and installs in flight | one install per package, shared by all who wait |
 //! | [`Cron`](cron::Cron) | the schedules | which function is called by the clock, when, and when not |
 //! | [`Kafka`](kafka::Kafka) | the readers of Kafka | who reads for which function, and when again |
-//! | [`Router`](router::Router) | the routing table: name to lambda | the miss path |
+//! | [`Router`](router::Router) | the lookups under way | the way of a name that is not in the routing table, which the supervisor writes |
 //!
 //! The words: *function* (what a user uploads), *lambda* (the actor that runs it), *sandbox* (one
 //! confined process tree), *zygote* (an interpreter that is forked), *standby* (a confined fork that

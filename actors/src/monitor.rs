@@ -94,6 +94,7 @@ impl Monitor {
 }
 
 impl Drop for Monitor {
+    #[allow(clippy::disallowed_methods, reason = "a destructor can neither wait nor retry")]
     fn drop(&mut self) {
         let exit = if thread::panicking() { Exit::Panicked } else { Exit::Stopped };
         // Past the mailbox's bound, here and nowhere else: a destructor can neither wait nor retry, and a lost

@@ -128,7 +128,8 @@ pub struct Tree<W: World> {
     pub zygotes: Link<Zygotes<W>>,
     /// [`Memory`](crate::evictor::Memory).
     pub evictor: Link<Evictor<W>>,
-    /// [`Require`](crate::packages::Require).
+    /// [`Require`](crate::packages::Require), [`Provide`](crate::packages::Provide),
+    /// [`AskActivity`](crate::packages::AskActivity).
     pub packages: Link<Packages<W>>,
     /// [`AskCron`](crate::cron::AskCron).
     pub cron: Link<Cron<W>>,
