@@ -8,7 +8,8 @@ use slog::{Drain, Level, LevelFilter, Logger, o};
 
 use crate::rotated::RotatedFile;
 
-/// Records that may wait to be written. When the reader of the log is stuck, the worker waits rather than loses any.
+/// Records that may wait to be written. Where whoever reads them has stopped, those beyond are lost, and how many they were is said
+/// when it goes on: a worker whose log is not read serves on.
 const QUEUE_LENGTH: usize = 8192;
 
 /// Held by `main` until the end: dropping it writes what is left.
@@ -64,7 +65,7 @@ fn in_background(to: impl Write + Send + 'static) -> (slog_async::Async, slog_as
         .ignore_res();
     slog_async::Async::new(sink)
         .chan_size(QUEUE_LENGTH)
-        .overflow_strategy(slog_async::OverflowStrategy::Block)
+        .overflow_strategy(slog_async::OverflowStrategy::DropAndReport)
         .thread_name("log".into())
         .build_with_guard()
 }
@@ -84,5 +85,61 @@ impl Write for OwnFile {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A reader that has stopped, until it is told to go on.
+    struct Stuck {
+        go_on: mpsc::Receiver<()>,
+        goes_on: bool,
+        read: mpsc::Sender<String>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if !self.goes_on {
+                self.goes_on = self.go_on.recv().is_ok();
+            }
+            // The test may have heard enough.
+            let _ = self.read.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_who_logs_waits_for_a_reader_that_has_stopped_and_what_is_lost_is_counted() {
+        let (tell, go_on) = mpsc::channel();
+        let (read, said) = mpsc::channel();
+        let (drain, guard) = in_background(Stuck { go_on, goes_on: false, read });
+        let log = Logger::root(drain.ignore_res(), o!());
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            (0..2 * QUEUE_LENGTH).for_each(|n| slog::info!(log, "one of many"; "n" => n));
+            done.send(log)
+        });
+        let log = is_done.recv_timeout(Duration::from_secs(60)).expect("nobody who logs waits");
+        tell.send(()).unwrap();
+        // Once some are written there is room again.
+        let mut before = said.recv().expect("it reads on");
+        while before.matches("one of many").count() < QUEUE_LENGTH {
+            before += &said.recv().expect("it reads on");
+        }
+        slog::info!(log, "the last one");
+        drop((log, guard));
+        let said: String = std::iter::once(before).chain(said.iter()).collect();
+        assert!(said.contains("dropped messages"), "{}", said.len());
+        assert!(said.matches("one of many").count() >= QUEUE_LENGTH);
     }
 }

@@ -6,7 +6,7 @@ mod sampling;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -79,7 +79,13 @@ impl CpuProfiler {
     /// When it has begun already, or the kernel gives no timer.
     pub fn start(&self) -> Result<(), ProfileError> {
         let number = {
-            let mut state = self.lock();
+            // Locked for longer than a moment it is only while what was gathered is put together, and an HTTP thread does not
+            // wait for that.
+            let mut state = match self.state.try_lock() {
+                Ok(state) => state,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return Err(ProfileError::Running),
+            };
             if !matches!(state.stage, Stage::Off) {
                 return Err(ProfileError::Running);
             }
