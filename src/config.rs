@@ -278,6 +278,7 @@ fn checked(json: &Value, ol_dir: &Path) -> Result<Loaded, Wrong> {
     let mut json = json.clone();
     raw::forget_nulls(&mut json);
     let mut ignored = classic::translate(&mut json)?;
+    raw::check_objects(&json)?;
     ignored.extend(raw::without_meaning(&json));
     // serde tells the type that was wanted, and not where.
     let raw = serde_path_to_error::deserialize(json).map_err(|error| {

@@ -29,12 +29,13 @@ pub struct Document {
 impl Document {
     /// Reads a JSON file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let value = json::read(&text).map_err(|json::JsonError { field, problem, place }| {
+        let bytes =
+            std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let value = json::read_bytes(&bytes).map_err(|json::JsonError { field, problem, place }| {
             ConfigError::Field { origin: path.to_owned(), field, problem, place: Some(place) }
         })?;
-        Ok(Self { value, path: path.to_owned(), text: Some(text), options: Vec::new() })
+        let text = String::from_utf8(bytes).ok();
+        Ok(Self { value, path: path.to_owned(), text, options: Vec::new() })
     }
 
     /// What was made by the program; errors name this file.

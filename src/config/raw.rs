@@ -337,6 +337,18 @@ pub(super) fn forget_nulls(json: &mut Value) {
     forget(json, defaults(), &|name| classic::is_name(&[name]));
 }
 
+/// Whether each field that has fields is an object: serde would take a list for the fields in their order.
+pub(super) fn check_objects(json: &Value) -> Result<(), Wrong> {
+    let objects = defaults().as_object().into_iter().flatten().filter(|(_, default)| default.is_object());
+    for (name, _) in objects {
+        if json.get(name).is_some_and(|value| !value.is_object()) {
+            let problem = "is not an object; write { \"field\": value, ... }";
+            return Err(Wrong::new(name.as_str(), problem.to_owned()));
+        }
+    }
+    Ok(())
+}
+
 /// OpenLambda's fields that have no effect here.
 const WITHOUT_MEANING: [&str; 11] = [
     "SOCK_base_path",

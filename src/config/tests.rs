@@ -456,6 +456,8 @@ fn whatever_is_wrong_in_a_file_is_told_with_its_field_and_its_line() {
             "(line 3, column 7)",
         ),
         ("{\"dns\": [\"1.1.1.1\",\n \"x\"]}", "dns[1]: invalid IP address", "(line 2, column 2)"),
+        ("{\"queue\":\n [5, 6]}", "queue: is not an object; write", "(line 2, column 2)"),
+        ("{\"limits\":\n 5}", "limits: is not an object; write", "(line 2, column 2)"),
         // What is understood, and cannot be meant.
         (
             "{\n\n  \"limits\": { \"procs\": 0 } }",

@@ -50,6 +50,9 @@ fn what_is_wrong_is_said_in_words_of_an_author() {
         ("triggers:\n  http: GET\n", "a list is expected here"),
         ("triggers:\n  http:\n    method: GET\n", "a list is expected here"),
         ("limits: 5\n", "fields are expected here"),
+        ("limits: [16, 100]\n", "fields are expected here"),
+        ("triggers:\n  cron:\n    - ['@daily']\n", "fields are expected here"),
+        ("- {}\n", "fields are expected here"),
     ] {
         let error = read(text).unwrap_err().to_string();
         assert!(error.contains(words) && error.contains("line "), "{text}: {error}");
