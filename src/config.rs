@@ -199,7 +199,7 @@ pub enum ConfigError {
     /// `-o` names a field that does not exist, or a value that does not fit.
     #[error("invalid option '{option}': {problem}")]
     Option {
-        /// As it was typed.
+        /// As it was typed, or its name.
         option: String,
         /// What is wrong with it.
         problem: String,

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use actors::name::FunctionName;
+
 use super::error::CliError;
 use crate::client::Client;
 use crate::config::{Config, ConfigError, Document, Wrong};
-use actors::name::FunctionName;
 
 /// What the file says, and what it means.
 pub(super) struct Settings {

@@ -22,8 +22,8 @@ pub struct Document {
     path: PathBuf,
     /// Of a file.
     text: Option<String>,
-    /// Each with the field that it sets.
-    options: Vec<(FieldPath, String)>,
+    /// The fields that they set. What they say is not repeated: it may be a secret, and errors get into logs.
+    options: Vec<FieldPath>,
 }
 
 impl Document {
@@ -55,7 +55,7 @@ impl Document {
         let mut changed = self.clone();
         for option in overrides::parse(options)? {
             option.lay_over(&mut changed.value)?;
-            changed.options.push((option.field(), option.text));
+            changed.options.push(option.field());
         }
         Ok(changed)
     }
@@ -64,8 +64,9 @@ impl Document {
     #[must_use]
     pub fn error(&self, wrong: Wrong) -> ConfigError {
         let Wrong { field, problem } = wrong;
-        if let Some((_, option)) = self.options.iter().rev().find(|(set, _)| set.leads_to(&field)) {
-            return ConfigError::Option { option: option.clone(), problem: format!("{field}: {problem}") };
+        if let Some(set) = self.options.iter().find(|set| set.leads_to(&field)) {
+            let problem = if *set == field { problem } else { format!("{field}: {problem}") };
+            return ConfigError::Option { option: set.to_string(), problem };
         }
         let find = |field: &FieldPath| json::find(self.text.as_ref()?, field);
         // Where an old name is written, that is what its author looks for.

@@ -10,7 +10,7 @@ pub(super) struct Override {
     key: String,
     value: Value,
     /// As it was typed.
-    pub(super) text: String,
+    text: String,
 }
 
 /// Takes `k=v,a.b=v` apart. A value takes the type of its field.
