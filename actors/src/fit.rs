@@ -11,7 +11,8 @@
 //!                                 need numpy; f1 f2 pandas           └ pandas, pytz   f1 f2
 //! ```
 //!
-//! * No node has, with those above it, anything that one of its functions does not need: so each may be forked from it.
+//! * No node has, with those above it, anything that one of its functions does not need, or that would use something which one of them has
+//!   and the node has not: so each may be forked from it.
 //!   Versions cannot conflict on a path, since no function needs two of one package.
 //! * All that a child's functions have in common it may as well have. It is then of no use to a function to come that needs
 //!   only a part. `n` functions that all have more speak for the next one having it with n/(n+1) (the rule of succession), and so
@@ -192,6 +193,8 @@ struct Problem<'a> {
     candidates: Vec<Bits>,
     /// All that is in one of them.
     useful: Bits,
+    /// By package: those that it uses where they are, in any version.
+    uses: Vec<Bits>,
     requires: &'a HashMap<Package, Arc<[String]>>,
     bounds: Bounds,
 }
@@ -329,10 +332,22 @@ impl<'a> Problem<'a> {
                 candidates.insert(closed);
             }
         }
+        let mut by_name = HashMap::<&str, Vec<usize>>::new();
+        for (at, package) in packages.iter().enumerate() {
+            by_name.entry(package.name.as_str()).or_default().push(at);
+        }
+        let uses = packages.iter().map(|package| {
+            let names = question.requires.get(*package).into_iter().flat_map(|names| names.iter());
+            let mut used = Bits::none(packages.len());
+            names.filter_map(|name| by_name.get(name.as_str())).flatten().for_each(|at| used.insert(*at));
+            used
+        });
+        let uses = uses.collect();
         let mut useful = Bits::none(packages.len());
         candidates.iter().for_each(|candidate| useful.add(candidate));
         Self {
             useful,
+            uses,
             ms: packages.iter().map(|package| price(package).import.as_secs_f64() * 1e3).collect(),
             bytes: packages.iter().map(|package| price(package).bytes).collect(),
             rows,
@@ -360,6 +375,20 @@ impl<'a> Problem<'a> {
             bytes: 0,
             n_children: 0,
         }
+    }
+
+    /// Whether functions with these packages may be forked from a zygote that holds those: it has nothing that they do not need, and has
+    /// missed nothing that they have.
+    fn suits(&self, holds: &Bits, needed: &Bits) -> bool {
+        let finds = |at: usize| {
+            self.uses[at]
+                .0
+                .iter()
+                .zip(&needed.0)
+                .zip(&holds.0)
+                .all(|((used, needed), held)| used & needed & !held == 0)
+        };
+        holds.is_subset(needed) && holds.iter().all(finds)
     }
 
     fn ms_of(&self, packages: &Bits) -> f64 {
@@ -442,6 +471,9 @@ impl<'a> Problem<'a> {
             }
             let mut calls = node.calls.clone();
             adds.iter().for_each(|package| calls.keep(&self.columns[package]));
+            let mut holds = node.holds.clone();
+            holds.add(&adds);
+            let calls = self.suited(&holds, &calls);
             if !calls.is_empty() {
                 groups.entry(calls).or_default().push(adds);
             }
@@ -455,7 +487,9 @@ impl<'a> Problem<'a> {
                 let mut holds = node.holds.clone();
                 holds.add(&adds);
                 let (place, bytes) = self.process(node, &holds);
-                if bytes > bytes_left || saves < Self::price(bytes) {
+                // All that they have in common may use what one of them has besides.
+                let is_none = bytes > bytes_left || saves < Self::price(bytes);
+                if is_none || self.suited(&holds, &calls) != calls {
                     continue;
                 }
                 let split = Split { adds, calls: calls.clone(), saves, bytes, place };
@@ -470,6 +504,13 @@ impl<'a> Problem<'a> {
             }
         }
         best
+    }
+
+    /// Those of these functions that may be forked from a zygote that holds these.
+    fn suited(&self, holds: &Bits, calls: &Bits) -> Bits {
+        let mut suited = Bits::none(self.rows.len());
+        calls.iter().filter(|row| self.suits(holds, &self.rows[*row])).for_each(|row| suited.insert(row));
+        suited
     }
 
     /// All that these functions have in common, if that is to be taken along; see the module's text. `splits` are those that have these
@@ -516,7 +557,7 @@ impl<'a> Problem<'a> {
         nodes.iter_mut().for_each(|node| node.calls = Bits::none(self.rows.len()));
         let worth: Vec<f64> = nodes.iter().map(|node| self.ms_of(&node.holds)).collect();
         for (row, needed) in self.rows.iter().enumerate() {
-            let suiting = nodes.iter().enumerate().filter(|(_, node)| node.holds.is_subset(needed));
+            let suiting = nodes.iter().enumerate().filter(|(_, node)| self.suits(&node.holds, needed));
             let best = suiting.rev().max_by(|(one, _), (other, _)| worth[*one].total_cmp(&worth[*other]));
             // The root holds nothing and suits all.
             let at = best.map_or(0, |(at, _)| at);
@@ -534,7 +575,7 @@ impl<'a> Problem<'a> {
                     let others = nodes
                         .iter()
                         .enumerate()
-                        .filter(|(other, node)| *other != at && node.holds.is_subset(&self.rows[row]));
+                        .filter(|(other, node)| *other != at && self.suits(&node.holds, &self.rows[row]));
                     let next = others.map(|(other, _)| worth[other]).fold(0.0, f64::max);
                     self.weights[row] * (worth[at] - next)
                 });
@@ -563,7 +604,7 @@ impl<'a> Problem<'a> {
     fn saved(&self, nodes: &[Node]) -> f64 {
         let worth: Vec<f64> = nodes.iter().map(|node| self.ms_of(&node.holds)).collect();
         let each = self.rows.iter().zip(&self.weights).map(|(needed, weight)| {
-            let suiting = nodes.iter().zip(&worth).filter(|(node, _)| node.holds.is_subset(needed));
+            let suiting = nodes.iter().zip(&worth).filter(|(node, _)| self.suits(&node.holds, needed));
             weight * suiting.map(|(_, worth)| *worth).fold(0.0, f64::max)
         });
         each.sum()

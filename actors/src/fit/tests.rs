@@ -41,6 +41,19 @@ fn some(text: &str) -> String {
 }
 
 #[test]
+fn who_has_what_a_package_would_use_gets_another_node_than_who_does_without() {
+    let needs = vec![need(&["outer"], 4.0), need(&["outer", "inner"], 4.0), need(&["outer", "x"], 1.0)];
+    let question = question(needs, &[("outer", 100), ("inner", 1), ("x", 1)], &[("outer", &["inner"])]);
+    let fitted = fit(&question, ROOMY, &[]);
+    assert_eq!(drawn(&fitted), [(None, some("outer")), (None, some("inner outer"))]);
+    assert!((fitted.ms_saved - (500.0 + 404.0)).abs() < 1e-6, "{fitted:?}");
+    assert!(
+        (saved_ms(&question, &[set(&["outer"])]) - 500.0).abs() < 1e-6,
+        "the others would not find inner"
+    );
+}
+
+#[test]
 fn a_package_comes_with_all_that_it_needs_and_what_fewer_need_lies_below() {
     let needs = vec![
         need(&["numpy", "pandas", "pytz"], 1.0),
@@ -189,20 +202,29 @@ fn optimum(question: &Question, n: usize) -> f64 {
         });
         each.fold(here, f64::max)
     }
-    // Of all sets those that are what some functions have in common: any other has less for the same functions.
+    // Of all sets those that are the most that some functions may share: any other has less for the same functions.
     let mut sets = Vec::<PackageSet>::new();
-    for need in &question.needs {
-        let own: Vec<PackageSet> = sets
-            .iter()
-            .map(|set| {
-                PackageSet::new(set.iter().filter(|one| need.packages.iter().any(|p| p == *one)).cloned())
-            })
-            .chain([need.packages.clone()])
-            .collect();
-        for set in own {
-            if !set.is_empty() && !sets.iter().any(|known| is_subset(known, &set) && is_subset(&set, known)) {
-                sets.push(set);
+    for some in 1..1_u32 << question.needs.len() {
+        let needs =
+            || question.needs.iter().enumerate().filter(|(at, _)| some >> at & 1 == 1).map(|(_, need)| need);
+        let has = |set: &PackageSet, package: &Package| set.iter().any(|one| one == package);
+        let first = needs().next().expect("there is one").packages.iter();
+        let in_common = first.filter(|package| needs().all(|need| has(&need.packages, package)));
+        let mut set = PackageSet::new(in_common.cloned());
+        loop {
+            let finds_all = |package: &&Package| {
+                let used = question.requires.get(*package).into_iter().flat_map(|names| names.iter());
+                let mut missed = used.filter(|name| !set.iter().any(|one| one.name == **name));
+                !missed.any(|name| needs().any(|need| need.packages.iter().any(|one| one.name == *name)))
+            };
+            let less = PackageSet::new(set.iter().filter(finds_all).cloned());
+            if less.len() == set.len() {
+                break;
             }
+            set = less;
+        }
+        if !set.is_empty() && !sets.iter().any(|known| is_subset(known, &set) && is_subset(&set, known)) {
+            sets.push(set);
         }
     }
     search(question, &sets, &mut Vec::new(), n)
