@@ -2,7 +2,8 @@
 //! done is done by the registry and the sandboxes.
 
 pub mod by_hand;
-pub(crate) mod client;
+mod client;
+mod connection;
 mod error;
 mod farewell;
 mod find;
@@ -32,6 +33,7 @@ use by_hand::ByHand;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use connection::{KEEP_ALIVE, serving};
 pub use find::INSTALL_WAITERS_MAX;
 pub use status::statistics;
 pub use trigger::attend;
