@@ -1,6 +1,7 @@
 //! The HTTP face: paths, methods and status codes. What is decided is decided by the actors; what is
 //! done is done by the registry and the sandboxes.
 
+mod breaking_off;
 pub mod by_hand;
 mod client;
 mod connection;
