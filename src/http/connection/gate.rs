@@ -100,7 +100,8 @@ impl Gate {
     /// It has been answered.
     pub(super) fn end(&mut self) {
         self.is_busy = false;
-        if self.n_body_left == UNKNOWN {
+        // After the last answer actix-http reads on for a moment, so that the client gets it, and throws away what comes.
+        if self.n_body_left == UNKNOWN && !self.was_last {
             self.n_body_left = 0;
         }
     }
@@ -236,6 +237,16 @@ mod tests {
         gate.start_look();
         assert_eq!(gate.let_through(b"\n"), 0);
         assert!(!gate.may_read_on());
+    }
+
+    #[test]
+    fn the_rest_of_a_body_may_be_thrown_away_after_the_last_answer() {
+        let mut gate = Gate::default();
+        gate.let_through(b"POST / HTTP/1.1\r\n\r\n");
+        gate.begin(UNKNOWN, false);
+        gate.end_after_this();
+        gate.end();
+        assert_eq!(gate.let_through(b"\r\n\r\n\r\n\r\n"), 8);
     }
 
     #[test]
