@@ -1,6 +1,7 @@
 //! Functions that speak HTTP themselves: WSGI and ASGI apps, streams, WebSocket, and the frameworks that people use.
 
 mod apps;
+mod connections;
 mod frameworks;
 mod sockets;
 mod streams;

@@ -1,8 +1,10 @@
 //! The HTTP face: paths, methods and status codes. What is decided is decided by the actors; what is
 //! done is done by the registry and the sandboxes.
 
+mod breaking_off;
 pub mod by_hand;
-pub(crate) mod client;
+mod client;
+mod connection;
 mod error;
 mod farewell;
 mod find;
@@ -32,6 +34,7 @@ use by_hand::ByHand;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use connection::{KEEP_ALIVE, serving};
 pub use find::{INSTALL_PATIENCE, INSTALL_WAITERS_MAX};
 pub use status::statistics;
 pub use trigger::attend;

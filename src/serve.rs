@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::App as ActixApp;
+use actix_web::dev::Server;
 use actix_web::dev::Service as _;
 use actix_web::http::ConnectionType;
 use actix_web::web::Data;
-use actix_web::{App as ActixApp, HttpServer};
 use actors::freshness::Use;
 use actors::name::FunctionName;
 use actors::packages::PROVIDE_TIME_MAX;
@@ -64,11 +65,6 @@ use succession::{Ending, Fading, Guests, Reign};
 /// Connections that may wait to be accepted, and that one thread serves at once; beyond it clients wait in the
 /// kernel. A connection costs some 10 KB.
 const CONNECTIONS_PER_THREAD: usize = 10_000;
-/// How long a client may take for its request's headers.
-const HEADERS_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a connection stays open without a request.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
 /// The longest that the worker takes to say what is in its registry, or why it cannot tell. What it says about one function is there
 /// sooner.
 pub const REGISTRY_TIME_MAX: Duration = LISTED_WITHIN;
@@ -684,33 +680,36 @@ fn listen(
     app: Data<App>,
     guests: &Guests,
 ) -> Result<(actix_web::dev::Server, actix_web::dev::Server), ServeError> {
-    let enter = |guests: &Guests| {
+    let enter = || {
         let guests = guests.clone();
-        move |connection: &dyn std::any::Any, extensions: &mut actix_web::dev::Extensions| {
-            http::client::remember(connection, extensions);
+        move |extensions: &mut actix_web::dev::Extensions| {
             extensions.insert(guests.enter());
         }
     };
     let failed = |source| ServeError::Listen { address: format!("{}:{}", config.host, config.port), source };
-    let public = HttpServer::new(application!(app, guests, http::paths))
-        .on_connect(enter(guests))
-        .workers(config.n_http_threads)
-        .max_connections(CONNECTIONS_PER_THREAD)
-        .client_request_timeout(HEADERS_PATIENCE)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(config.grace.as_secs())
-        .disable_signals()
-        .listen(public)
+    let build = |n_threads| {
+        let builder =
+            Server::build().workers(n_threads).shutdown_timeout(config.grace.as_secs()).disable_signals();
+        let signal = builder.graceful_shutdown_signal();
+        let ending = move || {
+            let signal = signal.clone();
+            async move { signal.notified().await }
+        };
+        (builder, ending)
+    };
+    let (builder, ending) = build(config.n_http_threads);
+    let (application, enter_public) = (application!(app, guests, http::paths), enter());
+    let public = builder
+        .max_concurrent_connections(CONNECTIONS_PER_THREAD)
+        .listen("public", public, move || http::serving(application(), enter_public.clone(), ending.clone()))
         .map_err(failed)?
         .run();
-    let private = HttpServer::new(application!(app, guests, http::private_paths))
-        .on_connect(enter(guests))
-        .workers(1)
-        .client_request_timeout(HEADERS_PATIENCE)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(config.grace.as_secs())
-        .disable_signals()
-        .listen_uds(private)
+    let (builder, ending) = build(1);
+    let (application, enter_private) = (application!(app, guests, http::private_paths), enter());
+    let private = builder
+        .listen_uds("private", private, move || {
+            http::serving(application(), enter_private.clone(), ending.clone())
+        })
         .map_err(failed)?
         .run();
     Ok((public, private))

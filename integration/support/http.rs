@@ -114,6 +114,14 @@ impl RawConnection {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 
+    /// Everything until the worker ends the connection, in small pieces.
+    pub(crate) fn read_slowly(&mut self, mut take: impl FnMut(&[u8])) {
+        let mut piece = [0; 512];
+        while let Ok(n @ 1..) = self.stream.read(&mut piece) {
+            take(&piece[..n]);
+        }
+    }
+
     /// What comes up to these words, them included. What comes after them is for the next time.
     #[track_caller]
     pub(crate) fn read_until(&mut self, words: &str) -> String {

@@ -4,7 +4,6 @@
 //! may run for minutes that nobody waits for: so the handler watches the connection itself. Only once the
 //! call has been running for a while, because most are over before a watch would be set up.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::future::pending;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +12,6 @@ use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
-use actix_web::rt::net::{TcpStream, UnixStream};
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
@@ -68,17 +66,10 @@ async fn run(ticker: Rc<Ticker>) {
 /// A second descriptor of the connection.
 struct Connection(OwnedFd);
 
-/// For `HttpServer::on_connect`.
-pub(crate) fn remember(connection: &dyn Any, extensions: &mut Extensions) {
-    let fd = if let Some(stream) = connection.downcast_ref::<TcpStream>() {
-        stream.as_fd().try_clone_to_owned()
-    } else if let Some(stream) = connection.downcast_ref::<UnixStream>() {
-        stream.as_fd().try_clone_to_owned()
-    } else {
-        return;
-    };
+/// For each connection.
+pub(super) fn remember(socket: &impl AsFd, extensions: &mut Extensions) {
     // Without it (no descriptor is free) the client's going is not seen, and the deadline ends the call.
-    if let Ok(fd) = fd {
+    if let Ok(fd) = socket.as_fd().try_clone_to_owned() {
         extensions.insert(Connection(fd));
     }
 }

@@ -9,6 +9,8 @@ use actors::name::NameError;
 use actors::pool::Refusal;
 use actors::world::LaunchError;
 
+use super::connection::{HEAD_KIB_MAX, HEADERS_MAX};
+
 /// After how many seconds a client that was refused for want of room may try again. The queue turns over in far
 /// less; more would leave the worker idle.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -44,6 +46,15 @@ pub(super) enum HttpError {
     UploadSlow { seconds: u64, kib_per_second: u32 },
     #[error("{0}")]
     Head(#[from] crate::frame::HeadError),
+    /// What was sent is no request; the text says in what.
+    #[error("this cannot be read as a request of HTTP/1.1: {0}")]
+    Malformed(String),
+    #[error(
+        "the request's path and headers are too many or too long: at most {HEADERS_MAX} headers, and {HEAD_KIB_MAX} KiB of both, can be read"
+    )]
+    HeadTooLarge,
+    #[error("the request's path and headers did not arrive within {0} s")]
+    HeadSlow(u64),
     /// Its packages are not there yet.
     #[error("{}", actors::watcher::Trouble::Installing)]
     Installing,
@@ -107,6 +118,7 @@ impl HttpError {
             | Self::NoImageName
             | Self::Name(_)
             | Self::Body(_)
+            | Self::Malformed(_)
             | Self::BadUpload(_)
             | Self::BadTree(_)
             | Self::BadOrder(_)
@@ -120,8 +132,8 @@ impl HttpError {
             Self::Method { .. } | Self::PathMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::FromPage | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLong { .. } | Self::OrderTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodySlow(_) | Self::UploadSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::Head(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodySlow(_) | Self::UploadSlow { .. } | Self::HeadSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Head(_) | Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotServable(_) | Self::Registry(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),

@@ -1,7 +1,5 @@
 //! A client that takes nothing more of its answer. The server asks an answer for its next piece only when the client has room for it, so
 //! one that reads no more would keep what the answer holds (a sandbox, a place among downloads) for as long as it likes.
-//!
-//! And an answer that breaks off: the client gets what came before.
 
 use std::cell::RefCell;
 use std::io;
@@ -29,8 +27,6 @@ struct Answer<E> {
     /// When the last piece was given, if none was asked for since.
     given: Option<Instant>,
     was_given_up: bool,
-    /// Why it breaks off, when the server asks next.
-    broken: Option<E>,
 }
 
 /// `patience`: how long a client may take for a piece. Then what the answer holds is let go, and the answer is cut off.
@@ -39,7 +35,7 @@ pub(super) fn patient<E: From<io::Error> + 'static>(
     patience: Duration,
 ) -> Patient<E> {
     let pieces: Pieces<E> = Box::pin(pieces);
-    let answer = Answer { pieces: Some(pieces), given: None, was_given_up: false, broken: None };
+    let answer = Answer { pieces: Some(pieces), given: None, was_given_up: false };
     let answer = Rc::new(RefCell::new(answer));
     let watch = actix_web::rt::spawn(watch(Rc::downgrade(&answer), patience));
     Patient { answer, watch }
@@ -76,22 +72,12 @@ impl<E: From<io::Error>> Stream for Patient<E> {
             let late = io::Error::new(io::ErrorKind::TimedOut, "the client has not taken its answer in time");
             return Poll::Ready(Some(Err(late.into())));
         }
-        if let Some(error) = answer.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
         let Some(pieces) = &mut answer.pieces else { return Poll::Ready(None) };
         let piece = pieces.as_mut().poll_next(context);
         match &piece {
             Poll::Ready(Some(Ok(_))) => answer.given = Some(Instant::now()),
             Poll::Ready(Some(Err(_)) | None) => answer.pieces = None,
             Poll::Pending => {}
-        }
-        if let Poll::Ready(Some(Err(error))) = piece {
-            // The server throws away what it has not written yet, head and all, when it is given an error. It writes
-            // whenever there is no next piece yet, so it is told that first.
-            answer.broken = Some(error);
-            context.waker().wake_by_ref();
-            return Poll::Pending;
         }
         piece
     }
@@ -107,7 +93,7 @@ impl<E> Drop for Patient<E> {
 mod tests {
     use std::cell::Cell;
 
-    use futures_util::{StreamExt, poll, stream};
+    use futures_util::{StreamExt, stream};
 
     use super::*;
 
@@ -153,18 +139,6 @@ mod tests {
         tokio::time::sleep(2 * PATIENCE + Duration::from_millis(10)).await;
         assert!(was_let_go.get());
         assert_eq!(answer.next().await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(answer.next().await.is_none());
-    }
-
-    #[actix_web::test]
-    async fn an_answer_that_breaks_off_leaves_the_server_a_moment_to_write_what_came_before() {
-        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let mut answer = patient(stream::iter([Ok(Bytes::from_static(b"piece")), Err(broken())]), PATIENCE);
-        assert_eq!(answer.next().await.unwrap().unwrap(), "piece");
-        assert!(poll!(answer.next()).is_pending());
-        // It was woken, or this would wait for ever.
-        let error = tokio::time::timeout(PATIENCE, answer.next()).await.unwrap().unwrap().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert!(answer.next().await.is_none());
     }
 }

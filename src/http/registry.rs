@@ -15,6 +15,8 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use super::Shared;
+use super::breaking_off::breaking_off;
+use super::connection::Progress;
 use super::error::HttpError;
 use super::find::find;
 use super::patience::patient;
@@ -240,7 +242,7 @@ async fn packages_of(app: &Shared, name: &str) -> Result<serde_json::Value, Http
 }
 
 /// `GET /registry/<name>`: the code as a `.tar.gz`.
-pub(super) async fn download(app: Shared, name: web::Path<String>) -> HttpResponse {
+pub(super) async fn download(request: HttpRequest, app: Shared, name: web::Path<String>) -> HttpResponse {
     let name: FunctionName = match name.parse() {
         Ok(name) => name,
         Err(error) => return HttpError::from(error).response(),
@@ -266,7 +268,7 @@ pub(super) async fn download(app: Shared, name: web::Path<String>) -> HttpRespon
                     Err(error) => Some((Err(error), (file, place))),
                 }
             });
-            let pieces = patient(pieces, PIECE_PATIENCE);
+            let pieces = patient(breaking_off(pieces, Progress::of_client(&request)), PIECE_PATIENCE);
             HttpResponse::Ok().content_type("application/gzip").no_chunking(found.bytes).streaming(pieces)
         }
         Ok(None) => HttpError::Unknown(name.to_string()).response(),

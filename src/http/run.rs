@@ -20,6 +20,7 @@ mod place;
 mod seated;
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -32,6 +33,8 @@ use actors::router::Route;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 
+use super::breaking_off::breaking_off;
+use super::connection::Progress;
 use super::error::HttpError;
 use super::find::find_in_time;
 use super::patience::patient;
@@ -247,6 +250,11 @@ impl Call<'_> {
         Err(HttpError::Died("its sandboxes end before they begin with it".into()))
     }
 
+    /// How far the answer has come to the client, if there is one.
+    fn progress(&self) -> Option<Rc<Progress>> {
+        self.asked.client.and_then(Progress::of_client)
+    }
+
     /// An answer that goes on.
     pub(super) fn stream(
         &self,
@@ -262,6 +270,7 @@ impl Call<'_> {
         let client = self.asked.client.cloned();
         let gone = async move { client::gone(client.as_ref()).await };
         let pieces = Streaming::new(lease, began, self.runtime, answer).pieces(gone);
+        let pieces = breaking_off(pieces, self.progress());
         let is_plain =
             answer_goes_on && self.asked.client.is_some_and(|client| client.version() < Version::HTTP_11);
         let mut response = response.streaming(patient(pieces, self.runtime));

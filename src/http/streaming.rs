@@ -58,7 +58,7 @@ impl Streaming {
         let piece = self.piece().await.transpose();
         match &piece {
             Some(Ok(_)) => {}
-            // The connection is cut: the client sees that something is missing. Dropping the lease ends the sandbox.
+            // The connection is cut: the client sees that something is missing. Dropping the lease ends the sandbox, and counts an error.
             Some(Err(_)) => self.lease = None,
             None => {
                 if let Some(lease) = self.lease.take() {
@@ -78,7 +78,6 @@ impl Streaming {
             if let Some(incoming) = self.first.take() {
                 if incoming.header.failed() && incoming.header.kind == Kind::ResponseBody {
                     // Too late for another status: the client has to see that the answer is not whole.
-                    lease.count_error();
                     return Err(BrokenFrame("the function failed amid its answer").into());
                 }
                 if !incoming.body.is_empty() {

@@ -13,7 +13,8 @@ use slog::{Logger, info, warn};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{KEEP_ALIVE, ServeError, Signals, cleanup};
+use super::{ServeError, Signals, cleanup};
+use crate::http::KEEP_ALIVE;
 use crate::takeover::{Door, Predecessor, Reply, Visit};
 
 /// How long one that was replaced waits for its connections to end: a client that has a connection and says nothing gets it

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::Call;
 use super::heads::{INVOCATION_HEADER, NOT_HTTP, SERVER_TIMING, build, invocation_id};
 use crate::frame::{BrokenFrame, ResponseHead};
+use crate::http::breaking_off::breaking_off;
 use crate::http::client;
 use crate::http::error::HttpError;
 use crate::http::lane::{Kept, Seat, Unanswered};
@@ -70,12 +71,21 @@ impl Call<'_> {
                     seat.count_error();
                 }
                 seat.finish(pool);
-                Ok(Some(whole(response, kept)))
+                Ok(Some(self.whole(response, kept)))
             }
             // It has begun, so it is not run again.
             Err(Unanswered::TakenBack) => Err(HttpError::Died("it ended amid its answer".into())),
             Err(unanswered) => self.unanswered(unanswered),
         }
+    }
+
+    /// An answer that was long and is in memory.
+    fn whole(&self, mut response: HttpResponseBuilder, kept: Kept) -> HttpResponse {
+        let broken = BrokenFrame("the function failed amid its answer");
+        // Too late for another status: the client has to see that the answer is not whole.
+        let end = kept.broke_off.then_some(Err(ChannelError::from(broken)));
+        let pieces = futures_util::stream::iter(kept.pieces.into_iter().map(Ok).chain(end));
+        response.streaming(breaking_off(pieces, self.progress()))
     }
 
     fn unanswered(&self, unanswered: Unanswered) -> Result<Option<HttpResponse>, HttpError> {
@@ -86,12 +96,4 @@ impl Call<'_> {
             Unanswered::Nonsense(broken) => Err(HttpError::Nonsense(broken.0.into())),
         }
     }
-}
-
-/// An answer that was long and is in memory.
-fn whole(mut response: HttpResponseBuilder, kept: Kept) -> HttpResponse {
-    let broken = BrokenFrame("the function failed amid its answer");
-    // Too late for another status: the client has to see that the answer is not whole.
-    let end = kept.broke_off.then_some(Err(ChannelError::from(broken)));
-    response.streaming(futures_util::stream::iter(kept.pieces.into_iter().map(Ok).chain(end)))
 }
