@@ -439,7 +439,8 @@ async fn serve(
         () = drain => {}
         () = signals.wait() => {
             warn!(log, "told twice: running invocations are cut off");
-            tokio::join!(handles.0.stop(false), handles.1.stop(false));
+            let at_once = tree.supervisor.send(Shutdown { grace: Duration::ZERO });
+            let (_, (), ()) = tokio::join!(at_once, handles.0.stop(false), handles.1.stop(false));
         }
     }
     drop(servers);
@@ -452,7 +453,10 @@ async fn serve(
     // Calls that outlast the grace are cut off with it, and their sandboxes go.
     let _ = actix_web::web::block(move || triggers.join()).await;
     if end == Ending::Told {
-        reign.see_off().await;
+        tokio::select! {
+            () = reign.see_off() => {}
+            () = signals.wait() => warn!(log, "told again: the worker before this one ends by itself"),
+        }
     }
     if let Some(dep_trace) = dep_trace {
         let _ = actix_web::web::block(move || dep_trace.finish()).await;

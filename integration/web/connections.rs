@@ -277,3 +277,50 @@ def app(environ, start):
         assert_eq!(worker.lambda(name)["errors"], sizes.len());
     }
 }
+
+#[test]
+fn what_follows_an_answer_that_has_no_body_is_the_next_answer() {
+    requires!(Root);
+    let worker = Worker::start();
+    // What would be taken for the answer to the next one who uses the connection.
+    let app = r#"
+FORGED = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged"
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    status, how = scope["path"].split("/")[-2:]
+    await send({"type": "http.response.start", "status": int(status), "headers": []})
+    for _ in range(3 if how == "pieces" else 0):
+        await send({"type": "http.response.body", "body": FORGED, "more_body": True})
+    await send({"type": "http.response.body", "body": FORGED})
+"#;
+    worker.install("asgi", &[("f.py", app)]);
+    let wsgi = r#"
+def app(environ, start_response):
+    status, how = environ["PATH_INFO"].strip("/").split("/")
+    start_response(status + " x", [])
+    forged = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged"
+    return iter([forged] * (3 if how == "pieces" else 1))
+"#;
+    worker.install("wsgi", &[("f.py", wsgi)]);
+    worker.install_f("next", "def f(event): return event");
+    for function in ["asgi", "wsgi"] {
+        let mut connection = worker.connect();
+        for status in ["204", "205", "304"] {
+            for how in ["whole", "pieces"] {
+                let path = format!("/run/{function}/{status}/{how}");
+                connection.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+                let answer = Answer::read(&mut connection, false);
+                assert!(answer.status.starts_with(status), "{path}: {}", answer.status);
+                assert_eq!(answer.header("transfer-encoding"), None, "{path}");
+                assert!(matches!(answer.header("content-length"), None | Some("0")), "{path}");
+                connection.send(b"POST /run/next HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\ntrue");
+                assert_eq!(Answer::read(&mut connection, true).body, "true", "{path}");
+            }
+        }
+        // It has read what was thrown away to its end, and serves on.
+        let lambda = worker.lambda_until("nothing runs", function, |lambda| lambda["busy"] == 0);
+        assert_eq!((&lambda["warm"], &lambda["errors"]), (&json!(1), &json!(0)));
+    }
+    worker.finish();
+}

@@ -26,7 +26,7 @@ use std::time::Duration;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Version};
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse};
 use actors::name::FunctionName;
 use actors::pool::Lease;
 use actors::router::Route;
@@ -47,7 +47,7 @@ use crate::sandbox::channel::Incoming;
 use crate::sandbox::launcher::Sandbox;
 use crate::stats::Stats;
 use crate::world::OlWorld;
-pub(super) use heads::{HOP_BY_HOP, INVOCATION_HEADER, NOT_HTTP, build, invocation_id};
+pub(super) use heads::{Begun, HOP_BY_HOP, INVOCATION_HEADER, NOT_HTTP, build, invocation_id};
 use place::ATTEMPTS_MAX;
 pub(super) use place::Place;
 
@@ -258,11 +258,16 @@ impl Call<'_> {
     /// An answer that goes on.
     pub(super) fn stream(
         &self,
-        mut response: HttpResponseBuilder,
+        Begun { mut response, may_have_body }: Begun,
         lease: Lease<Sandbox>,
         began: Instant,
         answer: Incoming,
     ) -> HttpResponse {
+        if !may_have_body {
+            // The client is not kept waiting for what it does not get.
+            actix_web::rt::spawn(Streaming::new(lease, began, self.runtime, answer).thrown_away());
+            return response.finish();
+        }
         let answer_goes_on = answer.header.more();
         if !answer_goes_on {
             response.no_chunking((answer.body.len() + answer.n_rest) as u64);

@@ -97,19 +97,19 @@ pub(super) async fn open(
         lease.discard(Discard::Died);
         return Err(HttpError::Died("it ended amid its answer".into()));
     }
-    let Some(mut response) = build(parsed) else {
+    let Some(mut begun) = build(parsed) else {
         lease.discard(Discard::Abandoned);
         return Err(HttpError::Nonsense(NOT_HTTP.into()));
     };
-    response.insert_header((INVOCATION_HEADER, id));
+    begun.response.insert_header((INVOCATION_HEADER, id));
     if answer.header.failed() {
         lease.count_error();
     }
     if answer.is_whole() {
         lease.finish(began.elapsed());
-        return Ok(response.body(answer.body));
+        return Ok(begun.with(answer.body));
     }
-    Ok(call.stream(response, lease, began, answer))
+    Ok(call.stream(begun, lease, began, answer))
 }
 
 /// Sends the request and waits until the function has said whether it accepts.

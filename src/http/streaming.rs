@@ -54,6 +54,12 @@ impl Streaming {
         })
     }
 
+    /// Reads to the end, for nobody: for as long as a call may take.
+    pub(super) async fn thrown_away(mut self) {
+        let deadline = Instant::now() + self.runtime;
+        while let Ok(Some(Ok(_))) = timeout_at(deadline, self.next()).await {}
+    }
+
     async fn next(&mut self) -> Option<Result<Bytes, ChannelError>> {
         let piece = self.piece().await.transpose();
         match &piece {

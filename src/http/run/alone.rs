@@ -74,7 +74,7 @@ impl Call<'_> {
                 return Err(HttpError::Nonsense(broken.0.into()));
             }
         };
-        let Some(mut response) = build(head) else {
+        let Some(mut begun) = build(head) else {
             // The function's own doing, and it is whole: only the answer is lost. The rest of it must not be
             // taken for the next one's, so the sandbox goes when there is a rest.
             if answer.is_whole() {
@@ -84,16 +84,18 @@ impl Call<'_> {
             }
             return Err(HttpError::Nonsense(NOT_HTTP.into()));
         };
-        response.insert_header((INVOCATION_HEADER, invocation_id(lease.id(), answer.header.invocation)));
-        response.append_header((SERVER_TIMING, self.timing.tell(began.elapsed(), self.stats)));
+        begun
+            .response
+            .insert_header((INVOCATION_HEADER, invocation_id(lease.id(), answer.header.invocation)));
+        begun.response.append_header((SERVER_TIMING, self.timing.tell(began.elapsed(), self.stats)));
         if answer.header.failed() {
             lease.count_error();
         }
         if answer.is_whole() {
             lease.finish(began.elapsed());
-            return Ok(response.body(answer.body));
+            return Ok(begun.with(answer.body));
         }
-        Ok(self.stream(response, lease, began, answer))
+        Ok(self.stream(begun, lease, began, answer))
     }
 
     /// Sends the request and waits for the answer to begin.

@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
 
 use super::Call;
 use crate::frame::{HeadError, ResponseHead, push_line};
@@ -73,8 +74,23 @@ pub(in crate::http) fn invocation_id(sandbox: u64, invocation: u32) -> String {
     format!("{sandbox}-{invocation}")
 }
 
+/// An answer of which only the body is missing.
+pub(in crate::http) struct Begun {
+    /// Its status and its headers.
+    pub(in crate::http) response: HttpResponseBuilder,
+    /// Not after 204, 205 and 304: clients take what follows these for the next answer (RFC 9110, 15.3.5; RFC 9112, 6.3).
+    pub(in crate::http) may_have_body: bool,
+}
+
+impl Begun {
+    /// The whole answer. What the function sends where there is no place for it is thrown away, as other servers do.
+    pub(in crate::http) fn with(mut self, body: Bytes) -> HttpResponse {
+        if self.may_have_body { self.response.body(body) } else { self.response.finish() }
+    }
+}
+
 /// Status and headers; `None` when HTTP does not allow them.
-pub(in crate::http) fn build(head: ResponseHead<'_>) -> Option<HttpResponseBuilder> {
+pub(in crate::http) fn build(head: ResponseHead<'_>) -> Option<Begun> {
     // 1xx are about the connection, not answers.
     let status = StatusCode::from_u16(head.status).ok().filter(|status| !status.is_informational())?;
     let mut response = HttpResponse::build(status);
@@ -86,5 +102,6 @@ pub(in crate::http) fn build(head: ResponseHead<'_>) -> Option<HttpResponseBuild
         }
         response.append_header((name, HeaderValue::from_bytes(value).ok()?));
     }
-    Some(response)
+    let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    Some(Begun { response, may_have_body: !bodiless.contains(&status) })
 }

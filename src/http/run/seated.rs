@@ -1,11 +1,11 @@
 //! The way of a request that has a seat in a lane, maybe behind others.
 
-use actix_web::{HttpResponse, HttpResponseBuilder};
+use actix_web::HttpResponse;
 use actors::pool::{Discard, SharedPool};
 use tokio::time::Instant;
 
 use super::Call;
-use super::heads::{INVOCATION_HEADER, NOT_HTTP, SERVER_TIMING, build, invocation_id};
+use super::heads::{Begun, INVOCATION_HEADER, NOT_HTTP, SERVER_TIMING, build, invocation_id};
 use crate::frame::{BrokenFrame, ResponseHead};
 use crate::http::breaking_off::breaking_off;
 use crate::http::client;
@@ -41,7 +41,7 @@ impl Call<'_> {
                 return Err(HttpError::Nonsense(broken.0.into()));
             }
         };
-        let Some(mut response) = build(head) else {
+        let Some(mut begun) = build(head) else {
             // As in `exchange`.
             if answer.is_whole() {
                 seat.finish(pool);
@@ -51,19 +51,19 @@ impl Call<'_> {
             return Err(HttpError::Nonsense(NOT_HTTP.into()));
         };
         let (id, number) = seat.invocation();
-        response.insert_header((INVOCATION_HEADER, invocation_id(id, number)));
+        begun.response.insert_header((INVOCATION_HEADER, invocation_id(id, number)));
         let handler = seat.front_since().elapsed();
         self.timing.waited += sent.elapsed().saturating_sub(handler);
-        response.append_header((SERVER_TIMING, self.timing.tell(handler, self.stats)));
+        begun.response.append_header((SERVER_TIMING, self.timing.tell(handler, self.stats)));
         if answer.header.failed() {
             seat.count_error();
         }
         if answer.is_whole() {
             seat.finish(pool);
-            return Ok(Some(response.body(answer.body)));
+            return Ok(Some(begun.with(answer.body)));
         }
         if let Some((lease, began)) = seat.alone() {
-            return Ok(Some(self.stream(response, lease, began, answer)));
+            return Ok(Some(self.stream(begun, lease, began, answer)));
         }
         match seat.rest(answer, self.runtime).await {
             Ok(kept) => {
@@ -71,7 +71,7 @@ impl Call<'_> {
                     seat.count_error();
                 }
                 seat.finish(pool);
-                Ok(Some(self.whole(response, kept)))
+                Ok(Some(self.whole(begun, kept)))
             }
             // It has begun, so it is not run again.
             Err(Unanswered::TakenBack) => Err(HttpError::Died("it ended amid its answer".into())),
@@ -80,12 +80,15 @@ impl Call<'_> {
     }
 
     /// An answer that was long and is in memory.
-    fn whole(&self, mut response: HttpResponseBuilder, kept: Kept) -> HttpResponse {
+    fn whole(&self, mut begun: Begun, kept: Kept) -> HttpResponse {
+        if !begun.may_have_body {
+            return begun.response.finish();
+        }
         let broken = BrokenFrame("the function failed amid its answer");
         // Too late for another status: the client has to see that the answer is not whole.
         let end = kept.broke_off.then_some(Err(ChannelError::from(broken)));
         let pieces = futures_util::stream::iter(kept.pieces.into_iter().map(Ok).chain(end));
-        response.streaming(breaking_off(pieces, self.progress()))
+        begun.response.streaming(breaking_off(pieces, self.progress()))
     }
 
     fn unanswered(&self, unanswered: Unanswered) -> Result<Option<HttpResponse>, HttpError> {
