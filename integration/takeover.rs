@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -18,7 +18,6 @@ use serde_json::json;
 use crate::support::{Expect, Random, Worker, free_port, number_from, patience, requires, until};
 
 const ECHO: &str = "def f(event):\n    return event\n";
-const SLEEPER: &str = "import time\ndef f(event):\n    time.sleep(event)\n    return event\n";
 
 /// Five times here; more by hand: `OL_TAKEOVERS=100 cargo test --test integration however_often`.
 #[test]
@@ -60,11 +59,18 @@ fn however_often_a_worker_is_replaced_under_load_no_call_fails() {
 #[test]
 fn what_runs_is_finished_by_the_old_worker_and_who_stays_connected_is_told_with_an_answer() {
     requires!(Root);
-    let mut worker = Worker::start();
-    worker.install_f("sleeper", SLEEPER);
+    // Runs until whoever listens here has said something.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = format!(
+        "import socket\ndef f(event):\n    if event:\n        socket.create_connection(('127.0.0.1', {})).recv(1)\n    return event\n",
+        listener.local_addr().unwrap().port()
+    );
+    let mut worker = Worker::with_config(json!({"network_max": "host"}))
+        .with("held", &[("f.py", &held), ("ol.yaml", "network: host\n")])
+        .start();
     let mut idle = worker.connect();
     let ask = |connection: &mut crate::support::RawConnection| {
-        connection.announce("POST", "/run/sleeper", 1);
+        connection.announce("POST", "/run/held", 1);
         connection.send(b"0");
         let head = connection.read_until("\r\n\r\n").to_lowercase();
         assert!(head.starts_with("http/1.1 200 "), "{head}");
@@ -72,12 +78,13 @@ fn what_runs_is_finished_by_the_old_worker_and_who_stays_connected_is_told_with_
         head
     };
     assert!(!ask(&mut idle).contains("connection: close"));
-    let running = worker.call_aside("sleeper", "3");
-    worker.lambda_until("it runs", "sleeper", |lambda| lambda["busy"] == 1);
-    let began = Instant::now();
+    let running = worker.call_aside("held", "3");
+    let mut called = listener.accept().unwrap().0;
     let old = worker.take_over(&[]);
-    assert!(began.elapsed() < patience(3), "the new one does not wait for what runs");
-    assert_eq!(worker.call("sleeper", "0").ok(), json!(0));
+    // The new one has not waited for what runs.
+    assert_eq!(worker.call("held", "0").ok(), json!(0));
+    assert!(!running.is_finished());
+    called.write_all(b"!").unwrap();
     assert_eq!(running.join().unwrap().unwrap().ok(), json!(3));
     assert!(old.is_alive(), "somebody is still connected to it");
     assert!(ask(&mut idle).contains("connection: close"));
@@ -109,7 +116,7 @@ fn one_that_cannot_start_leaves_the_old_one_as_it_was() {
     let mut worker = Worker::start();
     worker.install_f("echo", ECHO);
     let pid = worker.process().pid;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     for option in [format!("worker_port={port}"), "import_cache_tree={\"packages\":1}".into()] {
         let refused = worker.ol("worker up --takeover").arg("-o").arg(&option).fail();

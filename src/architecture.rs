@@ -8,6 +8,16 @@ use std::path::{Path, PathBuf};
 /// Where unsafe code may be. The last of these is the allocator, whose interface is unsafe by nature.
 const UNSAFE: [&str; 3] = ["src/sandbox/sys.rs", "src/sandbox/native/", "src/profile/sampling.rs"];
 
+/// Where a channel without a bound may be made: invariant 10 of `docs/ARCHITECTURE.md` says of each what bounds it instead.
+const UNBOUNDED: [&str; 6] = [
+    "src/kafka.rs",
+    "src/kafka/shared.rs",
+    "src/sandbox/logs.rs",
+    "src/sandbox/network.rs",
+    "src/sandbox/reaper.rs",
+    "src/triggers.rs",
+];
+
 /// Crates by which `actors` could reach the world, and ways of the standard library and of tokio to do so.
 const WORLDLY_CRATES: [&str; 8] =
     ["nix", "libc", "rustix", "actix-web", "hyper", "notify", "tar", "tempfile"];
@@ -273,6 +283,18 @@ fn unsafe_code_is_behind_one_door() {
         );
     }
     assert!(read(&root().join("actors/src/lib.rs")).contains("#![forbid(unsafe_code)]"));
+}
+
+#[test]
+fn channels_without_a_bound_are_those_that_are_justified() {
+    let is_test = |path: &String| path.split(['/', '.']).any(|part| part == "tests");
+    let paths = ["src", "actors/src"].iter().flat_map(|directory| files(directory, ".rs"));
+    let makes_one = |path: &String| {
+        let code = code(&read(&root().join(path)));
+        has_word(&code, "unbounded") || has_word(&code, "unbounded_channel")
+    };
+    let found: BTreeSet<String> = paths.filter(|path| !is_test(path)).filter(makes_one).collect();
+    assert_eq!(found, UNBOUNDED.map(str::to_owned).into());
 }
 
 #[test]

@@ -124,6 +124,8 @@ impl Feeds for KafkaFeeds {
 
     fn open(&self, name: &FunctionName, source: &KafkaSource) -> Result<KafkaFeed, String> {
         let inner = &self.0;
+        // Bounded by what there is to say of a partition: that it is paused no more, which the reader itself must have paused
+        // before; one seek, which is waited for; and once the end.
         let (commands, heard) = mpsc::unbounded_channel();
         let plan = Plan {
             name: name.clone(),

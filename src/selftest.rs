@@ -9,6 +9,7 @@
 //! A probe has passed only when its attempt was made and came to nothing, and the worker served afterwards. One that
 //! could not try is UNSUPPORTED, and says why.
 
+pub mod attempts;
 mod judge;
 mod machine;
 mod noise;

@@ -45,6 +45,8 @@ use crate::sandbox::packets;
 pub const SOCKET: &str = "takeover.sock";
 /// How long the old one may take for its offer: it may first have to see off the one before it, for its grace.
 const OFFER_PATIENCE: Duration = Duration::from_secs(90);
+/// News of visitors that wait for the worker: all that one has to say. Who says more waits.
+const VISITS_MAX: usize = 4;
 /// What a worker's names on the machine end with when the one before it has the plain ones.
 const SUFFIX: &str = "-next";
 
@@ -202,7 +204,7 @@ pub enum Visit {
 
 /// See [`Visit::Asks`].
 #[derive(Debug)]
-pub struct Reply(blocking::Sender<Result<(), String>>);
+pub struct Reply(blocking::SyncSender<Result<(), String>>);
 
 impl Reply {
     /// Hand over.
@@ -220,7 +222,7 @@ impl Reply {
 /// Where one comes in who wants this worker's place. One at a time; others wait.
 #[derive(Debug)]
 pub struct Door {
-    visits: mpsc::UnboundedReceiver<Visit>,
+    visits: mpsc::Receiver<Visit>,
     socket: Arc<OwnedFd>,
     path: PathBuf,
 }
@@ -244,8 +246,7 @@ impl Door {
         listen(&socket, 8)?;
         fs::rename(&new, &path)?;
         let listening = Arc::clone(&socket);
-        // Bounded by what visitors say: a few words each, one visitor at a time, and these are root.
-        let (sender, visits) = mpsc::unbounded_channel();
+        let (sender, visits) = mpsc::channel(VISITS_MAX);
         thread::Builder::new().name("takeover".into()).spawn(move || {
             while let Ok(line) = accept_with(&listening, SocketFlags::CLOEXEC) {
                 if is_ours(&line) && receive_visitor(&line, &offer, &estate, &sender).is_none() {
@@ -279,10 +280,10 @@ fn receive_visitor(
     line: &OwnedFd,
     offer: &Offer,
     estate: &Estate,
-    visits: &mpsc::UnboundedSender<Visit>,
+    visits: &mpsc::Sender<Visit>,
 ) -> Option<()> {
-    let (reply, answer) = blocking::channel();
-    visits.send(Visit::Asks(Reply(reply))).ok()?;
+    let (reply, answer) = blocking::sync_channel(1);
+    visits.blocking_send(Visit::Asks(Reply(reply))).ok()?;
     let refusal = match answer.recv() {
         Ok(Ok(())) => None,
         Ok(Err(why)) => Some(Answer::Refused(why)),
@@ -296,15 +297,14 @@ fn receive_visitor(
     let fds = [estate.lock.as_fd(), estate.public.as_fd(), estate.private.as_fd()];
     if packets::send(line.as_fd(), &Answer::Offer(offer.clone()), &fds).is_ok() {
         while let Ok(Some((word, _))) = packets::receive(line.as_fd()) {
-            visits
-                .send(match word {
-                    Word::Serving => Visit::Serves,
-                    Word::End => Visit::Ends,
-                })
-                .ok()?;
+            let visit = match word {
+                Word::Serving => Visit::Serves,
+                Word::End => Visit::Ends,
+            };
+            visits.blocking_send(visit).ok()?;
         }
     }
-    visits.send(Visit::Gone).ok()
+    visits.blocking_send(Visit::Gone).ok()
 }
 
 fn is_ours(line: &OwnedFd) -> bool {

@@ -26,16 +26,9 @@ use crate::outcome::Outcome;
 use crate::router::Routes;
 use crate::stats::CronStatus;
 use crate::stats::unix_ms;
+use crate::triggers::{Close, Reconsider};
 use crate::world::{Caller, Clock, Code, Diary, World};
 use timetable::{CronEntry, LATE_MAX, Timer, renewed};
-
-/// Something has happened to this function.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct Reconsider {
-    /// Which.
-    pub name: FunctionName,
-}
 
 /// How are the schedules?
 #[derive(Debug, Message)]
@@ -45,11 +38,6 @@ pub struct AskCron;
 /// How the schedules are, by function.
 #[derive(Debug, Clone, Default, MessageResponse)]
 pub struct Schedules(pub HashMap<FunctionName, Vec<CronStatus>>);
-
-/// Make no more calls.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Close;
 
 /// How often the clock is looked at, at least, while there are schedules: it may have been set.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -19,11 +19,11 @@ use slog::{Logger, info, warn};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::cron::{Close, Reconsider};
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
 use crate::router::Routes;
 use crate::stats::{FeedState, KafkaStatus};
+use crate::triggers::{Close, Reconsider};
 use crate::world::{Code, Feed, Feeds, KafkaSource, World};
 
 /// Read for this function, as its `ol.yaml` says. Gives how many triggers it has.

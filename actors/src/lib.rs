@@ -54,6 +54,7 @@ pub mod shelves;
 pub mod stats;
 pub mod supervisor;
 pub mod tree;
+pub mod triggers;
 pub mod watcher;
 pub mod world;
 pub mod zygotes;

@@ -39,11 +39,11 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, ResponseFuture,
     WrapFuture,
 };
-use futures_util::future::{join, join_all};
+use futures_util::future::{FutureExt, join, join_all};
 use slog::{Logger, info, warn};
 use tokio::time::{Instant, timeout};
 
-use crate::cron::{self, Cron, Reconsider};
+use crate::cron::Cron;
 use crate::evictor::Evictor;
 use crate::first::AtHand;
 use crate::kafka::Kafka;
@@ -55,6 +55,7 @@ use crate::packages::Packages;
 use crate::pool::{Closed, SharedPool};
 use crate::router::{Router, Routes};
 use crate::stats::{LambdaStatus, WorkerStats};
+use crate::triggers::{self, Reconsider};
 use crate::watcher::{Noticed, RegistryWatcher};
 use crate::world::World;
 use crate::zygotes::keeping::KEEP_TIME_MAX;
@@ -245,6 +246,13 @@ impl<W: World> Supervisor<W> {
         let told = self.tree.kafka.ask(Reconsider { name: name.clone() });
         ctx.spawn(told.into_actor(self).map(|_told, _supervisor, _ctx| ()));
     }
+
+    /// They call nobody any more; waits until both have heard it.
+    fn close_triggers(&self) -> impl Future<Output = ()> + use<W> {
+        let closed = join(self.tree.cron.ask(triggers::Close), self.tree.kafka.ask(triggers::Close));
+        // One that is being restarted has nothing to close.
+        closed.map(|_closed| ())
+    }
 }
 
 impl<W: World> Actor for Supervisor<W> {
@@ -326,7 +334,7 @@ impl<W: World> Handler<Yield> for Supervisor<W> {
         self.is_yielded = is_yielded;
         self.nursery.forest.lock().is_yielded = is_yielded;
         if is_yielded {
-            let closed = join(self.tree.cron.ask(cron::Close), self.tree.kafka.ask(cron::Close));
+            let closed = self.close_triggers();
             ctx.spawn(closed.into_actor(self).map(|_closed, _supervisor, _ctx| ()));
         } else {
             // What was closed stays so; those that are started now look at all functions.
@@ -361,9 +369,9 @@ impl<W: World> Handler<Shutdown> for Supervisor<W> {
             pool.close(Closed::ShuttingDown);
         }
         // What they have begun is waited for like any other request. One that is being restarted is not started again.
-        let triggers = join(self.tree.cron.ask(cron::Close), self.tree.kafka.ask(cron::Close));
+        let closed = self.close_triggers();
         let drained = async move {
-            let _ = timeout(STATUS_TIME_MAX, triggers).await;
+            let _ = timeout(STATUS_TIME_MAX, closed).await;
             loop {
                 let n_unfinished: usize = pools.iter().map(SharedPool::n_busy).sum();
                 if n_unfinished == 0 || Instant::now() >= deadline {

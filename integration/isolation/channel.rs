@@ -1,5 +1,6 @@
 //! The ways out of a sandbox, its sockets and its log: nonsense on them harms who says it.
 
+use openlambda::selftest::attempts::{NONSENSE, NONSENSE_OF_THE_NEXT};
 use serde_json::json;
 
 use crate::probes::{PRINTER, SOCKET_ABUSE, SUSPECT, Stage};
@@ -14,35 +15,12 @@ fn nonsense_on_its_sockets_ends_the_sandbox_that_says_it() {
         (reply.status.as_u16(), reply.text()) == (200, r#""an honest answer""#.to_owned())
     };
     assert!(honest(&stage));
-    let ways = [
-        "garbage",
-        "text",
-        "too_long",
-        "head_beyond_payload",
-        "head_without_end",
-        "head_with_half_a_header",
-        "status_is_none",
-        "line_break_in_header",
-        "unknown_flags",
-        "unknown_kind",
-        "request",
-        "ready",
-        "load_failed",
-        "body_first",
-        "anothers_number",
-        "descriptors",
-        // Whoever closes this one waits for a minute: with a thread of the worker's, all its clients.
-        "lingering",
-        "dumb",
-        "gone",
-    ];
-    for way in ways {
+    for way in NONSENSE {
         let reply = stage.provoke(json!({"way": way}));
         assert_eq!(reply.status.as_u16(), 502, "{way}: {}", reply.text());
         assert!(honest(&stage), "after {way}");
     }
-    // These are no nonsense yet when the answer comes; the sandbox is found out at the next call at the latest.
-    for way in ["urgent", "deaf", "refuses", "forgets", "shares"] {
+    for way in NONSENSE_OF_THE_NEXT {
         let reply = stage.provoke(json!({"way": way}));
         assert!(matches!(reply.status.as_u16(), 200 | 502), "{way}: {}", reply.text());
         until("it answers again", || honest(&stage));

@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -200,47 +199,67 @@ fn a_web_server_that_speaks_webdav_is_listed() {
 fn no_more_downloads_than_turns_are_under_way_with_a_store_at_once() {
     requires!(Root);
     const N_TURNS: usize = 16;
+    const N_CLIENTS: usize = 48;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (counted, highest) = (Arc::clone(&now), Arc::clone(&most));
-    let archive = code("slow");
-    // A store that has begun with each of its answers, and goes on with none before all turns are taken.
+    let turns = Arc::new(Turns::default());
+    let (at_store, archive) = (Arc::clone(&turns), code("slow"));
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (now, most, archive) = (Arc::clone(&counted), Arc::clone(&highest), archive.clone());
-            std::thread::spawn(move || answer_slowly(stream, &now, &most, N_TURNS, &archive));
+            let (turns, archive) = (Arc::clone(&at_store), archive.clone());
+            std::thread::spawn(move || answer_in_turn(stream, &turns, &archive));
         }
     });
     let worker =
         Worker::with_config(json!({ "registry": format!("http://{address}"), "registry_cache_ms": 60_000 }))
             .start();
-    let clients: Vec<_> = (0..48)
+    let clients: Vec<_> = (0..N_CLIENTS)
         .map(|n| {
             let client = worker.client();
             std::thread::spawn(move || block_on(client.get(&format!("/registry/f{n}"))).unwrap())
         })
         .collect();
+    // Each answer makes room for one more download. If there were room for more than that, it would be taken before the last of them
+    // has come.
+    for n_answered in 0..=N_CLIENTS - N_TURNS {
+        until("all turns are taken", || turns.n_come.load(Ordering::SeqCst) >= n_answered + N_TURNS);
+        turns.n_answered.store(n_answered + 1, Ordering::SeqCst);
+    }
+    assert_eq!(turns.most.load(Ordering::SeqCst), N_TURNS);
+    turns.n_answered.store(N_CLIENTS, Ordering::SeqCst);
     for client in clients {
         assert_eq!(client.join().unwrap().body, code("slow"));
     }
-    assert_eq!(most.load(Ordering::SeqCst), N_TURNS);
     worker.finish();
 }
 
-/// Serves what is asked for over one connection. Of archives, the first `n` are held until there are so many; then each for a moment, in which
-/// one too many would be seen.
-fn answer_slowly(stream: TcpStream, now: &AtomicUsize, most: &AtomicUsize, n: usize, archive: &[u8]) {
+/// Downloads at a store that answers them in the order in which they come, so many as it is let.
+#[derive(Default)]
+struct Turns {
+    n_come: AtomicUsize,
+    n_answered: AtomicUsize,
+    /// At most at once.
+    most: AtomicUsize,
+}
+
+impl Turns {
+    fn wait_for_answer(&self) {
+        let n_answered = self.n_answered.load(Ordering::SeqCst);
+        let place = self.n_come.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(place.saturating_sub(n_answered), Ordering::SeqCst);
+        until("it is let", || self.n_answered.load(Ordering::SeqCst) >= place);
+    }
+}
+
+/// Serves what is asked for over one connection.
+fn answer_in_turn(stream: TcpStream, turns: &Turns, archive: &[u8]) {
     let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
     loop {
         let Some(Ok(first)) = requests.next() else { return };
         while requests.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
         let is_archive = first.starts_with("GET /f");
         if is_archive {
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            until("all turns are taken", || most.load(Ordering::SeqCst) >= n);
-            std::thread::sleep(Duration::from_millis(100));
-            now.fetch_sub(1, Ordering::SeqCst);
+            turns.wait_for_answer();
         }
         let (status, body) = if is_archive { ("200 OK", archive) } else { ("404 Not Found", &b""[..]) };
         let head = format!(

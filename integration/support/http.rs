@@ -1,6 +1,6 @@
 //! Calls as `curl` would make them, and connections that no decent client would.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use bytes::Bytes;
@@ -151,6 +151,14 @@ impl RawConnection {
         }
         let rest = self.pending.split_off(n_bytes);
         std::mem::replace(&mut self.pending, rest)
+    }
+
+    /// Whether there is something to read, or the end. Does not wait.
+    pub(crate) fn has_come(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("it can be asked not to wait");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("it can be asked to wait");
+        !self.pending.is_empty() || !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     fn read_more(&mut self) -> bool {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -89,6 +89,16 @@ impl Broker {
         self.producer.send(record).unwrap_or_else(|(error, _)| panic!("cannot send: {error}"));
     }
 
+    /// One with these headers, and no key.
+    pub(crate) fn send_with(&self, topic: &str, partition: i32, value: &str, headers: &[(&str, &str)]) {
+        let add =
+            |all: OwnedHeaders, (key, value): &(&str, &str)| all.insert(Header { key, value: Some(*value) });
+        let headers = headers.iter().fold(OwnedHeaders::new(), add);
+        let record: BaseRecord<'_, str, str> =
+            BaseRecord::to(topic).partition(partition).payload(value).headers(headers);
+        self.producer.send(record).unwrap_or_else(|(error, _)| panic!("cannot send: {error}"));
+    }
+
     /// Waits until all that was sent is there.
     pub(crate) fn flush(&self) {
         self.producer.flush(patience(60)).expect("what was sent arrives");
@@ -114,7 +124,7 @@ impl Broker {
                 let Ok(message) = message else { continue };
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 let headers = message.headers().map(|headers| {
-                    let pair = |header: rdkafka::message::Header<'_, &[u8]>| {
+                    let pair = |header: Header<'_, &[u8]>| {
                         (header.key.to_owned(), text(header.value.unwrap_or_default()))
                     };
                     headers.iter().map(pair).collect()

@@ -1,6 +1,7 @@
 //! Calls from Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -190,6 +191,50 @@ def app(environ, start_response):
     assert_eq!(got(&worker, "f").concat(), expected);
     until("it is committed", || broker.committed("f", "log", 0) == Some(8));
     assert_eq!(number(&kafka(&worker, "f"), "seeks"), 2);
+    worker.finish();
+}
+
+#[test]
+fn a_reader_that_ends_while_a_function_asks_for_another_record_leaves_off_there() {
+    requires!(Root);
+    // At record 2 it asks whoever listens what to do.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let code = format!(
+        "
+import socket
+
+def app(environ, start_response):
+    offset = int(environ['HTTP_X_KAFKA_OFFSET'])
+    print('got', offset, flush=True)
+    headers = []
+    if offset == 2:
+        with socket.create_connection(('127.0.0.1', {})) as line:
+            if line.recv(1) == b'0':
+                headers = [('X-Kafka-Seek-Offset', '0')]
+    start_response('200 OK', headers)
+    return [b'']
+",
+        listener.local_addr().unwrap().port()
+    );
+    let broker = Broker::start(&[("log", 1)]);
+    for n in 0..4 {
+        broker.send("log", 0, None, &n.to_string());
+    }
+    broker.flush();
+    let yaml = broker.yaml("log", "") + "network: host\n";
+    let worker = impatient()
+        .with_config(json!({ "network_max": "host", "grace_sec": 1000 }))
+        .with("f", &[("f.py", &code), ("ol.yaml", &yaml)])
+        .start();
+    let mut called = listener.accept().unwrap().0;
+    // What the reader is told by this comes before what it is asked for by the call.
+    worker.request("DELETE", "/kafka/register/f", &[], "").expect(200);
+    called.write_all(b"0").unwrap();
+    until("it leaves off where it was sent", || broker.committed("f", "log", 0) == Some(0));
+    worker.request("POST", "/kafka/register/f", &[], "").expect(200);
+    listener.accept().unwrap().0.write_all(b"1").unwrap();
+    until("all records", || got(&worker, "f").len() == 7);
+    assert_eq!(got(&worker, "f").concat(), ["0", "1", "2", "0", "1", "2", "3"]);
     worker.finish();
 }
 
@@ -529,5 +574,45 @@ def f(event):
     worker.install("f", &[("f.py", "def f(event):\n    return len(event)\n"), ("ol.yaml", &yaml)]);
     let status = kafka_until(&worker, "all is done", "f", |status| number(status, "done") == 192);
     assert_eq!(number(&status, "given_up"), 0, "{status}");
+    worker.finish();
+}
+
+#[test]
+fn what_waits_counts_with_its_headers_where_a_dead_letter_needs_them() {
+    requires!(Root);
+    let broker = Broker::start(&[("large", 4), ("dead", 1)]);
+    // 19 MB of them, and next to nothing else.
+    let large = "x".repeat(200_000);
+    for n in 0..96 {
+        broker.send_with("large", n % 4, "1", &[("trace", "t"), ("large", &large)]);
+    }
+    broker.flush();
+    let code = "
+import time
+
+def f(event):
+    time.sleep(1000)
+";
+    let yaml = |more: &str| broker.yaml("large", more) + "limits:\n  runtime_sec: 1000\n";
+    let letters = yaml("dead_letter_topic: dead\nmax_attempts: 1");
+    let worker = impatient()
+        .with_config(json!({ "grace_sec": 1 }))
+        .with("f", &[("f.py", code), ("ol.yaml", &letters)])
+        .start();
+    let waiting = |status: &Value| number(status, "waiting_bytes");
+    let status = kafka_until(&worker, "8 MiB are read ahead", "f", |status| waiting(status) > 8 << 20);
+    assert!(waiting(&status) < 24 << 20, "16 MiB, and what was on its way: {status}");
+    // Without such a topic nobody needs them, and all records are here at once.
+    worker.install("f", &[("f.py", code), ("ol.yaml", &yaml(""))]);
+    let n_bytes = 96 * 201..96 * 1000;
+    kafka_until(&worker, "all are read ahead", "f", |status| n_bytes.contains(&waiting(status)));
+    // They go with the letter as they were.
+    let fails = "def f(event, context):\n    assert context.headers['x-kafka-offset'] != '0', 'on purpose'\n";
+    worker.install("f", &[("f.py", fails), ("ol.yaml", &letters)]);
+    for letter in broker.read("dead", 4) {
+        let header = |name: &str| letter.headers.get(name).map(String::as_str);
+        assert_eq!((header("trace"), header("x-ol-topic")), (Some("t"), Some("large")));
+        assert_eq!(header("large").map(str::len), Some(large.len()));
+    }
     worker.finish();
 }

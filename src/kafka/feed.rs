@@ -142,8 +142,9 @@ async fn read(
                     // What was taken away meanwhile cannot be resumed, and need not.
                     let _ = consumer.resume(&list(keys.into_iter().map(|key| (key, None))));
                 }
+                // Whoever was stopped in the meantime does not wait for it any more, and has noted where to go on.
+                Some(Command::Seek { done, .. }) if done.is_closed() => {}
                 Some(Command::Seek { key, offset, done }) => {
-                    // Whoever has asked is stopped if this reader ends.
                     let _ = done.send(seek(&consumer, shared, &key, offset));
                 }
                 Some(Command::Stop) | None => break Ok(()),
@@ -175,7 +176,7 @@ fn take(
 ) -> bool {
     let shared = &function.shared;
     let (topic, partition) = (message.topic(), message.partition());
-    let record = Record::of(message);
+    let record = Record::of(message, function.dead_letters.is_some());
     let key = match shared.with(topic, partition, |to| to.key.clone()) {
         Some(key) => key,
         None => {
@@ -188,7 +189,7 @@ fn take(
         }
     };
     // Before whoever takes it out can.
-    let pause = lock(&shared.inflow).took(&key, record.bytes());
+    let pause = lock(&shared.inflow).took(&key, record.bytes);
     shared.with(topic, partition, |to| {
         // A queue without an end belongs to a thread that has ended.
         let _ = to.records.send(Item { record, epoch: to.run.epoch() });

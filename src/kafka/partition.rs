@@ -68,7 +68,7 @@ impl Reader {
                 self.see_through(&record, &mut attempts, &calls).await;
             }
             self.run.end();
-            let resumed = lock(&self.function.shared.inflow).done(&self.key, record.bytes());
+            let resumed = lock(&self.function.shared.inflow).done(&self.key, record.bytes);
             if !resumed.is_empty() {
                 self.function.shared.command(Command::Resume(resumed));
             }
@@ -81,7 +81,13 @@ impl Reader {
         let shared = &function.shared;
         let offset = record.offset;
         loop {
-            let Ok(permit) = shared.permits.acquire().await else { return };
+            let permit = tokio::select! {
+                biased;
+                // Of more partitions than are called at once: what has not begun is for whoever reads it next.
+                _ = self.stopped.changed() => return,
+                permit = shared.permits.acquire() => permit,
+            };
+            let Ok(permit) = permit else { return };
             let began = Instant::now();
             let event = record.event(&self.key.0, self.key.1, &function.group);
             let answer = calls.call(&function.name, event).await;
@@ -106,10 +112,7 @@ impl Reader {
                     }
                 }
                 Next::Seek { offset, pause } => {
-                    if !pause.is_zero() && !self.pause(pause).await {
-                        return;
-                    }
-                    self.seek(offset).await;
+                    self.seek(offset, pause).await;
                     return;
                 }
                 Next::Letter { n_calls } => {
@@ -156,28 +159,40 @@ impl Reader {
         !self.run.is_over()
     }
 
-    /// Has the partition go on elsewhere. What was read ahead is dropped.
-    async fn seek(&mut self, offset: i64) {
-        loop {
+    /// Has the partition go on elsewhere, after a pause. What was read ahead is dropped.
+    async fn seek(&mut self, offset: i64, pause: Duration) {
+        if pause.is_zero() || self.pause(pause).await {
+            self.have_sought(offset).await;
+        }
+        // Also when the partition is stopped: then it goes on there with whoever reads it next.
+        self.function.shared.reached(&self.key, &self.run, offset);
+        self.function.shared.count(|figures| figures.seeks += 1);
+    }
+
+    /// Until the reader is there, or the partition is stopped: by the reader's own thread, which waits for this record then and
+    /// seeks for nobody.
+    async fn have_sought(&mut self, offset: i64) {
+        while !self.run.is_over() {
             let (done, answer) = oneshot::channel();
             self.function.shared.command(Command::Seek { key: self.key.clone(), offset, done });
-            match answer.await {
-                Ok(Ok(())) => break,
+            let answer = tokio::select! {
+                biased;
+                answer = answer => answer,
+                _ = self.stopped.changed() => return,
+            };
+            match answer {
+                Ok(Ok(())) => return,
                 Ok(Err(error)) => {
                     if let Some(n_untold) = self.function.not_sought.tell(Instant::now()) {
                         warn!(self.function.log, "cannot go to another record, trying again"; "partition" => self.key.1,
                             "offset" => offset, "error" => error, "n_more_before" => n_untold);
                     }
                 }
-                // The reader ends.
+                // The reader has ended.
                 Err(_) => return,
             }
-            if !self.pause(PAUSE).await {
-                return;
-            }
+            self.pause(PAUSE).await;
         }
-        self.function.shared.reached(&self.key, &self.run, offset);
-        self.function.shared.count(|figures| figures.seeks += 1);
     }
 
     /// The function will not take this record. It goes to the dead letters, or into the log.
@@ -232,3 +247,6 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,30 @@
 //! A record of Kafka as the function gets it, and as a dead letter.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use actors::kafka::inflow::PARTITION_BYTES_MAX;
 use actors::name::FunctionName;
 use actors::outcome::Outcome;
 use bytes::Bytes;
-use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::FutureRecord;
 
 use crate::triggers::Event;
 
 /// What a function answers with to be given another record of the partition next.
 pub(super) const SEEK: &str = "x-kafka-seek-offset";
-/// Longest key that is told, encoded: it goes into a header.
+/// Longest key that is told. It goes into a header, where it may be three times as long, and all headers have room for
+/// 65,535 bytes together.
 const KEY_BYTES_MAX: usize = 8 << 10;
 /// How much of what a function said of its failure goes into a dead letter.
 const ERROR_BYTES_MAX: usize = 1 << 10;
 /// What a record takes in memory besides its bytes.
 const OVERHEAD_BYTES: usize = 200;
+/// What each of its headers takes besides its own: librdkafka's `rd_kafka_header_s`, its place in the list, and what the allocator
+/// adds.
+const HEADER_OVERHEAD_BYTES: usize = 64;
+/// What headers count that cannot be read: as much as the largest record that brokers take by default.
+const UNREADABLE_HEADERS_BYTES: usize = PARTITION_BYTES_MAX / 4;
 
 /// A record, and where it stands.
 #[derive(Debug)]
@@ -24,24 +33,27 @@ pub(super) struct Record {
     key: Option<Bytes>,
     value: Option<Bytes>,
     timestamp_ms: Option<i64>,
+    /// Those that it came with. They are for a dead letter only: without a topic for these there are none here.
     headers: Option<OwnedHeaders>,
+    /// What it takes in memory.
+    pub(super) bytes: usize,
 }
 
 impl Record {
-    pub(super) fn of(message: &BorrowedMessage<'_>) -> Self {
+    /// `may_be_letter`: there is a topic for those that are given up.
+    pub(super) fn of(message: &BorrowedMessage<'_>, may_be_letter: bool) -> Self {
+        let headers = message.headers().filter(|_| may_be_letter);
+        let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let bytes =
+            len(message.key()) + len(message.payload()) + headers.map_or(0, bytes_of) + OVERHEAD_BYTES;
         Self {
             offset: message.offset(),
             key: message.key().map(Bytes::copy_from_slice),
             value: message.payload().map(Bytes::copy_from_slice),
             timestamp_ms: message.timestamp().to_millis(),
-            headers: message.headers().map(rdkafka::message::BorrowedHeaders::detach),
+            headers: headers.map(BorrowedHeaders::detach),
+            bytes,
         }
-    }
-
-    /// What it takes in memory.
-    pub(super) fn bytes(&self) -> usize {
-        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        len(&self.key) + len(&self.value) + OVERHEAD_BYTES
     }
 
     /// As a request.
@@ -55,10 +67,8 @@ impl Record {
         if let Some(ms) = self.timestamp_ms {
             headers.push(("x-kafka-timestamp", ms.to_string()));
         }
-        if let Some(key) =
-            self.key.as_ref().map(|key| percent_encoded(key)).filter(|key| key.len() <= KEY_BYTES_MAX)
-        {
-            headers.push(("x-kafka-key", key));
+        if let Some(key) = self.key.as_ref().filter(|key| key.len() <= KEY_BYTES_MAX) {
+            headers.push(("x-kafka-key", percent_encoded(key)));
         }
         Event { headers, body: self.value.clone().unwrap_or_default(), wanted: Some(SEEK) }
     }
@@ -109,6 +119,17 @@ pub(super) struct Origin<'a> {
     pub(super) partition: i32,
 }
 
+/// What headers take in memory.
+fn bytes_of(headers: &impl Headers) -> usize {
+    let one = |header: Header<'_, &[u8]>| {
+        HEADER_OVERHEAD_BYTES + header.key.len() + header.value.map_or(0, <[u8]>::len)
+    };
+    let all = || (0..headers.count()).filter_map(|at| headers.try_get(at)).map(one).sum();
+    // A name may be any bytes, and rdkafka panics where they are not UTF-8. The reader must not end with that; as a dead letter
+    // they are passed on unread.
+    catch_unwind(AssertUnwindSafe(all)).unwrap_or(UNREADABLE_HEADERS_BYTES)
+}
+
 /// Visible ASCII as it is, but for the percent sign; everything else as `%` and two digits.
 fn percent_encoded(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -125,19 +146,26 @@ fn percent_encoded(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use rdkafka::message::Headers;
-
-    use super::*;
-
-    fn record(key: &[u8]) -> Record {
-        Record {
-            offset: 7,
+impl Record {
+    /// One that no broker has sent.
+    pub(super) fn made_up(offset: i64, key: &[u8]) -> Self {
+        Self {
+            offset,
             key: Some(Bytes::copy_from_slice(key)),
             value: None,
             timestamp_ms: Some(1_800_000_000_123),
             headers: None,
+            bytes: key.len() + OVERHEAD_BYTES,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: &[u8]) -> Record {
+        Record::made_up(7, key)
     }
 
     #[test]
@@ -152,8 +180,49 @@ mod tests {
         assert_eq!(header("x-kafka-timestamp"), Some("1800000000123"));
         assert_eq!(header("x-kafka-key"), Some("user%201%25%0A%FF"));
         assert!(event.body.is_empty());
-        let long = record(&[b'x'; KEY_BYTES_MAX + 1]).event("orders", 3, "lambda-f");
-        assert!(long.headers.iter().all(|(name, _)| *name != "x-kafka-key"));
+    }
+
+    #[test]
+    fn a_key_of_8_kib_is_told_whatever_its_bytes_are_and_a_longer_one_is_not() {
+        let key_of = |key: &[u8]| {
+            let headers = record(key).event("orders", 3, "lambda-f").headers;
+            headers.into_iter().find_map(|(name, value)| (name == "x-kafka-key").then_some(value))
+        };
+        for byte in [b'x', 0xff] {
+            let key = key_of(&[byte; 8 << 10]).unwrap();
+            let told: Vec<u8> = percent_encoding::percent_decode_str(&key).collect();
+            assert_eq!(told, [byte; 8 << 10]);
+            assert_eq!(key_of(&[byte; (8 << 10) + 1]), None);
+        }
+    }
+
+    #[test]
+    fn headers_count_with_their_names_and_values() {
+        let mut headers = OwnedHeaders::new();
+        for n in 0..100 {
+            headers = headers.insert(Header { key: "a name", value: (n != 0).then_some(&[0; 10_000][..]) });
+        }
+        let bytes = bytes_of(headers.as_borrowed());
+        assert_eq!(bytes, 100 * ("a name".len() + HEADER_OVERHEAD_BYTES) + 99 * 10_000);
+        assert_eq!(bytes_of(OwnedHeaders::new().as_borrowed()), 0);
+    }
+
+    #[test]
+    fn headers_that_cannot_be_read_count_as_much_as_they_may_be_and_end_nothing() {
+        /// As rdkafka has a header whose name is not UTF-8.
+        struct Strange;
+
+        impl Headers for Strange {
+            fn count(&self) -> usize {
+                1
+            }
+
+            fn try_get(&self, _at: usize) -> Option<Header<'_, &[u8]>> {
+                panic!("not UTF-8, on purpose")
+            }
+        }
+
+        assert_eq!(bytes_of(&Strange), UNREADABLE_HEADERS_BYTES);
     }
 
     #[test]

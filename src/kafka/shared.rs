@@ -249,6 +249,7 @@ impl Shared {
             None => Arc::from(topic),
         };
         let key = (Arc::clone(&topic), partition);
+        // Bounded by [`Inflow`]: beyond it the partition is paused.
         let (records, queue) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(());
         let run = Arc::new(Run::default());

@@ -74,6 +74,7 @@ impl Logs {
         log: Logger,
     ) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
+        // Not bounded: an entry for each sandbox, and those are bounded.
         let (feeds, mut queue) = mpsc::unbounded_channel::<Feed>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("logs".into()).spawn(move || {

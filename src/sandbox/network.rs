@@ -167,6 +167,8 @@ impl Outbound {
         }
         let outside =
             File::open("/proc/thread-self/ns/net").map_err(step("open the machine's network namespace"))?;
+        // Not bounded: an entry for each interface that is made, another when it is dropped, and these are as many as sandboxes. A
+        // bound could only block a drop, or lose one.
         let (sender, jobs) = unbounded();
         let keeper = Keeper { rules: Arc::clone(&rules), n_alive: 0, dead: Vec::new(), log: log.clone() };
         // Should the thread not start, the table stays until the next start; it says nothing about anybody else.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::attempts::{NONSENSE, NONSENSE_OF_THE_NEXT};
 use super::judge::{Finding, holds, refused};
 use super::stage::{N_DRAWING, SECRET, Stage};
 
@@ -51,40 +52,40 @@ impl Play {
     }
 }
 
+/// How often a function is called until it is served again, after nonsense that only a call of its sandbox finds out.
+const N_CALLS_AFTER: usize = 10;
+
 async fn channel(stage: &Stage, function: &str) -> Result<Finding, Finding> {
-    let ways = [
-        "garbage",
-        "text",
-        "too_long",
-        "head_beyond_payload",
-        "head_without_end",
-        "head_with_half_a_header",
-        "status_is_none",
-        "line_break_in_header",
-        "unknown_flags",
-        "unknown_kind",
-        "request",
-        "ready",
-        "load_failed",
-        "body_first",
-        "anothers_number",
-        "descriptors",
-        "dumb",
-        "gone",
-    ];
-    for way in ways {
+    let honest = json!({"way": "none"});
+    for way in NONSENSE {
         let answer = stage.ask(function, &json!({"way": way})).await?;
         if answer.status != 502 {
             return Ok(Finding::Escaped(format!("{way}: {}", answer.line())));
         }
-        let honest = stage.ask(function, &json!({"way": "none"})).await?;
-        if honest.status != 200 {
-            return Ok(Finding::Escaped(format!("after {way} the function is answered {}", honest.line())));
+        let next = stage.ask(function, &honest).await?;
+        if next.status != 200 {
+            return Ok(Finding::Escaped(format!("after {way} the function is answered {}", next.line())));
+        }
+    }
+    for way in NONSENSE_OF_THE_NEXT {
+        let answer = stage.ask(function, &json!({"way": way})).await?;
+        if !matches!(answer.status, 200 | 502) {
+            return Ok(Finding::Escaped(format!("{way}: {}", answer.line())));
+        }
+        let mut next = stage.ask(function, &honest).await?;
+        for _ in 1..N_CALLS_AFTER {
+            if next.status == 200 {
+                break;
+            }
+            next = stage.ask(function, &honest).await?;
+        }
+        if next.status != 200 {
+            return Ok(Finding::Escaped(format!("after {way} the function is answered {}", next.line())));
         }
     }
     Ok(Finding::Contained(format!(
-        "each of {} ways ended the sandbox that went it, and the next call was served",
-        ways.len()
+        "each of {} ways ended the sandbox that went it, at once or with its next call, and then calls were served",
+        NONSENSE.len() + NONSENSE_OF_THE_NEXT.len()
     )))
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{NO_CHANGE, Probe, ask, play};
+use crate::selftest::attempts::FIXED_FILES;
 use crate::selftest::judge::{Answer, Finding, holds, refused, tried_and_control};
 use crate::selftest::plays::Play;
 
@@ -307,28 +308,6 @@ pub(super) static PROBES: &[Probe] = &[
         "abuse",
         Play::Channel,
     ),
-];
-
-/// What nothing but `/tmp` may be changed of.
-const FIXED_FILES: &[&str] = &[
-    "/dev",
-    "/dev/null",
-    "/etc",
-    "/etc/passwd",
-    "/usr/bin/python3",
-    "/usr/lib",
-    "/proc",
-    "/proc/self/exe",
-    "/proc/self/oom_score_adj",
-    "/proc/self/uid_map",
-    "/proc/self/comm",
-    "/proc/sys/kernel/core_pattern",
-    "/proc/sys/kernel/hostname",
-    "/proc/sys/vm/drop_caches",
-    "/proc/sysrq-trigger",
-    "/proc/1/oom_score_adj",
-    "/root",
-    "/",
 ];
 
 fn judge_calls(answer: &Answer) -> Finding {
