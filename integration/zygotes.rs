@@ -240,6 +240,22 @@ fn a_zygote_that_leaves_its_dead_unburied_is_ended() {
 }
 
 #[test]
+fn what_a_zygote_keeps_of_its_forks_costs_the_worker_no_descriptors() {
+    requires!(Root);
+    let worker = with_outlaw("keep_logs");
+    let before = worker.n_descriptors_and_threads().0;
+    for call in 0..60 {
+        assert_eq!(worker.call(SUSPECT, call.to_string()).ok(), json!(call));
+    }
+    assert!(forks(&worker) >= 60, "none was made otherwise");
+    // Standbys and shells come and go meanwhile, with a few each.
+    until("the logs of those that are gone are closed", || {
+        worker.n_descriptors_and_threads().0 <= before + 30
+    });
+    worker.finish();
+}
+
+#[test]
 fn a_fork_has_the_memory_limit_of_a_sandbox_for_itself() {
     requires!(Root);
     let worker = Worker::start();
