@@ -249,6 +249,13 @@ fn a_package_that_fails_crashes_or_starts_threads_takes_no_other_down() {
         ("leaves", "import sys\nsys.exit(3)"),
         ("crashes", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"),
         ("threads", "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"),
+        ("shares", "import mmap\nAREA = mmap.mmap(-1, 4096)"),
+        ("locks", "import multiprocessing\nLOCK = multiprocessing.Lock()"),
+        ("opens", "DATA = open(__file__)"),
+        (
+            "hides",
+            "import mmap\nfrom _ol_runtime import sprout\nsprout.unforkable = lambda: None\nAREA = mmap.mmap(-1, 4096)",
+        ),
     ];
     for (name, fault) in faults {
         let tree = json!({ "packages": [], "children": [{ "packages": [name, "costly"], "children": [] }] });

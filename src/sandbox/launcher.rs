@@ -153,6 +153,19 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
     }
 }
 
+/// Whether what the imports have made in there can be forked, as the kernel tells it. It is asked when they are over, and before
+/// the first fork.
+async fn look_at(process: &Process) -> Result<(), LaunchError> {
+    let suspect = process.suspect().map_err(failed("look at a zygote"))?;
+    let found = tokio::task::spawn_blocking(move || suspect.unforkable())
+        .await
+        .map_err(|error| LaunchError::Failed(error.to_string()))?;
+    match found.map_err(failed("look at a zygote"))? {
+        Some(reason) => Err(LaunchError::Unsupported(reason)),
+        None => Ok(()),
+    }
+}
+
 /// What a package says of itself, for the worker's log.
 fn shortened(text: &str) -> String {
     text.chars().take(PACKAGE_WORDS_MAX).collect()
@@ -289,6 +302,7 @@ impl Launcher {
         if let Some(reason) = ready.unforkable {
             return Err(LaunchError::Unsupported(reason));
         }
+        look_at(&process).await?;
         let grown = (process, uids, channel);
         inner.adopt_zygote(control, &parent_zygote, grown, 0, Arc::clone(&program.holds))
     }
@@ -346,6 +360,7 @@ impl Launcher {
         if let Some(reason) = unforkable {
             return Err(LaunchError::Unsupported(shortened(&reason)));
         }
+        look_at(&process).await?;
         let zygote = inner.adopt_zygote(control, &parent, (process, uids, channel), depth, holds)?;
         Ok(Plantation { zygote, held, grown, took })
     }
