@@ -249,6 +249,13 @@ fn a_package_that_fails_crashes_or_starts_threads_takes_no_other_down() {
         ("leaves", "import sys\nsys.exit(3)"),
         ("crashes", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"),
         ("threads", "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"),
+        ("shares", "import mmap\nAREA = mmap.mmap(-1, 4096)"),
+        ("locks", "import multiprocessing\nLOCK = multiprocessing.Lock()"),
+        ("opens", "DATA = open(__file__)"),
+        (
+            "hides",
+            "import mmap\nfrom _ol_runtime import sprout\nsprout.unforkable = lambda: None\nAREA = mmap.mmap(-1, 4096)",
+        ),
     ];
     for (name, fault) in faults {
         let tree = json!({ "packages": [], "children": [{ "packages": [name, "costly"], "children": [] }] });
@@ -257,11 +264,81 @@ fn a_package_that_fails_crashes_or_starts_threads_takes_no_other_down() {
         put(&setup.ol_dir(), &format!("{name}==1"), &[(&format!("{name}.py"), fault)]);
         let worker = setup.start();
         worker.log_says(STARTED);
-        worker.log_says("could not be imported into a zygote");
-        worker.log_says(&format!("{name}==1"));
+        let failed = "a package could not be imported into a zygote";
+        let is_named = |line: &&str| line.contains(failed) && line.contains(&format!("{name}==1"));
+        assert!(worker.log().lines().find(is_named).is_some(), "{}", worker.log());
+        let holds = worker.log().lines().filter(|line| line.contains(STARTED)).next_back().map(str::to_owned);
+        assert!(holds.is_some_and(|line| !line.contains(name)), "{}", worker.log());
         worker.install("f", &[("f.py", USES), ("requirements.txt", "costly==1\n")]);
         worker.call("f", "{}").ok();
         assert!(forks(&worker) >= 1, "{name}");
+        worker.finish();
+    }
+}
+
+/// Two packages, of which one needs the other and wants to be in whatever is forked from its zygote.
+fn with_evil(deed: &str) -> Worker {
+    let setup = Worker::with_config(json!({}));
+    put(&setup.ol_dir(), "benign==1", &[("benign.py", COSTLY)]);
+    let metadata = ("evil-1.dist-info/METADATA", "Name: evil\nVersion: 1\nRequires-Dist: benign\n");
+    let evil = format!("import sys, time\nsys.evil_was_here = True\ntime.sleep(0.3)\n{deed}");
+    put(&setup.ol_dir(), "evil==1", &[("evil.py", evil.as_str()), metadata]);
+    setup.start()
+}
+
+/// A function that does not ask for the evil one, and what it finds.
+const VICTIM: &str = "
+import sys, benign
+def f(event): return [benign.IMPORTED, hasattr(sys, 'evil_was_here')]
+";
+
+#[test]
+fn whoever_is_forked_from_a_zygote_has_asked_for_all_that_ever_ran_in_it() {
+    requires!(Root);
+    // One fails, one lies about what it holds, and one says of another one that it has failed.
+    let fails = "raise ImportError('an optional dependency is missing')";
+    let lies = "
+import _ol_runtime.runtime as runtime
+really = runtime.ready
+def ready(channel, wants_head, entry, unforkable=None, **more):
+    if 'held' in more:
+        more['held'] = {path: ms for path, ms in more['held'].items() if 'evil' not in path}
+        more['failed'] = {'/packages/evil==1/files': 'never'}
+    really(channel, wants_head, entry, unforkable, **more)
+runtime.ready = ready
+";
+    let accuses = "
+from _ol_runtime.load import LoadFailed
+class Accused(LoadFailed):
+    def __str__(self): return '/packages/benign==1/files: ImportError: benign is broken'
+import _ol_runtime.plant as plant
+plant.private_bytes = lambda: (_ for _ in ()).throw(Accused())
+";
+    for (deed, is_left_out) in [(fails, true), (lies, false), (accuses, true)] {
+        let worker = with_evil(deed);
+        let evil = "import benign\ndef f(event): return 1";
+        worker.install("attacker", &[("f.py", evil), ("requirements.txt", "benign==1\nevil==1\n")]);
+        worker.call("attacker", "{}").ok();
+        worker.log_says(STARTED);
+        let mut at = 0;
+        let mut imports = Vec::new();
+        until("victims that share an import", || {
+            let name = format!("victim{at}");
+            at += 1;
+            worker.install(&name, &[("f.py", VICTIM), ("requirements.txt", "benign==1\n")]);
+            let said = worker.call(&name, "{}").ok();
+            assert_eq!(said[1], json!(false), "evil was there before {name}: {}", worker.log());
+            let is_shared = imports.contains(&said[0]);
+            imports.push(said[0].clone());
+            is_shared
+        });
+        let log = worker.log();
+        let names = |words: &str, package: &str| {
+            log.lines().any(|line| line.contains(words) && line.contains(package))
+        };
+        let failed = "a package could not be imported into a zygote";
+        assert_eq!(names(failed, "package: evil==1"), is_left_out, "{log}");
+        assert!(!names(failed, "package: benign==1"), "what is said of it by another is not believed: {log}");
         worker.finish();
     }
 }

@@ -116,15 +116,36 @@ fn a_module_that_must_not_be_forked_is_imported_each_time_and_status_says_why() 
         ("sockets", "import socket\nKEPT = socket.socket()", "socket"),
         ("children", "import subprocess\nKEPT = subprocess.Popen(['sleep', '1000'])", "process"),
         ("files", "open('/tmp/mine', 'w').close()", "/tmp"),
+        ("descriptors", "KEPT = open('/handler/f.py')", "/handler/f.py"),
+        ("memory", "import mmap\nKEPT = mmap.mmap(-1, 4096)", "as shared"),
+        ("locks", "import multiprocessing\nKEPT = multiprocessing.Lock()", "as shared"),
+        // What it says of itself is not all that is asked.
+        (
+            "hides_threads",
+            "import threading\nfrom _ol_runtime import sprout\nsprout.unforkable = lambda: None\n\
+             threading.Thread(target=threading.Event().wait, daemon=True).start()",
+            "threads",
+        ),
+        (
+            "hides_children",
+            "import subprocess\nfrom _ol_runtime import sprout\nsprout.unforkable = lambda: None\n\
+             KEPT = subprocess.Popen(['sleep', '1000'])",
+            "process",
+        ),
     ];
     for (name, import, reason) in reasons {
-        let code = format!("import time\ntime.sleep(0.05)\n{import}\ndef f(event): return event");
+        let told = if name == "descriptors" { "KEPT.read(6)" } else { "event" };
+        let code = format!("import time\ntime.sleep(0.05)\n{import}\ndef f(event): return {told}");
+        let expected = |event: u32| if name == "descriptors" { json!("import") } else { json!(event) };
         worker.install(name, &[("f.py", &code), ("ol.yaml", FRESH)]);
-        assert_eq!(worker.call(name, "1").ok(), json!(1));
+        assert_eq!(worker.call(name, "1").ok(), expected(1));
         let said = worker.lambda_until("why it is not forked", name, |lambda| lambda["message"] != "");
         let message = said["message"].as_str().unwrap();
-        assert!(message.starts_with("loaded anew in each sandbox") && message.contains(reason), "{message}");
-        assert_eq!(worker.call(name, "2").ok(), json!(2));
+        assert!(
+            message.starts_with("loaded anew in each sandbox") && message.contains(reason),
+            "{name}: {message}"
+        );
+        assert_eq!(worker.call(name, "2").ok(), expected(2));
     }
     assert_eq!(forks(&worker), 0);
     worker.finish();
@@ -240,6 +261,22 @@ fn a_zygote_that_leaves_its_dead_unburied_is_ended() {
 }
 
 #[test]
+fn what_a_zygote_keeps_of_its_forks_costs_the_worker_no_descriptors() {
+    requires!(Root);
+    let worker = with_outlaw("keep_logs");
+    let before = worker.n_descriptors_and_threads().0;
+    for call in 0..60 {
+        assert_eq!(worker.call(SUSPECT, call.to_string()).ok(), json!(call));
+    }
+    assert!(forks(&worker) >= 60, "none was made otherwise");
+    // Standbys and shells come and go meanwhile, with a few each.
+    until("the logs of those that are gone are closed", || {
+        worker.n_descriptors_and_threads().0 <= before + 30
+    });
+    worker.finish();
+}
+
+#[test]
 fn a_fork_has_the_memory_limit_of_a_sandbox_for_itself() {
     requires!(Root);
     let worker = Worker::start();
@@ -286,15 +323,21 @@ def f(event): return event
     worker.finish();
 }
 
-/// Each fork fills another part of what the module has mapped as shared: what one has filled stays when it ends.
+/// Each fork fills another part of what the module has mapped as shared: what one has filled stays when it ends. A module that
+/// has done so when it is imported has no zygote; this one does it later.
 const SHARED: &str = "
-import mmap, time
+import mmap, os, time
 time.sleep(0.05)
 PART = 20 << 20
-SHARED = mmap.mmap(-1, 15 * PART)
+SHARED = None
+def share():
+    global SHARED
+    SHARED = SHARED or mmap.mmap(-1, 15 * PART)
+os.register_at_fork(before=share)
 def f(event):
     if event is None:
         return 'empty'
+    share()
     for page in range(event * PART, (event + 1) * PART, 4096):
         SHARED[page] = 1
     return event

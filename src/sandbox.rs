@@ -22,6 +22,7 @@ pub mod cgroup;
 pub mod channel;
 pub mod cleanup;
 mod family;
+mod forkable;
 mod forker;
 mod init;
 pub mod last_resort;

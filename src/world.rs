@@ -13,7 +13,7 @@ use actors::name::FunctionName;
 use actors::outcome::Outcome;
 use actors::packages::{Package, PackageSet};
 use actors::world::{
-    self, Class, Held, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, Weight, World,
+    self, Class, Import, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, Weight, World,
 };
 use slog::{Logger, warn};
 
@@ -162,29 +162,22 @@ impl world::Launcher<OlWorld> for OlLauncher {
         class: Class,
         packages: PackageSet,
         parents: Vec<GrownZygote>,
-        careful: bool,
     ) -> LocalFuture<Result<Planted<GrownZygote>, LaunchError>> {
         let (launcher, holds) = (self.launcher.clone(), self.packages.hold(&packages));
         Box::pin(async move {
-            let Plantation { zygote, held, grown, failed } =
-                launcher.plant(class, &paths(&packages), &parents, careful, holds).await?;
-            // What it says is a zygote's word: no import takes longer than its patience nor more than its limit, and this
-            // does not panic.
-            let held = |package: &Package| {
+            let Plantation { zygote, held, grown, took } =
+                launcher.plant(class, &paths(&packages), &parents, holds).await?;
+            let bytes_in_all = zygote.memory_bytes();
+            // What it says is the word of a process that has run the packages' code. It may give one of them more than its
+            // share, but no more than all of them have taken.
+            let import = |package: &Package| {
                 let ms = held.get(&path(package)).filter(|ms| ms.is_finite() && **ms >= 0.0)?;
-                let took = Duration::try_from_secs_f64(ms / 1e3).ok()?.min(Duration::from_secs(60));
-                let bytes = grown.get(&path(package)).copied().unwrap_or(0).min(1 << 30);
-                Some(Held { package: package.clone(), took, bytes })
+                let took = Duration::try_from_secs_f64(ms / 1e3).ok()?.min(took);
+                let bytes = grown.get(&path(package)).copied().unwrap_or(0).min(bytes_in_all);
+                Some(Import { package: package.clone(), took, bytes })
             };
-            Ok(Planted {
-                bytes: zygote.memory_bytes(),
-                zygote,
-                holds: packages.iter().filter_map(held).collect(),
-                failed: packages
-                    .iter()
-                    .filter_map(|package| Some((package.clone(), failed.get(&path(package))?.clone())))
-                    .collect(),
-            })
+            let imports = packages.iter().filter_map(import).collect();
+            Ok(Planted { zygote, imports, bytes: bytes_in_all })
         })
     }
 

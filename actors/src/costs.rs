@@ -69,6 +69,11 @@ impl Costs {
         pause.or_insert_with(|| Backoff::new(FAILED_PAUSE, FAILED_PAUSE_MAX)).failed(now);
     }
 
+    /// Whether no zygote could when it was tried last, and it is left alone now.
+    pub(crate) fn is_left_alone(&self, package: &Package) -> bool {
+        self.failed.contains(package)
+    }
+
     /// No zygote could, so often in a row, before this worker was started; it is left alone for the rest of the pause.
     pub(crate) fn failed_before(&mut self, package: &Package, n: u32, now: Instant, rest: Duration) {
         if !rest.is_zero() {

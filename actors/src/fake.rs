@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub(crate) requires: BTreeMap<String, Vec<String>>,
     /// Packages that end the interpreter that imports them.
     pub(crate) crashing: BTreeSet<String>,
+    /// No two packages can be imported into one zygote.
+    pub(crate) quarrel: bool,
     pub(crate) n_spawns: usize,
     pub(crate) sprout_error: Option<LaunchError>,
     pub(crate) spawn_error: Option<LaunchError>,
@@ -169,6 +171,7 @@ impl Fake {
             plant_error: None,
             requires: BTreeMap::new(),
             crashing: BTreeSet::new(),
+            quarrel: false,
             n_spawns: 0,
             sprout_error: None,
             spawn_error: None,

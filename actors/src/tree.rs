@@ -43,7 +43,7 @@ use crate::costs::Costs;
 use crate::demand::Demand;
 use crate::fit::Standing;
 use crate::packages::Package;
-pub(crate) use building::Build;
+pub(crate) use building::{Build, Built};
 pub(crate) use finding::Best;
 use node::Node;
 pub use node::{NodeView, REPLICAS_MAX};

@@ -185,15 +185,14 @@ pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
         packages: PackageSet,
         parent: Option<W::Zygote>,
     ) -> LocalFuture<Result<W::Zygote, LaunchError>>;
-    /// A zygote that has packages imported, forked from the first of `parents` that has room for it, or else from the root.
-    /// `careful`: packages may crash or hang when they are imported. [`LaunchError::Unsupported`]: what it has imported
-    /// must not be forked.
+    /// A zygote that has imported all of these packages, forked from the first of `parents` that has room for it, or else
+    /// from the root. If one of them cannot be imported ([`LaunchError::Load`]), or has made what must not be forked
+    /// ([`LaunchError::Unsupported`]), there is none.
     fn plant(
         &self,
         class: Class,
         packages: PackageSet,
         parents: Vec<W::Zygote>,
-        careful: bool,
     ) -> LocalFuture<Result<Planted<W::Zygote>, LaunchError>>;
     /// A sandbox forked from the function's zygote. Takes about 2 ms, whatever the function imports.
     fn spawn(
@@ -204,22 +203,21 @@ pub trait Launcher<W: World>: Clone + Send + Unpin + 'static {
     ) -> LocalFuture<Result<W::Sandbox, LaunchError>>;
 }
 
-/// A zygote of packages, and what came of the imports.
+/// A zygote that holds all the packages that were to be imported.
 #[derive(Debug)]
 pub struct Planted<Z> {
     /// The zygote.
     pub zygote: Z,
-    /// What it has imported.
-    pub holds: Vec<Held>,
-    /// What could not be imported, and why.
-    pub failed: Vec<(Package, String)>,
+    /// What it says of the imports. That is the word of a process in which the packages' own code has run: what it *holds*
+    /// is not learnt from this.
+    pub imports: Vec<Import>,
     /// Memory charged to it.
     pub bytes: u64,
 }
 
-/// A package that a zygote has imported.
+/// What it took to import a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Import {
     /// Which.
     pub package: Package,
     /// How long that took; next to nothing if it is a fork of one that had it.

@@ -12,10 +12,12 @@
 //! |---|---|
 //! | [`standbys`] | made for those who wait, and for the shelves |
 //! | [`planting`] | zygotes of packages: made, and given up |
+//! | [`culprits`] | why one could not be made |
 //! | [`fitting`] | which of these there should be |
 //! | [`sprouting`] | zygotes of lambdas |
 //! | [`keeping`] | what was learnt of imports, from one worker to the next |
 
+mod culprits;
 pub mod fitting;
 pub mod keeping;
 mod planting;

@@ -99,3 +99,48 @@ fn a_network_that_nobody_used_is_used_again_and_one_that_saw_a_packet_never() {
     }
     worker.finish();
 }
+
+/// What the network of this call had counted before it, in all that a function can read of that; then one more of something that is
+/// no packet.
+const COUNTED: &str = "
+import os, socket
+def f(event):
+    counted = []
+    for name in ('snmp', 'netstat'):
+        with open(f'/proc/net/{name}') as file:
+            lines = [line.split() for line in file]
+        for names, values in zip(lines[::2], lines[1::2]):
+            counted += [f'{name} {value}' for name, value in zip(names, values) if name in ('OutNoRoutes', 'InNoRoutes')]
+    if event['connect']:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            try:
+                one.connect(('8.8.8.8', 53))
+            except OSError:
+                pass
+    return [counted, os.readlink('/proc/self/ns/net')]
+";
+
+#[test]
+fn a_network_that_has_counted_anything_is_nobody_elses() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install("counter", &[("f.py", COUNTED), ("ol.yaml", "reuse-sandbox: false")]);
+    for connect in [false, true] {
+        let mut networks = BTreeSet::new();
+        let n = 40;
+        for _ in 0..n {
+            let said = worker.call("counter", json!({"connect": connect}).to_string()).ok();
+            let counted = said[0].as_array().unwrap();
+            assert!(!counted.is_empty(), "the kernel counts it");
+            assert!(
+                counted.iter().all(|one| one.as_str().unwrap().ends_with(" 0")),
+                "somebody else's: {said}"
+            );
+            networks.insert(said[1].to_string());
+        }
+        if !connect {
+            assert!(networks.len() < n, "each of {n} sandboxes got a new network");
+        }
+    }
+    worker.finish();
+}

@@ -379,11 +379,11 @@ async fn zygote(
     }
     let (packages, hold) = installed(app, pkgs.to_vec(), false).await?;
     let what = if packages.is_empty() { "zygote".to_owned() } else { format!("zygote with {packages}") };
-    let planted =
-        app.launcher.plant(class, packages, from.into_iter().collect(), true).await.map_err(failed)?;
-    if let Some((package, why)) = planted.failed.first() {
-        return Err(HttpError::NotServable(format!("{package} cannot be imported: {why}")));
-    }
+    let planted = app.launcher.plant(class, packages, from.into_iter().collect()).await;
+    let planted = planted.map_err(|error| match error {
+        LaunchError::Load(why) => HttpError::NotServable(format!("a package cannot be imported: {why}")),
+        error => failed(error),
+    })?;
     Ok((Kind::Zygote { zygote: planted.zygote, _hold: hold }, what))
 }
 

@@ -355,6 +355,15 @@ impl Cgroup {
         read_number(&directory.join("pids.current")).unwrap_or(0)
     }
 
+    /// What lists the processes in it.
+    pub(super) fn members_file(&self) -> PathBuf {
+        let directory = match &self.layout {
+            LayoutGroup::V2(group) => group.path(),
+            LayoutGroup::V1(group) => group.pids(),
+        };
+        directory.join("cgroup.procs")
+    }
+
     /// How the kernel is told to take back what it can of its memory.
     pub(super) fn means_of_reclaim(&self) -> Means {
         match &self.layout {

@@ -55,7 +55,9 @@ pub use standby::Standby;
 const WARM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the packages of a zygote may take to be imported, all together.
 const PLANT_PATIENCE: Duration = Duration::from_secs(60);
-/// What a zygote of packages may use: the largest packages take some hundred MB. Processes are for trying imports out.
+/// How many characters of what a package says of itself come into the worker's log: an exception and what belongs to it.
+const PACKAGE_WORDS_MAX: usize = 500;
+/// What a zygote of packages may use: the largest packages take some hundred MB; some ask other programs about the machine.
 const PACKAGE_ZYGOTE_LIMITS: Limits =
     Limits { memory_bytes: 1 << 30, swap_bytes: 0, cpu_percent: 100, n_processes: 64 };
 
@@ -149,6 +151,24 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
         }
         _ => LaunchError::Failed(format!("{what}: {error}")),
     }
+}
+
+/// Whether what the imports have made in there can be forked, as the kernel tells it. It is asked when they are over, and before
+/// the first fork.
+async fn look_at(process: &Process) -> Result<(), LaunchError> {
+    let suspect = process.suspect().map_err(failed("look at a zygote"))?;
+    let found = tokio::task::spawn_blocking(move || suspect.unforkable())
+        .await
+        .map_err(|error| LaunchError::Failed(error.to_string()))?;
+    match found.map_err(failed("look at a zygote"))? {
+        Some(reason) => Err(LaunchError::Unsupported(reason)),
+        None => Ok(()),
+    }
+}
+
+/// What a package says of itself, for the worker's log.
+fn shortened(text: &str) -> String {
+    text.chars().take(PACKAGE_WORDS_MAX).collect()
 }
 
 impl Launcher {
@@ -282,12 +302,13 @@ impl Launcher {
         if let Some(reason) = ready.unforkable {
             return Err(LaunchError::Unsupported(reason));
         }
+        look_at(&process).await?;
         let grown = (process, uids, channel);
         inner.adopt_zygote(control, &parent_zygote, grown, 0, Arc::clone(&program.holds))
     }
 
     /// A zygote that has packages imported, from those of `parents` that has room for it, the first of them first, or
-    /// from the root. `careful`: each package is tried in a child first, so that one that crashes spoils no other.
+    /// from the root. All of them, or there is none.
     ///
     /// # Errors
     /// As [`sprout`](Self::sprout).
@@ -296,7 +317,6 @@ impl Launcher {
         class: Class,
         packages: &[String],
         parents: &[GrownZygote],
-        careful: bool,
         holds: Arc<dyn Any + Send + Sync>,
     ) -> Result<Plantation, LaunchError> {
         let inner = &self.inner;
@@ -319,29 +339,30 @@ impl Launcher {
         let Newborn { mut channel, process, sprout: Some((control, uids)), .. } = newborn else {
             return Err(LaunchError::Failed("the new zygote has no control socket".into()));
         };
-        let order = serde_json::to_vec(&PlantOrder { protocol: PROTOCOL, packages, careful })
+        let order = serde_json::to_vec(&PlantOrder { protocol: PROTOCOL, packages })
             .map_err(|error| LaunchError::Failed(error.to_string()))?;
+        let began = Instant::now();
         let exchange = async {
             channel.send(Kind::Zygote, &order).await?;
             receive_ready(&mut channel).await
         };
         let ready = match tokio::time::timeout(PLANT_PATIENCE, exchange).await {
             Ok(Ok(Answer::Ready(ready))) => ready,
-            Ok(Ok(Answer::LoadFailed(text))) => return Err(LaunchError::Load(text)),
+            Ok(Ok(Answer::LoadFailed(text))) => return Err(LaunchError::Load(shortened(&text))),
             Ok(Err(error)) => return Err(LaunchError::Load(process.obituary(&error).await)),
             Err(_) => {
                 let text = format!("the packages were not imported within {} s", PLANT_PATIENCE.as_secs());
                 return Err(LaunchError::Load(text));
             }
         };
-        let Ready { unforkable, held, grown, failed, .. } = ready;
-        if unforkable.is_some() {
-            // What it says of the last package is why.
-            let said: Vec<String> = failed.iter().map(|(path, why)| format!("{path}: {why}")).collect();
-            return Err(LaunchError::Unsupported(said.join("; ")));
+        let took = began.elapsed();
+        let Ready { unforkable, held, grown, .. } = ready;
+        if let Some(reason) = unforkable {
+            return Err(LaunchError::Unsupported(shortened(&reason)));
         }
+        look_at(&process).await?;
         let zygote = inner.adopt_zygote(control, &parent, (process, uids, channel), depth, holds)?;
-        Ok(Plantation { zygote, held, grown, failed })
+        Ok(Plantation { zygote, held, grown, took })
     }
 
     /// A sandbox forked from a zygote that has its function loaded.

@@ -30,6 +30,9 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 /// up: far more than a person reads, and
 /// with all of its cost (reading, cleaning, writing) about 5 % of a core.
 const BYTES_PER_SECOND: usize = 4 << 20;
+/// How long a pipe is read on after its sandbox is gone. What its processes have written lies in the pipe by then, and is read in
+/// a moment. Who still holds the other end is none of them: a zygote has it in its hands when it forks, and one that lies could keep it.
+const AFTERMATH: Duration = Duration::from_millis(100);
 /// The kernel's default size of a pipe.
 const PIPE_BYTES: usize = 64 << 10;
 
@@ -48,7 +51,14 @@ struct Feed {
     pipe: OwnedFd,
     sandbox: u64,
     name: oneshot::Receiver<FunctionName>,
+    gone: oneshot::Receiver<()>,
 }
+
+/// Kept for as long as a sandbox's processes may print. Dropped, it ends the reading, after a moment.
+#[derive(Debug)]
+pub(super) struct Following(
+    #[expect(dead_code, reason = "its end is all that it has to tell")] oneshot::Sender<()>,
+);
 
 /// Says whose output a pipe carries, once that is known. Dropped unused, it ends the reading.
 #[derive(Debug)]
@@ -95,22 +105,24 @@ impl Logs {
         Ok(Self { feeds })
     }
 
-    /// Reads this pipe (which must not block) until its last writer is gone.
-    pub(super) fn follow(&self, pipe: OwnedFd, sandbox: u64) -> Naming {
+    /// Reads this pipe (which must not block) until its last writer is gone, or the sandbox.
+    pub(super) fn follow(&self, pipe: OwnedFd, sandbox: u64) -> (Naming, Following) {
         let (sender, name) = oneshot::channel();
+        let (following, gone) = oneshot::channel();
         // The thread ends only with the worker.
-        let _ = self.feeds.send(Feed { pipe, sandbox, name });
-        Naming(sender)
+        let _ = self.feeds.send(Feed { pipe, sandbox, name, gone });
+        (Naming(sender), Following(following))
     }
 }
 
-async fn follow(feed: Feed, files: Rc<Files>) {
+async fn follow(mut feed: Feed, files: Rc<Files>) {
     let Ok(name) = feed.name.await else { return };
     let file = files.of(&name);
     let Ok(mut pipe) = sys::register(File::from(feed.pipe), Interest::READABLE) else { return };
     let mut lines = Lines { sandbox: feed.sandbox, invocation: String::from("0"), partial: Vec::new() };
     let mut n_read = 0;
     let mut second = tokio::time::Instant::now();
+    let mut end = None;
     loop {
         let mut out = Vec::new();
         let read = |pipe: &mut File| {
@@ -119,7 +131,24 @@ async fn follow(feed: Feed, files: Rc<Files>) {
             lines.take(&buffer[..n], &mut out);
             Ok(n)
         };
-        let Ok(n @ 1..) = pipe.async_io_mut(Interest::READABLE, read).await else { break };
+        let more = pipe.async_io_mut(Interest::READABLE, read);
+        let more = match end {
+            None => tokio::select! {
+                // First, or who prints all the time would be read for ever.
+                biased;
+                _ = &mut feed.gone => {
+                    end = Some(tokio::time::Instant::now() + AFTERMATH);
+                    continue;
+                }
+                more = more => more,
+            },
+            Some(end) if tokio::time::Instant::now() < end => {
+                let Ok(more) = tokio::time::timeout_at(end, more).await else { break };
+                more
+            }
+            Some(_) => break,
+        };
+        let Ok(n @ 1..) = more else { break };
         file.borrow_mut().write(&out, &files);
         // An empty line is one byte to the function and forty to us.
         n_read += n.max(out.len());

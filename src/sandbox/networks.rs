@@ -3,8 +3,9 @@
 //! To make one and to take it down is a sixth of what a new sandbox costs. Most functions never use theirs: it has nothing
 //! but a loopback device, and no packet ever goes through it. What could remain in a network namespace of those who were
 //! in it (connections that linger, what the kernel has learnt of a route or a peer) comes from packets; sockets end with their
-//! processes; and its settings are nobody's in a sandbox to change. So one whose processes have ended, and whose loopback
-//! device has not seen a packet, is as good as new.
+//! processes; and its settings are nobody's in a sandbox to change. But the kernel counts more than packets: what had no route,
+//! for one, and never came to be a packet. So one whose processes have ended, whose loopback device has not seen a packet, and
+//! whose counters are those of a new one, is as good as new.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::sync::Mutex;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::family::lock;
 
@@ -45,26 +46,61 @@ impl Networks {
     }
 }
 
+/// What a network namespace counts that those in it can read, beside what went through its devices.
+const COUNTERS: [&str; 5] = ["snmp", "snmp6", "netstat", "tls_stat", "xfrm_stat"];
+
 /// The network namespace of a thread that looks into others.
 #[derive(Debug)]
-pub(super) struct Home(File);
+pub(super) struct Home {
+    network: File,
+    /// What is counted in a new one.
+    fresh: Counters,
+}
+
+/// The text of each of [`COUNTERS`]; empty where the kernel has none.
+type Counters = [String; COUNTERS.len()];
 
 impl Home {
     /// Of the calling thread.
     pub(super) fn here() -> io::Result<Self> {
-        Ok(Self(File::open("/proc/thread-self/ns/net")?))
+        let network = File::open("/proc/thread-self/ns/net")?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let fresh = counters();
+        go_home(&network);
+        Ok(Self { network, fresh: fresh? })
     }
 
-    /// Whether there is a loopback device and nothing else, and no packet went through it.
+    /// Whether there is a loopback device and nothing else, no packet went through it, and nothing else was counted.
     fn is_untouched(&self, network: &OwnedFd) -> io::Result<bool> {
         setns(network, CloneFlags::CLONE_NEWNET)?;
-        let devices = fs::read_to_string("/proc/thread-self/net/dev");
-        if setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
-            // It was there a moment ago. A thread that stays in a sandbox's network must not go on.
-            process::abort();
-        }
-        Ok(is_quiet_loopback(&devices?))
+        let seen = fs::read_to_string("/proc/thread-self/net/dev").and_then(|devices| {
+            // The rest is longer, and most have been used in either way or not at all.
+            Ok(is_quiet_loopback(&devices) && counters()? == self.fresh)
+        });
+        go_home(&self.network);
+        seen
     }
+}
+
+/// The calling thread, which has just come from there.
+fn go_home(network: &File) {
+    if setns(network.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
+        // It was there a moment ago. A thread that stays in a sandbox's network must not go on.
+        process::abort();
+    }
+}
+
+/// Of the calling thread's network namespace.
+fn counters() -> io::Result<Counters> {
+    let mut texts = Counters::default();
+    for (text, name) in texts.iter_mut().zip(COUNTERS) {
+        match fs::read_to_string(format!("/proc/thread-self/net/{name}")) {
+            Ok(read) => *text = read,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(texts)
 }
 
 /// Reads `/proc/net/dev`: two lines of heading, then one for each device, with 8 numbers of what came and 8 of what went.

@@ -1,12 +1,15 @@
 //! The processes of one sandbox, as the worker holds them: dropping this ends them, and never blocks.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cgroup::Nest;
 use super::channel::ChannelError;
+use super::forkable::Suspect;
 use super::last_resort;
+use super::pidfd;
 use super::reaper::{Reaper, Remains, Retiring};
 use super::reclaim;
 use super::zygote::{Exit, Zygote, describe_status};
@@ -58,6 +61,15 @@ impl Process {
     /// Where its cgroup lies.
     pub(super) fn nest(&self) -> Option<Arc<Nest>> {
         self.remains.as_ref()?.cgroup.as_ref()?.nest().cloned()
+    }
+
+    /// What is to be known of it to judge whether it can be forked.
+    pub(super) fn suspect(&self) -> io::Result<Suspect> {
+        let gone = || io::Error::other("it has no process");
+        let remains = self.remains.as_ref().ok_or_else(gone)?;
+        let group = remains.cgroup.as_ref().ok_or_else(gone)?;
+        let init = remains.init.as_ref().ok_or_else(gone)?;
+        Ok(Suspect::new(group.members_file(), pidfd::pid(init.as_fd())?))
     }
 
     /// It may come to its end by itself before it is taken down: it has been told, or will be by its channel's end.

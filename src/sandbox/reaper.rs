@@ -17,6 +17,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use slog::{Logger, warn};
 
 use super::cgroup::Cgroup;
+use super::logs::Following;
 use super::network::Link;
 use super::networks::Home;
 use super::uids::{RangeLease, UidLease};
@@ -85,6 +86,8 @@ pub(super) struct Remains {
     pub(super) users: Option<RangeLease>,
     /// Its interpreter's end, if that is to come by itself.
     pub(super) retiring: Option<Retiring>,
+    /// What it prints is read until it is gone.
+    pub(super) following: Option<Following>,
     /// Who has to bury what was forked into it.
     pub(super) zygote: Weak<Zygote>,
 }
@@ -101,6 +104,7 @@ impl Remains {
             uid: None,
             users: None,
             retiring: None,
+            following: None,
             zygote: Weak::new(),
         }
     }

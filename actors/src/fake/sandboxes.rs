@@ -9,9 +9,9 @@ use super::code::FakeCode;
 use super::{Fake, FakeWorld, MB, Working};
 use crate::haste::Haste;
 use crate::name::FunctionName;
-use crate::packages::{Package, PackageSet};
+use crate::packages::PackageSet;
 use crate::world::{
-    Class, Held, LaunchError, Launcher, Line, LocalFuture, Making, Planted, Sandbox, Standby, Zygote,
+    Class, Import, LaunchError, Launcher, Line, LocalFuture, Making, Planted, Sandbox, Standby, Zygote,
 };
 
 pub(crate) struct FakeStandby {
@@ -208,7 +208,6 @@ impl Launcher<FakeWorld> for Fake {
         _class: Class,
         packages: PackageSet,
         _parents: Vec<FakeZygote>,
-        careful: bool,
     ) -> LocalFuture<Result<Planted<FakeZygote>, LaunchError>> {
         let world = self.clone();
         Box::pin(async move {
@@ -219,10 +218,11 @@ impl Launcher<FakeWorld> for Fake {
             if let Some(error) = &state.plant_error {
                 return Err(error.clone());
             }
-            let crashes = |package: &Package| state.crashing.contains(&package.to_string());
-            let (failed, holds): (Vec<_>, Vec<_>) = packages.iter().cloned().partition(crashes);
-            if !careful && !failed.is_empty() {
+            if packages.iter().any(|package| state.crashing.contains(&package.to_string())) {
                 return Err(LaunchError::Load("its interpreter ended".into()));
+            }
+            if state.quarrel && packages.len() > 1 {
+                return Err(LaunchError::Load("one says of the other that it cannot be imported".into()));
             }
             let name = packages.to_string();
             state.zygotes.insert(name.clone());
@@ -233,9 +233,11 @@ impl Launcher<FakeWorld> for Fake {
                     version: String::new(),
                     world: world.clone(),
                 })),
-                holds: holds.into_iter().map(|package| Held { package, took: time, bytes: MB }).collect(),
+                imports: packages
+                    .iter()
+                    .map(|package| Import { package: package.clone(), took: time, bytes: MB })
+                    .collect(),
                 bytes: 3 * MB,
-                failed: failed.into_iter().map(|package| (package, "crashed".to_owned())).collect(),
             })
         })
     }

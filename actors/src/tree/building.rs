@@ -7,18 +7,38 @@ use tokio::time::Instant;
 use super::node::{Crowd, Grown, Replica, Stage};
 use super::{Forest, NodeId};
 use crate::fit::Price;
-use crate::packages::PackageSet;
-use crate::world::{LaunchError, Planted};
+use crate::packages::{Package, PackageSet};
+use crate::world::{Import, LaunchError};
 
 /// A zygote that is to be made.
 pub(crate) struct Build<Z> {
     pub(crate) node: NodeId,
     pub(crate) requirements: Vec<String>,
     pub(crate) on_host: bool,
-    /// Whose forks it may be, the nearest first; after them the root.
-    pub(crate) parents: Vec<Z>,
-    pub(crate) careful: bool,
+    /// Whose forks it may be, and what these hold, the nearest first; after them the root.
+    pub(crate) parents: Vec<(Z, PackageSet)>,
     /// What it will take, by estimate.
+    pub(crate) bytes: u64,
+}
+
+impl<Z: Clone> Build<Z> {
+    /// Those of the parents that hold nothing but some of these. A node above may hold more: a package that cannot be
+    /// imported below, or another version of one that somebody has named without.
+    pub(crate) fn parents_within(&self, packages: &[Package]) -> Vec<(Z, PackageSet)> {
+        let within = |holds: &PackageSet| holds.iter().all(|package| packages.contains(package));
+        self.parents.iter().filter(|(_, holds)| within(holds)).cloned().collect()
+    }
+}
+
+/// A zygote that was made.
+#[derive(Debug)]
+pub(crate) struct Built<Z> {
+    pub(crate) zygote: Z,
+    /// All that it was told to import. Not what it says: whoever is forked from it lives with all that ever ran in it.
+    pub(crate) holds: PackageSet,
+    /// Names of the packages that these would use, and that were not there.
+    pub(crate) missed: BTreeSet<String>,
+    pub(crate) imports: Vec<Import>,
     pub(crate) bytes: u64,
 }
 
@@ -42,7 +62,6 @@ impl<Z: Clone> Forest<Z> {
             requirements: node.requirements.iter().map(|one| one.text.clone()).collect(),
             on_host: node.on_host,
             parents,
-            careful: node.careful,
             bytes: node.bytes_expected,
         })
     }
@@ -68,7 +87,7 @@ impl<Z: Clone> Forest<Z> {
                     grown.is_building = false;
                     grown.replicas.iter_mut().for_each(|replica| replica.n_forking = 0);
                 }
-                Stage::Planned | Stage::Barren => {}
+                Stage::Planned => {}
             }
         }
     }
@@ -80,7 +99,7 @@ impl<Z: Clone> Forest<Z> {
     }
 
     /// Zygotes that those of this node may be forks of.
-    fn ancestors(&self, id: NodeId) -> Vec<Z> {
+    fn ancestors(&self, id: NodeId) -> Vec<(Z, PackageSet)> {
         let mut zygotes = Vec::new();
         let mut at = self.nodes.get(&id);
         let wanted = at.map_or(&[][..], |node| &node.requirements[..]);
@@ -89,74 +108,69 @@ impl<Z: Clone> Forest<Z> {
             if let Some(Stage::Growing(grown)) = at.map(|parent| &parent.stage)
                 && grown.has_missed_none_of(wanted.iter().map(|one| one.name.as_str()))
             {
-                zygotes.extend(grown.replicas.iter().map(|replica| replica.zygote.clone()));
+                let replicas = grown.replicas.iter();
+                zygotes.extend(replicas.map(|replica| (replica.zygote.clone(), grown.holds.clone())));
             }
         }
         zygotes
     }
 
-    /// What the packages of this node would use, and have not found.
-    pub(crate) fn missed(&mut self, id: NodeId, names: BTreeSet<String>) {
-        if let Some(Stage::Growing(grown)) = self.nodes.get_mut(&id).map(|node| &mut node.stage) {
-            grown.missed = names;
-        }
+    /// No zygote could import it: it costs nothing there, and saves nothing, for a while.
+    pub(crate) fn cannot_import(&mut self, package: &Package, now: Instant) {
+        self.costs.failed(package, now);
+        self.has_news = true;
     }
 
     /// What came of it. A zygote that is not wanted is given back.
     pub(crate) fn built(
         &mut self,
         id: NodeId,
-        outcome: Result<Planted<Z>, LaunchError>,
+        outcome: Result<Built<Z>, LaunchError>,
         now: Instant,
     ) -> Option<Z> {
         // What was measured is true whether it is wanted or not.
-        if let Ok(planted) = &outcome {
-            for held in &planted.holds {
-                self.costs.imported(&held.package, Price { import: held.took, bytes: held.bytes });
+        if let Ok(built) = &outcome {
+            for import in &built.imports {
+                self.costs.imported(&import.package, Price { import: import.took, bytes: import.bytes });
             }
             self.has_news = true;
-            planted.failed.iter().for_each(|(package, _)| self.costs.failed(package, now));
         }
         let number = self.next_zygote;
         self.next_zygote += 1;
-        let Some(node) = self.nodes.get_mut(&id) else { return outcome.ok().map(|planted| planted.zygote) };
+        let Some(node) = self.nodes.get_mut(&id) else { return outcome.ok().map(|built| built.zygote) };
         match (&mut node.stage, outcome) {
-            (Stage::Building, Ok(Planted { zygote, holds, bytes, failed: _ })) => {
+            (Stage::Building, Ok(Built { zygote, holds, missed, bytes, imports: _ })) => {
                 node.pause.succeeded();
                 node.last_used = now;
-                if holds.is_empty() {
-                    node.stage = Stage::Barren;
-                    return Some(zygote);
-                }
-                let holds = PackageSet::new(holds.into_iter().map(|held| held.package));
                 for package in &holds {
                     self.holders.entry(package.clone()).or_default().push(id);
                 }
                 node.stage = Stage::Growing(Grown {
                     replicas: vec![Replica { zygote, number, n_forking: 0, bytes }],
                     holds,
-                    missed: BTreeSet::new(),
+                    missed,
                     n_wanted: 1,
                     is_building: false,
                     crowd: Crowd::default(),
                 });
                 None
             }
-            (Stage::Growing(grown), Ok(Planted { zygote, holds, bytes, failed: _ })) if grown.is_building => {
+            (Stage::Growing(grown), Ok(Built { zygote, holds, missed, bytes, imports: _ }))
+                if grown.is_building =>
+            {
                 grown.is_building = false;
                 // One that holds something else is none of the same.
                 let same = holds.len() == grown.holds.len()
-                    && holds.iter().all(|held| grown.holds.iter().any(|package| *package == held.package));
+                    && holds.iter().all(|held| grown.holds.iter().any(|package| package == held));
                 if !same || grown.replicas.len() >= grown.n_wanted {
                     grown.n_wanted = grown.replicas.len();
                     return Some(zygote);
                 }
+                grown.missed.extend(missed);
                 grown.replicas.push(Replica { zygote, number, n_forking: 0, bytes });
                 None
             }
-            (Stage::Building, Err(error)) => {
-                // One that says what is wrong need not be led by the hand.
-                node.careful |= !matches!(error, LaunchError::Resources(_));
+            (Stage::Building, Err(_)) => {
                 node.pause.failed(now);
                 node.stage = Stage::Planned;
                 None
@@ -166,7 +180,7 @@ impl<Z: Clone> Forest<Z> {
                 grown.n_wanted = grown.replicas.len();
                 None
             }
-            (_, outcome) => outcome.ok().map(|planted| planted.zygote),
+            (_, outcome) => outcome.ok().map(|built| built.zygote),
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct NodeView {
     pub packages: Vec<String>,
     /// What its zygotes hold, with what they got from above. Empty while there is none.
     pub holds: Vec<String>,
-    /// `planned`, `building`, `growing`, or `barren`: nothing could be imported.
+    /// `planned`, `building` or `growing`.
     pub state: &'static str,
     /// Whether it is for functions on the machine's own network.
     pub on_host: bool,
@@ -61,8 +61,6 @@ pub(super) struct Node<Z> {
     pub(super) on_host: bool,
     pub(super) stage: Stage<Z>,
     pub(super) pause: Backoff,
-    /// It died, or took too long, while it imported: next time each package is tried in a child first.
-    pub(super) careful: bool,
     pub(super) last_used: Instant,
     pub(super) uses: Uses,
     pub(super) hits: u64,
@@ -89,7 +87,6 @@ impl<Z> Node<Z> {
             Stage::Planned => ("planned", None),
             Stage::Building => ("building", None),
             Stage::Growing(grown) => ("growing", Some(&grown.holds)),
-            Stage::Barren => ("barren", None),
         };
         NodeView {
             node: id,
@@ -114,7 +111,6 @@ pub(super) enum Stage<Z> {
     Planned,
     Building,
     Growing(Grown<Z>),
-    Barren,
 }
 
 #[derive(Debug)]

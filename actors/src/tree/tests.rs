@@ -7,16 +7,17 @@ use super::*;
 use crate::fake::{MB, ms, package};
 use crate::fit::{Fitted, FittedNode};
 use crate::packages::PackageSet;
-use crate::world::{Held, LaunchError, Planted};
+use crate::world::{Import, LaunchError};
 
 fn set(names: &[&str]) -> PackageSet {
     PackageSet::new(names.iter().map(|name| package(&format!("{name}==1"))))
 }
 
 /// Each package takes so long.
-fn planted<Z>(zygote: Z, holds: &PackageSet, cost: impl Fn(&Package) -> Duration) -> Planted<Z> {
-    let held = |package: &Package| Held { package: package.clone(), took: cost(package), bytes: MB };
-    Planted { zygote, holds: holds.iter().map(held).collect(), failed: Vec::new(), bytes: 3 * MB }
+fn planted<Z>(zygote: Z, holds: &PackageSet, cost: impl Fn(&Package) -> Duration) -> Built<Z> {
+    let import = |package: &Package| Import { package: package.clone(), took: cost(package), bytes: MB };
+    let imports = holds.iter().map(import).collect();
+    Built { zygote, holds: holds.clone(), missed: BTreeSet::new(), imports, bytes: 3 * MB }
 }
 
 /// What each package of the tests takes.
@@ -44,10 +45,17 @@ fn flat(sets: &[PackageSet]) -> Fitted {
 }
 
 fn grow(forest: &mut Forest<u32>, zygote: u32) -> NodeId {
+    grow_without(forest, zygote, &[])
+}
+
+/// One whose packages have missed these.
+fn grow_without(forest: &mut Forest<u32>, zygote: u32, missed: &[&str]) -> NodeId {
     let now = Instant::now();
     let build = forest.next_build(u64::MAX, now).expect("one is planned");
     let holds = PackageSet::new(build.requirements.iter().map(|text| package(text)));
-    assert_eq!(forest.built(build.node, Ok(planted(zygote, &holds, cost)), now), None);
+    let missed = missed.iter().map(|&name| name.to_owned()).collect();
+    let built = Built { missed, ..planted(zygote, &holds, cost) };
+    assert_eq!(forest.built(build.node, Ok(built), now), None);
     build.node
 }
 
@@ -58,6 +66,10 @@ fn grown(sets: &[&[&str]]) -> (Forest<u32>, Vec<NodeId>) {
     forest.adopt(&flat(&sets), false, Instant::now());
     let ids = (0..sets.len()).map(|at| grow(&mut forest, at as u32)).collect();
     (forest, ids)
+}
+
+fn zygotes_of(parents: &[(u32, PackageSet)]) -> Vec<u32> {
+    parents.iter().map(|(zygote, _)| *zygote).collect()
 }
 
 fn best(forest: &Forest<u32>, names: &[&str]) -> Option<u32> {
@@ -74,8 +86,11 @@ fn plan(packages: &[&str], children: Vec<Plan>) -> Plan {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_what_a_zygote_has_missed_is_forked_from_another() {
-    let (mut forest, ids) = grown(&[&["a"], &["a", "b"]]);
-    forest.missed(ids[0], ["b".to_owned(), "x".to_owned()].into());
+    let now = Instant::now();
+    let mut forest = Forest::<u32>::new(None, false, now);
+    forest.adopt(&flat(&[set(&["a"]), set(&["a", "b"])]), false, now);
+    grow_without(&mut forest, 0, &["b", "x"]);
+    grow(&mut forest, 1);
     assert_eq!(best(&forest, &["a"]), Some(0));
     assert_eq!(best(&forest, &["a", "c"]), Some(0));
     assert_eq!(best(&forest, &["a", "x"]), None);
@@ -88,15 +103,11 @@ async fn no_zygote_is_a_fork_of_one_that_has_missed_what_it_has() {
     let tree = plan(&[], vec![plan(&["a==1"], vec![below])]);
     let now = Instant::now();
     let mut forest = Forest::<u32>::new(Some(&tree), false, now);
-    let top = grow(&mut forest, 0);
-    forest.missed(top, ["c".to_owned()].into());
-    assert_eq!(forest.next_build(u64::MAX, now).unwrap().parents, [0]);
-    let middle = {
-        forest.forget_builds();
-        grow(&mut forest, 1)
-    };
-    forest.missed(middle, ["c".to_owned()].into());
-    assert_eq!(forest.next_build(u64::MAX, now).unwrap().parents, [0; 0], "but of the root");
+    grow_without(&mut forest, 0, &["c"]);
+    assert_eq!(zygotes_of(&forest.next_build(u64::MAX, now).unwrap().parents), [0]);
+    forest.forget_builds();
+    grow_without(&mut forest, 1, &["c"]);
+    assert_eq!(forest.next_build(u64::MAX, now).unwrap().parents, [], "but of the root");
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,8 +116,7 @@ async fn what_a_node_has_is_known_by_its_name_however_somebody_wrote_it() {
     let tree = plan(&[], vec![plan(&["a==1"], vec![Plan { packages: vec![written], children: vec![] }])]);
     let now = Instant::now();
     let mut forest = Forest::<u32>::new(Some(&tree), false, now);
-    let top = grow(&mut forest, 0);
-    forest.missed(top, ["foo-bar".to_owned()].into());
+    grow_without(&mut forest, 0, &["foo-bar"]);
     let build = forest.next_build(u64::MAX, now).unwrap();
     assert_eq!(
         (&build.requirements[..], build.parents),
@@ -171,7 +181,7 @@ async fn a_drawn_tree_is_built_from_the_top_and_each_node_has_what_is_above_it()
     let mut forest = Forest::<u32>::new(Some(&drawn), false, now);
     let mut next = || {
         forest.next_build(u64::MAX, now).map(|build| {
-            let of = (build.requirements.join(" "), build.parents);
+            let of = (build.requirements.join(" "), zygotes_of(&build.parents));
             forest.built(build.node, Ok(planted(7, &set(&["a"]), cost)), now);
             of
         })
@@ -199,34 +209,34 @@ async fn a_new_tree_keeps_the_zygotes_that_it_has_as_well() {
         (Some(0), None, Some(2))
     );
     let build = forest.next_build(u64::MAX, now).unwrap();
-    assert_eq!((build.requirements.join(" "), build.parents), ("c==1 d==1".to_owned(), vec![2]));
+    let parents = zygotes_of(&build.parents);
+    assert_eq!((build.requirements.join(" "), parents), ("c==1 d==1".to_owned(), vec![2]));
+    let within =
+        |names: &[&str]| zygotes_of(&build.parents_within(&set(names).iter().cloned().collect::<Vec<_>>()));
+    assert_eq!((within(&["d", "c"]), within(&["d"])), (vec![2], vec![]), "one that holds more is no parent");
     let standing = forest.standing(false);
     assert_eq!(standing.len(), 3);
     assert!(standing.iter().enumerate().all(|(at, node)| node.parent.is_none_or(|parent| parent < at)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_zygote_that_holds_nothing_is_no_parent_and_what_was_measured_is_remembered() {
+async fn what_cannot_be_imported_saves_nothing() {
     let now = Instant::now();
     let mut forest = Forest::<u32>::new(None, false, now);
-    forest.adopt(&flat(&[set(&["a"])]), false, now);
-    let build = forest.next_build(u64::MAX, now).unwrap();
-    let mut none = planted(1, &PackageSet::default(), cost);
-    none.failed.push((package("a==1"), "no".into()));
     assert!(forest.loaded(&set(&["a"]), false, ms(300)));
-    assert_eq!(forest.built(build.node, Ok(none), now), Some(1));
-    assert!(forest.costs.prices(std::iter::empty()).is_empty(), "it saves nothing");
-    assert!(forest.next_build(u64::MAX, now).is_none());
+    assert!(!forest.costs.prices(std::iter::empty()).is_empty());
+    forest.cannot_import(&package("a==1"), now);
+    assert!(forest.costs.prices(std::iter::empty()).is_empty());
+    assert!(forest.costs.is_left_alone(&package("a==1")) && !forest.costs.is_left_alone(&package("b==1")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_retried_with_care_after_a_pause_that_grows() {
+async fn failures_are_retried_after_a_pause_that_grows() {
     let mut now = Instant::now();
     let mut forest = Forest::<u32>::new(None, false, now);
     forest.adopt(&flat(&[set(&["a"])]), false, now);
-    for (at, pause) in [1_000, 2_000, 4_000].into_iter().enumerate() {
+    for pause in [1_000, 2_000, 4_000] {
         let build = forest.next_build(u64::MAX, now).unwrap();
-        assert_eq!(build.careful, at > 0);
         forest.built(build.node, Err(LaunchError::Failed("crashed".into())), now);
         assert_eq!(forest.next_due(now), Some(now + ms(pause)));
         now += ms(pause) - ms(1);

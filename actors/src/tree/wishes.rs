@@ -110,7 +110,6 @@ impl<Z: Clone> Forest<Z> {
             on_host,
             stage: Stage::Planned,
             pause: Backoff::new(RETRY_PAUSE, RETRY_PAUSE_MAX),
-            careful: false,
             last_used: now,
             uses: Uses::default(),
             hits: 0,

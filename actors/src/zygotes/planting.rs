@@ -1,20 +1,25 @@
 //! Zygotes of packages: made one at a time, off the way of requests, and given up.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use slog::{info, warn};
 use tokio::time::Instant;
 
+use super::culprits::culprits;
+use super::fitting::Requires;
 use super::{PLANT_TIME_MAX, PRESSURE_PAUSE, StandbyKind, Zygotes};
 use crate::fit::in_order;
 use crate::packages::{Package, PackageSet, Require};
-use crate::tree::{Best, Build, NodeId};
-use crate::world::{Class, LaunchError, Launcher, LocalFuture, Network, Planted, World, Zygote};
+use crate::tree::{Best, Build, Built, NodeId};
+use crate::world::{Class, LaunchError, Launcher, LocalFuture, Network, World, Zygote};
 
-/// A zygote, and the names of what its packages have missed.
-type Made<W> = (Planted<<W as World>::Zygote>, BTreeSet<String>);
+/// What came of a build.
+struct Outcome<W: World> {
+    made: Result<Built<W::Zygote>, LaunchError>,
+    /// What turned out to be importable by no zygote.
+    culprits: Vec<Package>,
+}
 
 impl<W: World> Zygotes<W> {
     /// The zygote of packages that suits a function best, and lives.
@@ -71,40 +76,37 @@ impl<W: World> Zygotes<W> {
             return;
         };
         self.planting = true;
-        ctx.spawn(self.import(build).into_actor(self).map(move |made, zygotes, ctx| {
+        ctx.spawn(self.import(build).into_actor(self).map(move |outcome, zygotes, ctx| {
             // From now on it shows in the memory that is in use.
             drop(reservation);
             zygotes.planting = false;
+            let Outcome { made, culprits } = outcome;
             match &made {
-                Ok((Planted { holds, bytes, .. }, _)) => {
-                    let took: Duration = holds.iter().map(|held| held.took).sum();
-                    let holds = PackageSet::new(holds.iter().map(|held| held.package.clone()));
+                Ok(Built { holds, imports, bytes, .. }) => {
+                    let took: Duration = imports.iter().map(|import| import.took).sum();
                     zygotes.stats.package_zygotes_started.bump();
                     info!(zygotes.log, "started a zygote of packages"; "holds" => %holds,
                         "import_ms" => took.as_millis(), "mb" => bytes >> 20);
-                    // What was a guess is known now.
-                    zygotes.fit_soon(ctx);
                 }
                 Err(error) => {
                     warn!(zygotes.log, "failed to start a zygote of packages"; "error" => %error);
                 }
             }
-            let unwanted = if zygotes.closed {
-                made.ok().map(|(planted, _)| planted.zygote)
-            } else {
-                let (made, missed) = match made {
-                    Ok((planted, missed)) => (Ok(planted), Some(missed)),
-                    Err(error) => (Err(error), None),
-                };
-                let mut forest = zygotes.forest.lock();
-                let unwanted = forest.built(node, made, Instant::now());
-                // One that failed, or is not wanted, says nothing of those that there are.
-                if let (Some(missed), None) = (missed, &unwanted) {
-                    forest.missed(node, missed);
+            let is_news = made.is_ok() || !culprits.is_empty();
+            let unwanted = {
+                let (now, mut forest) = (Instant::now(), zygotes.forest.lock());
+                culprits.iter().for_each(|package| forest.cannot_import(package, now));
+                if zygotes.closed {
+                    made.ok().map(|built| built.zygote)
+                } else {
+                    forest.built(node, made, now)
                 }
-                unwanted
             };
             drop(unwanted);
+            if is_news {
+                // What was a guess is known now.
+                zygotes.fit_soon(ctx);
+            }
             zygotes.plant(ctx);
         }));
     }
@@ -118,46 +120,72 @@ impl<W: World> Zygotes<W> {
         }
     }
 
-    fn import(&self, build: Build<W::Zygote>) -> LocalFuture<Result<Made<W>, LaunchError>> {
-        let Build { requirements, on_host, parents, careful, .. } = build;
+    fn import(&self, build: Build<W::Zygote>) -> LocalFuture<Outcome<W>> {
         let (packages, launcher, log) = (self.packages.clone(), self.launcher.clone(), self.log.clone());
-        let (store, requires) = (self.store.clone(), self.requires.clone());
-        let network = if on_host { Network::Host } else { Network::None };
+        let (store, requires, forest) = (self.store.clone(), self.requires.clone(), self.forest.clone());
+        let network = if build.on_host { Network::Host } else { Network::None };
         let class = Class { network };
         Box::pin(async move {
             let mut there: Vec<Package> = Vec::new();
-            for requirement in requirements {
-                match packages.ask(Require { packages: vec![requirement] }).await {
+            for requirement in &build.requirements {
+                match packages.ask(Require { packages: vec![requirement.clone()] }).await {
                     Ok(Ok(set)) => there.extend(set.iter().cloned()),
                     Ok(Err(error)) => {
                         warn!(log, "a zygote does without a package"; "error" => %error);
                     }
                     Err(_) => {
-                        return Err(LaunchError::Failed("the package manager is being restarted".into()));
+                        let error = LaunchError::Failed("the package manager is being restarted".into());
+                        return Outcome { made: Err(error), culprits: Vec::new() };
                     }
                 }
             }
+            {
+                let forest = forest.lock();
+                there.retain(|package| !forest.costs.is_left_alone(package));
+            }
             // Each after what it needs: so each is seen to take what it takes.
             let requires = super::fitting::requires::<W>(&store, there.iter(), requires).await;
-            let set = PackageSet::new(in_order(&there, &requires));
-            if set.is_empty() {
-                return Err(LaunchError::Unsupported("none of its packages is there".into()));
+            let mut wanted = in_order(&there, &requires);
+            let mut made = make::<W>(&launcher, class, &build, &wanted, &requires).await;
+            let mut found = Vec::new();
+            if let Err(LaunchError::Load(_) | LaunchError::Unsupported(_)) = &made {
+                let held = build.parents_within(&wanted).into_iter().next();
+                let held = held.map(|(_, holds)| holds).unwrap_or_default();
+                found = culprits::<W>(&launcher, class, &wanted, &held, &requires).await;
+                for (package, why) in &found {
+                    warn!(log, "a package could not be imported into a zygote"; "package" => %package, "error" => why);
+                }
+                wanted.retain(|package| found.iter().all(|(culprit, _)| culprit != package));
             }
-            let asked = set.to_string();
-            let planted = tokio::time::timeout(PLANT_TIME_MAX, launcher.plant(class, set, parents, careful))
-                .await
-                .map_err(|_| LaunchError::Failed(format!("no zygote after {} s", PLANT_TIME_MAX.as_secs())))?
-                .map_err(|error| match error {
-                    LaunchError::Load(text) => LaunchError::Load(format!("{asked}: {text}")),
-                    error => error,
-                })?;
-            for (package, why) in &planted.failed {
-                warn!(log, "a package could not be imported into a zygote"; "package" => %package, "error" => why);
+            if !found.is_empty() {
+                made = make::<W>(&launcher, class, &build, &wanted, &requires).await;
             }
-            let held = || planted.holds.iter().map(|held| &held.package);
-            let used = held().filter_map(|package| requires.get(package)).flat_map(|names| names.iter());
-            let missed = used.filter(|name| !held().any(|package| package.name == **name)).cloned().collect();
-            Ok((planted, missed))
+            Outcome { made, culprits: found.into_iter().map(|(package, _)| package).collect() }
         })
     }
+}
+
+/// A zygote that holds all of these, in this order; or none.
+async fn make<W: World>(
+    launcher: &W::Launcher,
+    class: Class,
+    build: &Build<W::Zygote>,
+    wanted: &[Package],
+    requires: &Requires,
+) -> Result<Built<W::Zygote>, LaunchError> {
+    if wanted.is_empty() {
+        return Err(LaunchError::Failed("none of its packages is there, or can be imported".into()));
+    }
+    let holds = PackageSet::new(wanted.iter().cloned());
+    let parents = build.parents_within(wanted).into_iter().map(|(zygote, _)| zygote).collect();
+    let planted = tokio::time::timeout(PLANT_TIME_MAX, launcher.plant(class, holds.clone(), parents))
+        .await
+        .map_err(|_| LaunchError::Failed(format!("no zygote after {} s", PLANT_TIME_MAX.as_secs())))?
+        .map_err(|error| match error {
+            LaunchError::Load(text) => LaunchError::Load(format!("{holds}: {text}")),
+            error => error,
+        })?;
+    let used = wanted.iter().filter_map(|package| requires.get(package)).flat_map(|names| names.iter());
+    let missed = used.filter(|name| !wanted.iter().any(|package| package.name == **name)).cloned().collect();
+    Ok(Built { zygote: planted.zygote, holds, missed, imports: planted.imports, bytes: planted.bytes })
 }

@@ -307,11 +307,30 @@ async fn a_package_that_crashes_takes_no_other_down() {
     load(&zygotes, &SET).await;
     sleep(ms(600)).await;
     acquire_with(&zygotes, CLASS, &SET).await.unwrap();
-    assert_eq!(planted(&world), (1, 0));
+    assert_eq!(planted(&world).1, 0);
     sleep(ms(2_000)).await;
-    assert_eq!(world.state().n_plants, 2, "after a pause, with care");
+    assert_eq!(world.state().n_plants, 4, "both, each by itself, and the one that can be imported");
     acquire_with(&zygotes, CLASS, &SET[..1]).await.unwrap();
     assert_eq!(world.state().n_spawns, 1, "the other one is there");
+    sleep(ms(10_000)).await;
+    assert_eq!(world.state().n_plants, 4, "nobody imports what was found out");
+}
+
+#[actix::test]
+async fn what_fails_only_together_is_nobodys_fault_and_is_tried_again_after_a_pause() {
+    tokio::time::pause();
+    let world = Fake::new();
+    install(&world, &SET);
+    world.state().quarrel = true;
+    let zygotes = zygotes(&world).await;
+    load(&zygotes, &SET).await;
+    sleep(ms(1_600)).await;
+    assert_eq!(world.state().n_plants, 3, "both, and each by itself");
+    world.state().quarrel = false;
+    sleep(ms(2_000)).await;
+    assert_eq!(world.state().n_plants, 4);
+    acquire_with(&zygotes, CLASS, &SET).await.unwrap();
+    assert_eq!(world.state().n_spawns, 1);
 }
 
 #[actix::test]

@@ -166,7 +166,8 @@ impl Inner {
         tally::FORK.add(began);
         // While we held its end of the answers the death of the sandbox would not close it.
         drop((theirs, writer, control));
-        let naming = self.logs.follow(reader, process.id);
+        let (naming, following) = self.logs.follow(reader, process.id);
+        process.remains_mut().following = Some(following);
         Ok(Newborn { channel, process, naming, shell: waited, sprout })
     }
 
@@ -189,6 +190,7 @@ impl Inner {
             uid: Some(uid),
             users: range,
             retiring: None,
+            following: None,
             zygote: Arc::downgrade(zygote),
         };
         let mut process = Process::new(remains, self.reaper.clone(), Arc::clone(zygote));

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::sandbox::channel::Channel;
 use crate::sandbox::zygote::Zygote;
@@ -44,15 +45,15 @@ impl Drop for Sprout {
     }
 }
 
-/// What a zygote of packages has come to hold. Packages are named by their directories.
+/// A zygote of packages, and what it says of their imports. Packages are named by their directories.
 #[derive(Debug)]
 pub struct Plantation {
-    /// The zygote.
+    /// The zygote. It was told to import all of them, and said that it has.
     pub zygote: GrownZygote,
-    /// What was imported, and how many milliseconds that took.
+    /// How many milliseconds each took.
     pub held: BTreeMap<String, f64>,
     /// By how many bytes the interpreter grew.
     pub grown: BTreeMap<String, u64>,
-    /// What was not, and why.
-    pub failed: BTreeMap<String, String>,
+    /// How long all of it took, by the worker's own clock.
+    pub took: Duration,
 }

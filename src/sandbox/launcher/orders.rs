@@ -27,7 +27,6 @@ struct Order<'a> {
 pub(super) struct PlantOrder<'a> {
     pub(super) protocol: u32,
     pub(super) packages: &'a [String],
-    pub(super) careful: bool,
 }
 
 /// `RENEW`, as the protocol has it.
@@ -52,8 +51,6 @@ pub(super) struct Ready {
     pub(super) held: BTreeMap<String, f64>,
     #[serde(default)]
     pub(super) grown: BTreeMap<String, u64>,
-    #[serde(default)]
-    pub(super) failed: BTreeMap<String, String>,
 }
 
 /// What comes of an order.

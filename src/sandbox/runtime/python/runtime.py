@@ -82,7 +82,11 @@ def wait_for_load(channel):
                 warm.warm()
             ready(channel, False, "none")
         elif kind == ZYGOTE and "entry" not in (order := json.loads(body)):
-            planted = plant.plant(order)
+            try:
+                planted = plant.plant(order)
+            except LoadFailed as failed:
+                load_failed(channel, failed)
+                return None, False
             log.finish()
             if not planted["unforkable"]:
                 sprout.settle()
