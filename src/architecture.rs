@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["bench", "client", "config", "field", "image", "json", "sandbox", "selftest", "serve", "takeover"],
     ),
     ("selftest", &["client", "image", "sandbox"]),
-    ("bench", &["client", "frame", "packages", "sandbox"]),
+    ("bench", &["client", "fd", "frame", "packages", "sandbox"]),
     (
         "serve",
         &[
@@ -34,11 +34,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "world",
         ],
     ),
-    ("takeover", &["address", "sandbox"]),
+    ("takeover", &["address", "fd"]),
     (
         "http",
         &[
             "dep_trace",
+            "fd",
             "frame",
             "json",
             "packages",
@@ -57,14 +58,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &["config", "field"]),
     ("config", &["field", "json"]),
     ("json", &["field"]),
-    ("sandbox", &["frame", "rotated"]),
+    ("sandbox", &["fd", "frame", "rotated"]),
     ("dep_trace", &["packages", "registry", "rotated"]),
     ("logging", &["rotated"]),
     ("client", &["address"]),
 ];
 
 /// Where unsafe code may be. The last of these is the allocator, whose interface is unsafe by nature.
-const UNSAFE: [&str; 3] = ["src/sandbox/sys.rs", "src/sandbox/native/", "src/profile/sampling.rs"];
+const UNSAFE: [&str; 4] =
+    ["src/sandbox/sys.rs", "src/sandbox/native/", "src/fd/watched.rs", "src/profile/sampling.rs"];
 
 /// Crates by which `actors` could reach the world, and ways of the standard library and of tokio to do so.
 const WORLDLY_CRATES: [&str; 8] =

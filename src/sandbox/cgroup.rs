@@ -355,6 +355,16 @@ impl Cgroup {
         read_number(&directory.join("pids.current")).unwrap_or(0)
     }
 
+    /// Its processes; none when that cannot be read.
+    pub(super) fn pids(&self) -> Vec<i32> {
+        let directory = match &self.layout {
+            LayoutGroup::V2(group) => group.path(),
+            LayoutGroup::V1(group) => group.pids(),
+        };
+        let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// How the kernel is told to take back what it can of its memory.
     pub(super) fn means_of_reclaim(&self) -> Means {
         match &self.layout {

@@ -36,8 +36,9 @@ use super::reaper::Reaper;
 use super::seccomp;
 use super::shells::{Count, Uses};
 use super::uids::{LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, Slot, Uids};
+use super::watchdog::Watchdog;
 use super::wire::BaseSpec;
-use super::zygote::Zygote;
+use super::zygote::{Home, Zygote};
 use crate::frame::{Kind, PROTOCOL};
 use birth::{Newborn, Room, Wanted, with_init};
 use grown::Sprout;
@@ -123,6 +124,7 @@ struct Inner {
     forker: Forker,
     mounter: Mounter,
     reaper: Reaper,
+    watchdog: Watchdog,
     logs: Logs,
     filters: Filters,
     next_id: AtomicU64,
@@ -144,6 +146,9 @@ impl Program {
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
     move |error| match error.raw_os_error() {
+        None if error.kind() == io::ErrorKind::WouldBlock => {
+            LaunchError::Resources(format!("{what}: {error}"))
+        }
         Some(libc::ENOSPC | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
             LaunchError::Resources(format!("{what}: {error}"))
         }
@@ -177,6 +182,7 @@ impl Launcher {
                 forker: Forker::start()?,
                 mounter: Mounter::new()?,
                 reaper: Reaper::start(log.clone())?,
+                watchdog: Watchdog::start()?,
                 logs,
                 filters,
                 next_id: AtomicU64::new(1),
@@ -441,8 +447,10 @@ impl Inner {
         depth: usize,
         holds: Arc<dyn Any + Send + Sync>,
     ) -> Result<GrownZygote, LaunchError> {
-        let zygote = Zygote::adopt(control, Arc::clone(&parent.family), Some(home), uids, &self.log)
-            .map_err(failed("listen to a zygote"))?;
-        Ok(GrownZygote(Arc::new(Sprout { zygote: Arc::new(zygote), depth, holds, _channel: channel })))
+        let family = Arc::clone(&parent.family);
+        let zygote =
+            Zygote::adopt(control, family, Home::Shell(Box::new(home)), uids, &self.watchdog, &self.log)
+                .map_err(failed("listen to a zygote"))?;
+        Ok(GrownZygote(Arc::new(Sprout { zygote, depth, holds, _channel: channel })))
     }
 }

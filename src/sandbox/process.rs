@@ -4,15 +4,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Signal, pidfd_send_signal};
+
 use super::cgroup::Nest;
 use super::channel::ChannelError;
 use super::last_resort;
+use super::pidfd;
 use super::reaper::{Reaper, Remains, Retiring};
 use super::reclaim;
 use super::zygote::{Exit, Zygote, describe_status};
 
 /// How long the death of an interpreter and the report of it lie apart at most: the report goes through the zygote.
 const EXIT_PATIENCE: Duration = Duration::from_millis(200);
+/// An interpreter's pid in the pid namespace of its shell: it is the first to come after the init.
+const INTERPRETER_NUMBER: i32 = 2;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -58,6 +63,21 @@ impl Process {
     /// Where its cgroup lies.
     pub(super) fn nest(&self) -> Option<Arc<Nest>> {
         self.remains.as_ref()?.cgroup.as_ref()?.nest().cloned()
+    }
+
+    /// Ends the interpreter that was forked into it, and nothing else.
+    pub(super) fn end_interpreter(&self) {
+        let Some(group) = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref()) else { return };
+        for pid in group.pids() {
+            let Ok(process) = pidfd::open(pid) else { continue };
+            // A pid may have come to mean another process since it was read. What is said of it now is about the one that is
+            // open, if that is there at the end.
+            let is_meant =
+                group.pids().contains(&pid) && pidfd::number_inside(pid) == Some(INTERPRETER_NUMBER);
+            if is_meant && !pidfd::has_ended(process.as_fd()).unwrap_or(true) {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+        }
     }
 
     /// It may come to its end by itself before it is taken down: it has been told, or will be by its channel's end.

@@ -90,11 +90,11 @@ pub(super) struct Remains {
 }
 
 impl Remains {
-    /// Nothing but a group.
-    pub(super) fn of_group(cgroup: Option<Cgroup>) -> Self {
+    /// A process that is no sandbox's, and a group.
+    pub(super) fn of_helper(init: Option<OwnedFd>, cgroup: Option<Cgroup>) -> Self {
         Self {
             id: 0,
-            init: None,
+            init,
             cgroup,
             link: None,
             network: None,
@@ -237,7 +237,7 @@ fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
         remains.network = None;
         return true;
     }
-    if removed && remains.init.is_some() {
+    if removed && remains.init.is_some() && remains.uid.is_some() {
         tally::DESTROY.add(since);
     }
     removed

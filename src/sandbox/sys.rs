@@ -162,25 +162,6 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Types that own a descriptor and give the same one for as long as they live.
-pub trait OwnsFd: AsRawFd {}
-impl OwnsFd for std::os::unix::net::UnixStream {}
-impl OwnsFd for fs::File {}
-impl OwnsFd for OwnedFd {}
-
-/// Registers a descriptor that does not block with the event loop of this thread.
-///
-/// # Errors
-/// When the kernel's table of watched descriptors is full.
-pub fn register<T: OwnsFd>(
-    owner: T,
-    interest: tokio::io::Interest,
-) -> io::Result<tokio::io::unix::AsyncFd<T>> {
-    // SAFETY: the owner keeps its descriptor open, and the same, until it is dropped or taken out, which both
-    // deregister it first.
-    unsafe { tokio::io::unix::AsyncFd::register_with_interest(owner, interest) }.map_err(Into::into)
-}
-
 /// Lets the command's process have `fd` as its descriptor `number`, and no other of ours (they are all
 /// close-on-exec).
 pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>, number: RawFd) {
