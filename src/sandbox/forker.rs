@@ -5,7 +5,7 @@
 //! itself: the next shim may be there to replace one that does not come to its end. Who listens to a shim buries it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -52,10 +52,10 @@ fn spawn(control: OwnedFd) -> io::Result<()> {
     // Not a path: the file may have been replaced since we were started.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("ol").arg(shim::COMMAND).env_clear().stdin(Stdio::null());
-    sys::pass_fd(&mut command, control.as_fd(), shim::CONTROL_FD);
+    sys::pass_fd(&mut command, control, shim::CONTROL_FD);
     let mut stage_0 = command.spawn()?;
-    // It ends as soon as the shim proper, our own child too, runs; or fails, and says so on the socket.
+    // With it goes our copy of the socket.
     drop(command);
-    drop(control);
+    // It ends as soon as the shim proper, our own child too, runs; or fails, and says so on the socket.
     thread::Builder::new().name("stage-0".into()).spawn(move || stage_0.wait()).map(drop)
 }

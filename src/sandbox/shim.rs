@@ -261,6 +261,10 @@ impl<'a> Shim<'a> {
             return error;
         }
         // When the shim goes so does the kernel's whole pid namespace: no parent-death signal is needed here.
+        let control = match control.try_clone() {
+            Ok(control) => control,
+            Err(error) => return error,
+        };
         let mut command = Command::new(self.python);
         command
             .args(["-S", "-E", "-s", "-B", "-X", "utf8", runtime_files::ZYGOTE_SCRIPT])
@@ -268,7 +272,7 @@ impl<'a> Shim<'a> {
             .current_dir("/")
             .env_clear()
             .envs(ENVIRONMENT);
-        sys::pass_fd(&mut command, control.as_fd(), ZYGOTE_CONTROL_FD);
+        sys::pass_fd(&mut command, control, ZYGOTE_CONTROL_FD);
         command.exec()
     }
 
@@ -322,7 +326,7 @@ impl<'a> Shim<'a> {
         match sys::clone_into(self.proof, flags | namespaces as u64, birthplace).map_err(said("clone"))? {
             Fork::Child => {
                 drop(map_written);
-                init::run(spec, &writer, &mapped)
+                init::run(self.proof, spec, &writer, &mapped)
             }
             Fork::Parent { pidfd, .. } => {
                 drop((writer, mapped));
