@@ -25,7 +25,7 @@ pub mod cleanup;
 mod family;
 mod forker;
 mod init;
-pub mod last_resort;
+mod last_resort;
 pub mod launcher;
 pub mod logs;
 mod mounter;

@@ -21,13 +21,14 @@ use std::time::{Duration, Instant};
 
 use actors::haste::Haste;
 use actors::name::FunctionName;
-use actors::world::{Class, LaunchError, Making, Start};
+use actors::world::{Class, LaunchError, Making, Start, Weight};
 use slog::{Logger, debug, o};
 
 use super::cgroup::{CgroupRoot, Limits};
 use super::channel::Channel;
 use super::family::Filters;
 use super::forker::Forker;
+use super::last_resort::{self, LastResort};
 use super::logs::Logs;
 use super::mounter::Mounter;
 use super::network::{self, Outbound};
@@ -125,6 +126,7 @@ struct Inner {
     mounter: Mounter,
     reaper: Reaper,
     watchdog: Watchdog,
+    last_resort: LastResort,
     logs: Logs,
     filters: Filters,
     next_id: AtomicU64,
@@ -183,6 +185,7 @@ impl Launcher {
                 mounter: Mounter::new()?,
                 reaper: Reaper::start(log.clone())?,
                 watchdog: Watchdog::start()?,
+                last_resort: LastResort::default(),
                 logs,
                 filters,
                 next_id: AtomicU64::new(1),
@@ -215,6 +218,17 @@ impl Launcher {
     #[must_use]
     pub fn cgroups(&self) -> &CgroupRoot {
         &self.inner.cgroups
+    }
+
+    /// What each sandbox takes and may take.
+    #[must_use]
+    pub fn weights(&self) -> Vec<Weight> {
+        last_resort::weights(&self.inner.cgroups)
+    }
+
+    /// Ends all processes of this sandbox, because the machine is out of memory; its caller is told that.
+    pub fn end_for_memory(&self, id: u64) {
+        self.inner.last_resort.end(&self.inner.cgroups, id);
     }
 
     /// A confined interpreter of this class, forked from a zygote of packages, or from the root zygote. As long as nobody

@@ -8,9 +8,9 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::cgroup::Nest;
 use super::channel::ChannelError;
-use super::last_resort;
+use super::last_resort::LastResort;
 use super::pidfd;
-use super::reaper::{Reaper, Remains, Retiring};
+use super::reaper::{Reaper, Remains};
 use super::reclaim;
 use super::zygote::{Exit, Zygote, describe_status};
 
@@ -26,14 +26,20 @@ pub(super) struct Process {
     pub(super) exit: Option<Arc<Exit>>,
     remains: Option<Remains>,
     reaper: Reaper,
+    last_resort: LastResort,
     /// A zygote that has ended is replaced, but what holds it up holds up its sandboxes.
     zygote: Arc<Zygote>,
 }
 
 impl Process {
     /// Nothing has been made yet but what `remains` says.
-    pub(super) fn new(remains: Remains, reaper: Reaper, zygote: Arc<Zygote>) -> Self {
-        Self { id: remains.id, exit: None, remains: Some(remains), reaper, zygote }
+    pub(super) fn new(
+        remains: Remains,
+        reaper: Reaper,
+        last_resort: LastResort,
+        zygote: Arc<Zygote>,
+    ) -> Self {
+        Self { id: remains.id, exit: None, remains: Some(remains), reaper, last_resort, zygote }
     }
 
     /// A pidfd of the first process in it.
@@ -83,7 +89,7 @@ impl Process {
     /// It may come to its end by itself before it is taken down: it has been told, or will be by its channel's end.
     pub(super) fn retire(&mut self) {
         if let (Some(remains), Some(exit)) = (&mut self.remains, &self.exit) {
-            remains.retiring = Retiring::begin(Arc::clone(exit), Arc::clone(&self.zygote));
+            remains.retiring = self.reaper.let_retire(Arc::clone(exit), Arc::clone(&self.zygote));
         }
     }
 
@@ -96,7 +102,7 @@ impl Process {
         if !matches!(error, ChannelError::Closed) {
             return error.to_string();
         }
-        if let Some(why) = last_resort::why(self.id) {
+        if let Some(why) = self.last_resort.why(self.id) {
             return why.into();
         }
         let status = match &self.exit {
@@ -121,7 +127,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        last_resort::forget(self.id);
+        self.last_resort.forget(self.id);
         if let Some(remains) = self.remains.take() {
             self.reaper.bury(remains);
         }
