@@ -9,7 +9,10 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::probes::{APPETITE, SUSPECT, Stage};
-use crate::support::{Expect, Footprint, Process, Random, Worker, number_from, requires, until};
+use crate::support::{
+    Expect, Footprint, Process, Random, Worker, eventually, number_from, requires, until, within,
+};
+use crate::tree;
 
 const ECHO: &str = "def f(event):\n    return event\n";
 
@@ -83,6 +86,102 @@ fn a_shim_that_is_killed_is_replaced_with_all_that_it_held() {
     assert_eq!(stage.ask(json!({"of": "memory", "mb": 1})), 1);
     one_family_is_left(worker);
     stage.finish();
+}
+
+#[test]
+fn a_zygote_that_hangs_is_replaced_and_takes_no_running_call_with_it() {
+    requires!(Root);
+    one_that_hangs_is_replaced((2, 2), |zygote| until("it is ended", || !zygote.is_alive()));
+}
+
+#[test]
+fn a_shim_that_hangs_is_replaced_and_goes_with_the_last_of_its_sandboxes() {
+    requires!(Root);
+    one_that_hangs_is_replaced((2, 1), |shim| assert!(shim.is_alive(), "its sandboxes need it"));
+}
+
+fn one_that_hangs_is_replaced(which: (usize, i32), check: impl Fn(Process)) {
+    let stage = Stage::of(APPETITE);
+    let worker = stage.worker();
+    let running = worker.call_aside(SUSPECT, json!({"of": "sleep", "seconds": 1000}));
+    let sandbox = worker.sandbox_that_said(SUSPECT, "asleep");
+    let processes = worker.sandbox_processes(sandbox);
+    let old = helper(worker, which).expect("it is there");
+    old.stop();
+    // More functions than there are standbys. Those that find none wait for one that hangs, until it is found out.
+    for number in 0..8 {
+        let name = format!("after-{number}");
+        worker.install_f(&name, ECHO);
+        until_served(worker, &name);
+    }
+    let new = worker.process().descendants().into_iter().filter(|process| depth(*process) == which);
+    assert!(new.into_iter().any(|process| process != old), "another one is there");
+    check(old);
+    assert!(!running.is_finished() && processes.iter().all(|process| process.is_alive()));
+    processes.iter().for_each(|process| process.signal(Signal::SIGKILL));
+    running.join().unwrap().unwrap().expect(502);
+    one_family_is_left(worker);
+    assert!(!old.is_alive());
+    stage.finish();
+}
+
+#[test]
+fn a_zygote_of_packages_that_hangs_is_replaced() {
+    requires!(Root);
+    let drawn = json!({ "import_cache_tree": { "packages": [], "children": [{ "packages": ["base"] }] } });
+    let worker = tree::with(drawn, &[("base", &[], tree::COSTLY)]).start();
+    worker.log_says("started a zygote of packages");
+    tree::uses(&worker, "before", &["base"]);
+    worker.call("before", "1").ok();
+    let old = grown_zygote(&worker).expect("it was grown");
+    old.stop();
+    for number in 0..8 {
+        let name = format!("after-{number}");
+        tree::uses(&worker, &name, &["base"]);
+        until_served(&worker, &name);
+    }
+    // Though what was forked from it is still there.
+    worker.call("before", "1").ok();
+    within(60, "it is ended", || (!old.is_alive()).then_some(()));
+    within(60, "another one is there", || grown_zygote(&worker));
+    worker.finish();
+}
+
+#[test]
+fn a_lambdas_zygote_that_hangs_is_replaced() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install(
+        "costly",
+        &[
+            ("f.py", "import time\ntime.sleep(0.2)\ndef f(event): return 1\n"),
+            ("ol.yaml", "reuse-sandbox: false\n"),
+        ],
+    );
+    worker.call("costly", "1").ok();
+    let old = eventually("it has a zygote", || grown_zygote(&worker));
+    old.stop();
+    until_served(&worker, "costly");
+    within(60, "it is ended", || (!old.is_alive()).then_some(()));
+    within(60, "another one is there", || {
+        worker.call("costly", "1").ok();
+        grown_zygote(&worker)
+    });
+    worker.finish();
+}
+
+/// The interpreter of a zygote that was forked from the root zygote.
+fn grown_zygote(worker: &Worker) -> Option<Process> {
+    worker.zygote_processes().into_iter().find(|process| depth(*process) == (3, 2))
+}
+
+/// Though it may take as long as it takes until something that hangs was replaced.
+#[track_caller]
+fn until_served(worker: &Worker, name: &str) {
+    within(60, &format!("{name} is served"), || {
+        let reply = worker.call(name, "1");
+        (reply.status.as_u16() == 200).then_some(())
+    });
 }
 
 /// Twenty times here; a thousand times by hand: `OL_CHAOS_KILLS=1000 cargo test --test integration a_worker_that_is_killed`.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Expect, Setup, Worker, eventually, requires, until, write_folder};
 
 /// A worker that finds these packages: name, what it needs, and what its module does.
-fn with(config: Value, packages: &[(&str, &[&str], &str)]) -> Setup {
+pub(crate) fn with(config: Value, packages: &[(&str, &[&str], &str)]) -> Setup {
     let setup = Worker::with_config(config);
     for (name, needed, code) in packages {
         let files = setup.ol_dir().join(format!("packages/{name}==1/files"));
@@ -21,10 +21,10 @@ fn with(config: Value, packages: &[(&str, &[&str], &str)]) -> Setup {
     setup
 }
 
-const COSTLY: &str = "import random, time\ntime.sleep(0.2)\nIMPORTED = random.random()\n";
+pub(crate) const COSTLY: &str = "import random, time\ntime.sleep(0.2)\nIMPORTED = random.random()\n";
 
 /// A function that tells by which import of each package it lives.
-fn uses(worker: &Worker, function: &str, packages: &[&str]) {
+pub(crate) fn uses(worker: &Worker, function: &str, packages: &[&str]) {
     let imports: String = packages.iter().map(|name| format!("import {name}\n")).collect();
     let told: String = packages.iter().map(|name| format!("'{name}': {name}.IMPORTED, ")).collect();
     let requirements: String = packages.iter().map(|name| format!("{name}==1\n")).collect();

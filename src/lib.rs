@@ -10,6 +10,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dep_trace;
+pub(crate) mod fd;
 pub mod field;
 pub mod frame;
 #[cfg(any(test, fuzzing))]

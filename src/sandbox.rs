@@ -14,6 +14,7 @@
 //!           ├─ network    connects it, if it may
 //!           ├─ cgroup     limits, accounts, freezing
 //!           ├─ reclaim    takes memory back that it does not use
+//!           ├─ watchdog   replaces what hangs
 //!           └─ reaper     takes it down
 //! ```
 
@@ -25,14 +26,14 @@ mod family;
 mod forkable;
 mod forker;
 mod init;
-pub mod last_resort;
+mod last_resort;
 pub mod launcher;
 pub mod logs;
 mod mounter;
 mod network;
 mod networks;
 pub mod oom;
-pub(crate) mod packets;
+mod orders;
 mod pidfd;
 pub mod pressure;
 mod process;
@@ -45,11 +46,11 @@ pub mod shim;
 mod sys;
 pub mod tally;
 mod uids;
+mod watchdog;
 pub mod wire;
 mod zygote;
 
 pub use network::resolvers;
-pub use sys::register as watch_fd;
 
 /// For the fuzz targets: what a zygote says on its control socket.
 #[cfg(any(test, fuzzing))]

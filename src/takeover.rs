@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::address::Address;
-use crate::sandbox::packets;
+use crate::fd::packets;
 
 /// In the worker's directory.
 pub const SOCKET: &str = "takeover.sock";

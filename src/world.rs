@@ -21,7 +21,6 @@ use crate::kafka::KafkaFeeds;
 use crate::packages::PackagesDir;
 use crate::registry::{FunctionCode, Registry};
 use crate::sandbox::cgroup::Limits;
-use crate::sandbox::last_resort;
 use crate::sandbox::launcher::{GrownZygote, Launcher, Loading, Plantation, Program, Sandbox, Standby};
 use crate::sandbox::pressure::Pressure;
 use crate::stats::Stats;
@@ -311,11 +310,11 @@ impl world::Gauge for OlGauge {
     }
 
     fn weights(&self) -> Vec<Weight> {
-        last_resort::weights(self.launcher.cgroups())
+        self.launcher.weights()
     }
 
     fn end(&self, id: u64) {
-        last_resort::end(self.launcher.cgroups(), id);
+        self.launcher.end_for_memory(id);
     }
 }
 

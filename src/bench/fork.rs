@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::bare::{Files, Interpreter, floor, frame, install, read_frame};
 use super::sample::{Sample, merged};
 use super::{BenchError, workload};
+use crate::fd::packets;
 use crate::frame::Kind;
-use crate::sandbox::packets;
 
 /// One that forks for each core: what they make at once is what the machine can, and more only by doing less.
 pub(super) struct Forkers(Vec<Forker>);

@@ -15,7 +15,7 @@ use actix_web::dev::Extensions;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
-use crate::sandbox::watch_fd;
+use crate::fd::watched;
 
 /// Calls are watched from their second tick on: what a watch would save of shorter ones is less than what it costs.
 const TICK: Duration = Duration::from_millis(20);
@@ -82,9 +82,9 @@ pub(super) async fn gone(request: Option<&HttpRequest>) {
     let Some(Ok(fd)) = request.conn_data::<Connection>().map(|connection| connection.0.try_clone()) else {
         return pending().await;
     };
-    let Ok(watched) = watch_fd(fd, Interest::READABLE) else { return pending().await };
+    let Ok(watch) = watched::register(fd, Interest::READABLE) else { return pending().await };
     loop {
-        match watched.ready(Interest::READABLE).await {
+        match watch.ready(Interest::READABLE).await {
             Ok(mut ready) if !ready.ready().is_read_closed() => {
                 // The next request, sent ahead: it is the server's to read. From now on only a change wakes us.
                 ready.clear_ready();

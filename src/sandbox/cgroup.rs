@@ -364,6 +364,12 @@ impl Cgroup {
         directory.join("cgroup.procs")
     }
 
+    /// Its processes; none when that cannot be read.
+    pub(super) fn pids(&self) -> Vec<i32> {
+        let text = fs::read_to_string(self.members_file()).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// How the kernel is told to take back what it can of its memory.
     pub(super) fn means_of_reclaim(&self) -> Means {
         match &self.layout {

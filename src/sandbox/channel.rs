@@ -23,7 +23,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair}
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::sys;
+use crate::fd::watched;
 use crate::frame::{BATCH, BRIEF, BrokenFrame, HEADER_BYTES, Header, Kind, MORE, PACKET_BYTES_MAX, SOCKET};
 
 /// Payloads up to this are read whole into the channel's buffer; the body of a longer one is handed on in
@@ -122,7 +122,7 @@ impl Socket {
                 Self::Registered(_, socket) => socket.into_inner(),
                 Self::Moving => return Err(io::ErrorKind::BrokenPipe.into()),
             };
-            *self = Self::Registered(me, sys::register(stream, Interest::READABLE)?);
+            *self = Self::Registered(me, watched::register(stream, Interest::READABLE)?);
         }
         match self {
             Self::Registered(_, socket) => Ok(socket),
@@ -269,7 +269,7 @@ impl Channel {
     /// # Errors
     /// When there are no more descriptors.
     pub fn room(&self) -> io::Result<AsyncFd<UnixStream>> {
-        sys::register(self.requests.try_clone()?, Interest::WRITABLE)
+        watched::register(self.requests.try_clone()?, Interest::WRITABLE)
     }
 
     /// Sends what the sandbox is to be, and in the same piece its first invocation, so that it wakes up once.
@@ -376,7 +376,7 @@ impl Channel {
 
     /// Waits until the sandbox has read something. Whether it is still there is seen at the other socket only.
     async fn writable(&mut self) -> Result<(), ChannelError> {
-        let requests = sys::register(self.requests.try_clone()?, Interest::WRITABLE)?;
+        let requests = watched::register(self.requests.try_clone()?, Interest::WRITABLE)?;
         if self.buffer.len() >= PIECE_BYTES_MAX {
             requests.writable().await?.retain_ready();
             return Ok(());

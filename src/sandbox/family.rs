@@ -4,43 +4,44 @@
 //! asked for, those on the machine's network, because a process can be forked only into what its zygote's
 //! user namespace owns.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use slog::{Logger, debug, info, warn};
-use tokio::sync::oneshot;
 
 use super::cgroup::{Cgroup, Ways};
 use super::forker::Forker;
-use super::packets::{receive, receive_bytes, send, send_bytes};
+use super::orders::{Look, Orders};
 use super::pidfd::{self, Foundling};
 use super::reaper::{Reaper, Remains};
 use super::seccomp::Instruction;
 use super::uids::{ROOT_SANDBOX_UIDS, SLOT_UIDS, Uids};
+use super::watchdog::{Watchdog, Watched};
 use super::wire::{self, FilterFor, FromShim, FromZygote, IdRange, ShimSpec, ToShim};
-use super::zygote::{Namespaces, Zygote, control_pair, describe_status};
+use super::zygote::{Home, Namespaces, Zygote, control_pair, describe_status};
+use crate::fd::packets::{receive, receive_bytes, send, send_bytes, try_send_bytes};
 
-/// How long a shell or a fork may take. Ordinary are 0.6 ms and 2 ms; a machine under emulation takes fifty
-/// times that.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the shim and the zygote may take to start: 0.1 s, mostly imports; see above.
+/// How long the shim and the zygote may take to start: 0.1 s, mostly imports; fifty times that under
+/// emulation.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running shim. It ends, and everything that it has started, when this is dropped.
+///
+/// One that hangs is replaced as if it had ended, but what runs in its sandboxes goes on: it is stopped, and ends with the last of
+/// them. Until then nobody buries them: each leaves a dead process behind.
 #[derive(Debug)]
 pub(super) struct Family {
     shim: OwnedFd,
     own_network: bool,
     shared: Arc<Shared>,
-    /// Its own group goes when it goes.
-    _grave: Grave,
+    grave: Grave,
+    log: Logger,
 }
 
 /// What system calls are allowed to what is forked.
@@ -81,23 +82,26 @@ pub(super) struct Outer<'a> {
     pub(super) door: BorrowedFd<'a>,
 }
 
+/// What is there of a shim from the moment on at which it is started, and goes when this is dropped.
 #[derive(Debug)]
 struct Grave {
+    /// A pidfd.
+    shim: Option<OwnedFd>,
+    /// Its own.
     cgroup: Option<Cgroup>,
     reaper: Reaper,
 }
 
 impl Drop for Grave {
     fn drop(&mut self) {
-        // The processes end because their sockets are closed.
-        self.reaper.bury(Remains::of_group(self.cgroup.take()));
+        // It would end because its socket is closed, if it does not hang.
+        self.reaper.bury(Remains::of_helper(self.shim.take(), self.cgroup.take()));
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    ended: AtomicBool,
-    orders: Mutex<HashMap<u64, oneshot::Sender<io::Result<Foundling>>>>,
+    orders: Orders<Foundling>,
     root_zygote: Mutex<Weak<Zygote>>,
 }
 
@@ -113,37 +117,38 @@ impl Family {
         spec: &ShimSpec,
         filters: &Filters,
         cgroup: Cgroup,
-        reaper: &Reaper,
+        (reaper, watchdog): (&Reaper, &Watchdog),
         log: &Logger,
     ) -> io::Result<Arc<Zygote>> {
         let (shim, theirs) = control_pair()?;
         forker.spawn(theirs)?;
         set_patience(&shim, Some(START_PATIENCE))?;
         let procs = cgroup.procs().map_err(io::Error::other)?;
-        let grave = Grave { cgroup: Some(cgroup), reaper: reaper.clone() };
+        let mut grave = Grave { shim: None, cgroup: Some(cgroup), reaper: reaper.clone() };
         let fds: Vec<_> = procs.iter().map(AsFd::as_fd).collect();
         send(shim.as_fd(), &ShimSpec { n_cgroups: fds.len(), ..spec.clone() }, &fds)?;
         let (zygote, zygote_theirs) = control_pair()?;
         let users = IdRange { first: spec.uid_base, len: SLOT_UIDS };
-        let mut shim_pid = None;
-        loop {
+        let interpreter = loop {
             match receive::<FromShim>(shim.as_fd())? {
                 Some((FromShim::IdMapWanted { pid }, _)) => {
                     write_id_maps(pid, users)?;
                     send(shim.as_fd(), &ToShim::IdMapWritten, &[])?;
                 }
-                Some((FromShim::Started { pid }, _)) => {
-                    shim_pid = Some(pid);
+                Some((FromShim::Started, mut fds)) => {
+                    let child = fds.pop().ok_or_else(no_pidfd)?;
+                    bury_when_ended(child.try_clone()?)?;
+                    grave.shim = Some(child);
                     send(shim.as_fd(), &ToShim::StartZygote, &[zygote_theirs.as_fd()])?;
                 }
-                Some((FromShim::ZygoteStarted { .. }, _)) => break,
+                Some((FromShim::ZygoteStarted, mut fds)) => break fds.pop().ok_or_else(no_pidfd)?,
                 Some((FromShim::Failed { error }, _)) => return Err(io::Error::other(error)),
                 Some((other, _)) => {
                     return Err(io::Error::other(format!("the shim said {other:?} out of turn")));
                 }
                 None => return Err(io::Error::other("the shim ended while it was started")),
             }
-        }
+        };
         drop(zygote_theirs);
         set_patience(&zygote, Some(START_PATIENCE))?;
         send_bytes(zygote.as_fd(), &wire::zygote_setup(FilterFor::Sandboxes, &filters.sandbox), &[])?;
@@ -160,41 +165,52 @@ impl Family {
         }
         set_patience(&shim, None)?;
         set_patience(&zygote, None)?;
-        let shared = Arc::new(Shared::default());
-        let forker = forker.clone();
-        listen_to_shim(shim.try_clone()?, Arc::clone(&shared), forker, shim_pid, log.clone())?;
-        info!(log, "started a zygote"; "own_network" => spec.own_network, "shim_pid" => shim_pid);
+        let shared = Arc::new(Shared { orders: Orders::new(), root_zygote: Mutex::new(Weak::new()) });
+        listen_to_shim(shim.try_clone()?, Arc::clone(&shared), log.clone())?;
+        let pid = grave.shim.as_ref().and_then(|shim| pidfd::pid(shim.as_fd()).ok());
+        info!(log, "started a zygote"; "own_network" => spec.own_network, "shim_pid" => pid);
         let family = Arc::new(Self {
             shim,
             own_network: spec.own_network,
             shared: Arc::clone(&shared),
-            _grave: grave,
+            grave,
+            log: log.clone(),
         });
-        let zygote =
-            Arc::new(Zygote::adopt(zygote, family, None, Uids::new(SLOT_UIDS, ROOT_SANDBOX_UIDS), log)?);
+        let helper: Weak<Self> = Arc::downgrade(&family);
+        watchdog.watch(helper);
+        let uids = Uids::new(SLOT_UIDS, ROOT_SANDBOX_UIDS);
+        let zygote = Zygote::adopt(zygote, family, Home::Family { interpreter }, uids, watchdog, log)?;
         *lock(&shared.root_zygote) = Arc::downgrade(&zygote);
         Ok(zygote)
     }
 
-    /// Whether its shim runs.
+    /// Whether its shim runs, and answers.
     pub(super) fn is_alive(&self) -> bool {
-        !self.shared.ended.load(Ordering::Acquire)
+        !self.shared.orders.is_over()
+    }
+
+    /// Everything in it ends now, if it can make nothing new any more.
+    pub(super) fn kill_if_over(&self) {
+        if !self.is_alive() {
+            self.signal(Signal::KILL);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(shim) = &self.grave.shim {
+            // It may have ended.
+            let _ = pidfd_send_signal(shim, signal);
+        }
     }
 
     /// An empty sandbox.
     pub(super) async fn make_shell(&self, order: &ShellOrder<'_>) -> io::Result<Shell> {
-        let id = order.id;
-        let (reply, answer) = oneshot::channel();
-        lock(&self.shared.orders).insert(id, reply);
-        let forget = || {
-            lock(&self.shared.orders).remove(&id);
-        };
         let mut fds: Vec<_> = order.ways.fds().collect();
         let n_ways = fds.len();
         fds.extend(order.outer.iter().flat_map(|outer| [outer.init, outer.door]));
         fds.extend(order.network);
         let message = ToShim::MakeShell {
-            id,
+            id: order.id,
             tmp_mb: order.tmp_mb,
             n_cgroups: n_ways,
             born_inside: matches!(order.ways, Ways::Birth(_)),
@@ -202,28 +218,27 @@ impl Family {
             users: order.users,
             spare_network: order.network.is_some(),
         };
-        if let Err(error) = send(self.shim.as_fd(), &message, &fds) {
-            forget();
-            return Err(error);
-        }
-        let init = answer_in_time(answer, forget).await?;
+        let message = serde_json::to_vec(&message)?;
+        let send = || try_send_bytes(self.shim.as_fd(), &message, &fds);
+        let init = self.shared.orders.give(order.id, send).await?;
         let pid = pidfd::pid(init.pidfd())?;
         let namespaces = Namespaces::open(init.pidfd(), pid, order.users.is_some(), self.own_network)?;
         Ok(Shell { init: init.take_over(), namespaces })
     }
 }
 
-/// What comes from a shim or a zygote, or an error when it takes too long.
-pub(super) async fn answer_in_time<T>(
-    answer: oneshot::Receiver<io::Result<T>>,
-    forget: impl FnOnce(),
-) -> io::Result<T> {
-    match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(io::Error::other("the zygote has ended")),
-        Err(_) => {
-            forget();
-            Err(io::Error::other(format!("no answer from the zygote in {} s", ANSWER_PATIENCE.as_secs())))
+impl Watched for Family {
+    fn look(&self) -> bool {
+        match self.shared.orders.look() {
+            Look::Works => true,
+            Look::Hangs => {
+                warn!(self.log, "a shim does not answer; another one takes its place"; "own_network" => self.own_network);
+                self.shared.orders.end();
+                // If it runs in circles.
+                self.signal(Signal::STOP);
+                false
+            }
+            Look::IsOver => false,
         }
     }
 }
@@ -249,18 +264,24 @@ fn write_id_maps(pid: i32, users: IdRange) -> io::Result<()> {
     Ok(())
 }
 
-fn listen_to_shim(
-    socket: OwnedFd,
-    shared: Arc<Shared>,
-    forker: Forker,
-    pid: Option<i32>,
-    log: Logger,
-) -> io::Result<()> {
+fn no_pidfd() -> io::Error {
+    io::Error::other("the shim sent no pidfd")
+}
+
+/// It is our child. On a thread of its own: nobody knows when that will be.
+fn bury_when_ended(shim: OwnedFd) -> io::Result<()> {
+    let bury = move || {
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(shim.as_fd()), WaitIdOptions::EXITED) {}
+    };
+    thread::Builder::new().name("shim-burial".into()).spawn(bury).map(drop)
+}
+
+fn listen_to_shim(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
     thread::Builder::new().name("shim-listener".into()).spawn(move || {
         loop {
             match receive::<FromShim>(socket.as_fd()) {
                 Ok(Some((FromShim::ShellReady { id }, mut fds))) => {
-                    let result = fds.pop().ok_or_else(|| io::Error::other("the shim sent no pidfd"));
+                    let result = fds.pop().ok_or_else(no_pidfd);
                     answer_shell(&shared, id, result);
                 }
                 Ok(Some((FromShim::ShellFailed { id, error }, _))) => {
@@ -279,12 +300,7 @@ fn listen_to_shim(
                 Ok(None) | Err(_) => break,
             }
         }
-        shared.ended.store(true, Ordering::Release);
-        // Dropping the senders tells everyone who waits.
-        lock(&shared.orders).clear();
-        if let Some(pid) = pid {
-            forker.reap(pid);
-        }
+        shared.orders.end();
     })?;
     Ok(())
 }
@@ -292,7 +308,7 @@ fn listen_to_shim(
 fn answer_shell(shared: &Shared, id: u64, result: io::Result<OwnedFd>) {
     let result = result.map(Foundling::new);
     // Who gave up waiting gets no shell, and it is killed.
-    if let Some(reply) = lock(&shared.orders).remove(&id) {
+    if let Some(reply) = shared.orders.answered(id) {
         let _ = reply.send(result);
     }
 }

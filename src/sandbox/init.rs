@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Pid, Uid, read, sethostname, setresgid, setresuid, write}
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::mounter::tmp_limits;
-use super::sys;
+use super::sys::{self, SingleThreaded};
 use super::wire::IdRange;
 
 /// What the shim was asked to make.
@@ -44,7 +44,7 @@ pub(super) enum Network {
 
 /// Runs in the new process, never returns to the shim's code. `ready` gets one byte, or the text of what failed. With a
 /// user namespace of its own, there comes a byte from `mapped` when the id map has been written.
-pub(super) fn run(spec: &ShellSpec, ready: &OwnedFd, mapped: &OwnedFd) -> ! {
+pub(super) fn run(proof: SingleThreaded, spec: &ShellSpec, ready: &OwnedFd, mapped: &OwnedFd) -> ! {
     match prepare(spec, mapped) {
         Ok(()) => {
             let _ = write(ready.as_fd(), b"+");
@@ -53,9 +53,10 @@ pub(super) fn run(spec: &ShellSpec, ready: &OwnedFd, mapped: &OwnedFd) -> ! {
                 let _ = let_in(door, &spec.cgroups);
             }
             // Nothing of the shim's is kept: not its control socket, not the shells that it is making.
-            sys::close_from(0);
-            let Err(error) = bury_orphans();
-            let _ = error;
+            sys::close_all_and(proof, || {
+                let Err(_) = bury_orphans();
+                sys::exit_now(1)
+            })
         }
         Err(text) => {
             let _ = write(ready.as_fd(), text.as_bytes());

@@ -21,13 +21,14 @@ use std::time::{Duration, Instant};
 
 use actors::haste::Haste;
 use actors::name::FunctionName;
-use actors::world::{Class, LaunchError, Making, Start};
+use actors::world::{Class, LaunchError, Making, Start, Weight};
 use slog::{Logger, debug, o};
 
 use super::cgroup::{CgroupRoot, Limits};
 use super::channel::Channel;
 use super::family::Filters;
 use super::forker::Forker;
+use super::last_resort::{self, LastResort};
 use super::logs::Logs;
 use super::mounter::Mounter;
 use super::network::{self, Outbound};
@@ -36,8 +37,9 @@ use super::reaper::Reaper;
 use super::seccomp;
 use super::shells::{Count, Uses};
 use super::uids::{LAMBDA_ZYGOTE_UIDS, PACKAGE_ZYGOTE_UIDS, Slot, Uids};
+use super::watchdog::Watchdog;
 use super::wire::BaseSpec;
-use super::zygote::Zygote;
+use super::zygote::{Home, Zygote};
 use crate::frame::{Kind, PROTOCOL};
 use birth::{Newborn, Room, Wanted, with_init};
 use grown::Sprout;
@@ -125,6 +127,8 @@ struct Inner {
     forker: Forker,
     mounter: Mounter,
     reaper: Reaper,
+    watchdog: Watchdog,
+    last_resort: LastResort,
     logs: Logs,
     filters: Filters,
     next_id: AtomicU64,
@@ -146,6 +150,9 @@ impl Program {
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
     move |error| match error.raw_os_error() {
+        None if error.kind() == io::ErrorKind::WouldBlock => {
+            LaunchError::Resources(format!("{what}: {error}"))
+        }
         Some(libc::ENOSPC | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
             LaunchError::Resources(format!("{what}: {error}"))
         }
@@ -197,6 +204,8 @@ impl Launcher {
                 forker: Forker::start()?,
                 mounter: Mounter::new()?,
                 reaper: Reaper::start(log.clone())?,
+                watchdog: Watchdog::start()?,
+                last_resort: LastResort::default(),
                 logs,
                 filters,
                 next_id: AtomicU64::new(1),
@@ -229,6 +238,17 @@ impl Launcher {
     #[must_use]
     pub fn cgroups(&self) -> &CgroupRoot {
         &self.inner.cgroups
+    }
+
+    /// What each sandbox takes and may take.
+    #[must_use]
+    pub fn weights(&self) -> Vec<Weight> {
+        last_resort::weights(&self.inner.cgroups)
+    }
+
+    /// Ends all processes of this sandbox, because the machine is out of memory; its caller is told that.
+    pub fn end_for_memory(&self, id: u64) {
+        self.inner.last_resort.end(&self.inner.cgroups, id);
     }
 
     /// A confined interpreter of this class, forked from a zygote of packages, or from the root zygote. As long as nobody
@@ -462,8 +482,10 @@ impl Inner {
         depth: usize,
         holds: Arc<dyn Any + Send + Sync>,
     ) -> Result<GrownZygote, LaunchError> {
-        let zygote = Zygote::adopt(control, Arc::clone(&parent.family), Some(home), uids, &self.log)
-            .map_err(failed("listen to a zygote"))?;
-        Ok(GrownZygote(Arc::new(Sprout { zygote: Arc::new(zygote), depth, holds, _channel: channel })))
+        let family = Arc::clone(&parent.family);
+        let zygote =
+            Zygote::adopt(control, family, Home::Shell(Box::new(home)), uids, &self.watchdog, &self.log)
+                .map_err(failed("listen to a zygote"))?;
+        Ok(GrownZygote(Arc::new(Sprout { zygote, depth, holds, _channel: channel })))
     }
 }

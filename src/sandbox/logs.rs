@@ -20,7 +20,7 @@ use slog::{Logger, warn};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot};
 
-use super::sys;
+use crate::fd::watched;
 use crate::rotated::RotatedFile;
 use repeated::{Repeater, Share};
 
@@ -118,7 +118,7 @@ impl Logs {
 async fn follow(mut feed: Feed, files: Rc<Files>) {
     let Ok(name) = feed.name.await else { return };
     let file = files.of(&name);
-    let Ok(mut pipe) = sys::register(File::from(feed.pipe), Interest::READABLE) else { return };
+    let Ok(mut pipe) = watched::register(File::from(feed.pipe), Interest::READABLE) else { return };
     let mut lines = Lines { sandbox: feed.sandbox, invocation: String::from("0"), partial: Vec::new() };
     let mut n_read = 0;
     let mut second = tokio::time::Instant::now();

@@ -5,13 +5,26 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The pid of the process, in the pid namespace of our `/proc` (proc_pid_fdinfo(5)).
 pub(super) fn pid(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     pid.filter(|&pid: &i32| pid > 0).ok_or_else(|| io::Error::other("the process has ended"))
+}
+
+/// A descriptor of the process with this pid in our pid namespace.
+pub(super) fn open(pid: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// The number that this process has in the innermost pid namespace that it is in (proc_pid_status(5)).
+pub(super) fn number_inside(pid: i32) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().next_back()?.parse().ok()
 }
 
 /// Whether it is gone.

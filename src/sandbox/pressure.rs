@@ -19,7 +19,7 @@ use slog::{Logger, debug};
 use tokio::io::Interest;
 
 use super::cgroup::CgroupRoot;
-use super::sys;
+use crate::fd::watched;
 
 /// Programs have waited so long, all in all, in microseconds: some waiting there is on any machine that reads files.
 const STALL_US: u32 = 150_000;
@@ -76,7 +76,7 @@ impl Trigger {
             Self::Level(fd) => (fd, Interest::READABLE),
         };
         // Registered anew each time: what was said meanwhile is still there.
-        let Ok(watched) = fd.try_clone().and_then(|fd| sys::register(fd, interest)) else {
+        let Ok(watched) = fd.try_clone().and_then(|fd| watched::register(fd, interest)) else {
             return pending().await;
         };
         if watched.ready(interest).await.is_err() {

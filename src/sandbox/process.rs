@@ -5,17 +5,21 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Signal, pidfd_send_signal};
+
 use super::cgroup::Nest;
 use super::channel::ChannelError;
 use super::forkable::Suspect;
-use super::last_resort;
+use super::last_resort::LastResort;
 use super::pidfd;
-use super::reaper::{Reaper, Remains, Retiring};
+use super::reaper::{Reaper, Remains};
 use super::reclaim;
 use super::zygote::{Exit, Zygote, describe_status};
 
 /// How long the death of an interpreter and the report of it lie apart at most: the report goes through the zygote.
 const EXIT_PATIENCE: Duration = Duration::from_millis(200);
+/// An interpreter's pid in the pid namespace of its shell: it is the first to come after the init.
+const INTERPRETER_NUMBER: i32 = 2;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -24,14 +28,20 @@ pub(super) struct Process {
     pub(super) exit: Option<Arc<Exit>>,
     remains: Option<Remains>,
     reaper: Reaper,
+    last_resort: LastResort,
     /// A zygote that has ended is replaced, but what holds it up holds up its sandboxes.
     zygote: Arc<Zygote>,
 }
 
 impl Process {
     /// Nothing has been made yet but what `remains` says.
-    pub(super) fn new(remains: Remains, reaper: Reaper, zygote: Arc<Zygote>) -> Self {
-        Self { id: remains.id, exit: None, remains: Some(remains), reaper, zygote }
+    pub(super) fn new(
+        remains: Remains,
+        reaper: Reaper,
+        last_resort: LastResort,
+        zygote: Arc<Zygote>,
+    ) -> Self {
+        Self { id: remains.id, exit: None, remains: Some(remains), reaper, last_resort, zygote }
     }
 
     /// A pidfd of the first process in it.
@@ -72,10 +82,25 @@ impl Process {
         Ok(Suspect::new(group.members_file(), pidfd::pid(init.as_fd())?))
     }
 
+    /// Ends the interpreter that was forked into it, and nothing else.
+    pub(super) fn end_interpreter(&self) {
+        let Some(group) = self.remains.as_ref().and_then(|remains| remains.cgroup.as_ref()) else { return };
+        for pid in group.pids() {
+            let Ok(process) = pidfd::open(pid) else { continue };
+            // A pid may have come to mean another process since it was read. What is said of it now is about the one that is
+            // open, if that is there at the end.
+            let is_meant =
+                group.pids().contains(&pid) && pidfd::number_inside(pid) == Some(INTERPRETER_NUMBER);
+            if is_meant && !pidfd::has_ended(process.as_fd()).unwrap_or(true) {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+        }
+    }
+
     /// It may come to its end by itself before it is taken down: it has been told, or will be by its channel's end.
     pub(super) fn retire(&mut self) {
         if let (Some(remains), Some(exit)) = (&mut self.remains, &self.exit) {
-            remains.retiring = Retiring::begin(Arc::clone(exit), Arc::clone(&self.zygote));
+            remains.retiring = self.reaper.let_retire(Arc::clone(exit), Arc::clone(&self.zygote));
         }
     }
 
@@ -88,7 +113,7 @@ impl Process {
         if !matches!(error, ChannelError::Closed) {
             return error.to_string();
         }
-        if let Some(why) = last_resort::why(self.id) {
+        if let Some(why) = self.last_resort.why(self.id) {
             return why.into();
         }
         let status = match &self.exit {
@@ -113,7 +138,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        last_resort::forget(self.id);
+        self.last_resort.forget(self.id);
         if let Some(remains) = self.remains.take() {
             self.reaper.bury(remains);
         }

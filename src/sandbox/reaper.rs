@@ -43,22 +43,14 @@ const BURIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// One of those that take their time, and its interpreter's end.
 #[derive(Debug)]
 pub(super) struct Retiring {
+    n_retiring: Arc<AtomicUsize>,
     exit: Arc<Exit>,
     /// What it was forked from may go at the same time, with its code: the kernel would end all that lives in that one's pid
     /// namespace with it.
     zygote: Arc<Zygote>,
 }
 
-static N_RETIRING: AtomicUsize = AtomicUsize::new(0);
-
 impl Retiring {
-    /// `None`: there are enough of them.
-    pub(super) fn begin(exit: Arc<Exit>, zygote: Arc<Zygote>) -> Option<Self> {
-        let more = |n: usize| (n < RETIRING_MAX).then_some(n + 1);
-        N_RETIRING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self { exit, zygote })
-    }
-
     /// Whether its interpreter has ended. A zygote that forks no more reports nobody's end; then only the init is left of it.
     fn is_over(&self, group: Option<&Cgroup>) -> bool {
         self.exit.is_over() || !self.zygote.is_alive() && group.is_none_or(|group| group.n_tasks() <= 1)
@@ -67,7 +59,7 @@ impl Retiring {
 
 impl Drop for Retiring {
     fn drop(&mut self) {
-        N_RETIRING.fetch_sub(1, Ordering::Relaxed);
+        self.n_retiring.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -93,11 +85,11 @@ pub(super) struct Remains {
 }
 
 impl Remains {
-    /// Nothing but a group.
-    pub(super) fn of_group(cgroup: Option<Cgroup>) -> Self {
+    /// A process that is no sandbox's, and a group.
+    pub(super) fn of_helper(init: Option<OwnedFd>, cgroup: Option<Cgroup>) -> Self {
         Self {
             id: 0,
-            init: None,
+            init,
             cgroup,
             link: None,
             network: None,
@@ -116,6 +108,7 @@ pub(super) struct Reaper {
     // Not bounded: there are at most as many remains as there were sandboxes, and those are bounded. A bound
     // here could only block a drop, or lose one.
     queue: Sender<Job>,
+    n_retiring: Arc<AtomicUsize>,
 }
 
 enum Job {
@@ -178,12 +171,19 @@ impl Reaper {
                 }
             }
         })?;
-        Ok(Self { queue })
+        Ok(Self { queue, n_retiring: Arc::default() })
     }
 
     pub(super) fn bury(&self, remains: Remains) {
         // The thread ends only when the last sender is gone, and we are one.
         let _ = self.queue.send(Job::Remains(Box::new(remains)));
+    }
+
+    /// For a sandbox that may take its time, as this interpreter does. `None`: there are enough of them.
+    pub(super) fn let_retire(&self, exit: Arc<Exit>, zygote: Arc<Zygote>) -> Option<Retiring> {
+        let more = |n: usize| (n < RETIRING_MAX).then_some(n + 1);
+        self.n_retiring.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Retiring { n_retiring: Arc::clone(&self.n_retiring), exit, zygote })
     }
 
     /// Waits until all that was handed over before is gone. Blocks: for shutdown.
@@ -241,7 +241,7 @@ fn remove(remains: &mut Remains, since: Instant, log: &Logger) -> bool {
         remains.network = None;
         return true;
     }
-    if removed && remains.init.is_some() {
+    if removed && remains.init.is_some() && remains.uid.is_some() {
         tally::DESTROY.add(since);
     }
     removed

@@ -33,7 +33,8 @@ pub(super) enum Means {
     },
 }
 
-/// The process has one thread for it, made when it is first needed. `None`: it could not be made.
+/// The process has one thread for it, made when it is first needed. `None`: it could not be made. For all launchers of a process
+/// there may be one, since what is to be done is in the order; and one thread asks no more of the kernel than one.
 static QUEUE: OnceLock<Option<Sender<Means>>> = OnceLock::new();
 
 /// Does not wait for it.

@@ -34,10 +34,10 @@ use rustix::process::set_parent_process_death_signal;
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
 use super::init::{self, Network, ShellSpec};
-use super::packets::{receive, send};
 use super::sys::{self, Fork, SingleThreaded};
 use super::wire::{FromShim, IdRange, ShimSpec, ToShim};
 use super::{base, pidfd, runtime_files};
+use crate::fd::packets::{receive, send};
 
 /// The hidden command by which the worker starts it.
 pub const COMMAND: &str = "sandbox-shim";
@@ -93,8 +93,8 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
     match sys::clone_process(proof, libc::CLONE_NEWPID as u64 | sys::CLONE_PARENT)
         .map_err(said("make a pid namespace"))?
     {
-        Fork::Parent { pid, .. } => {
-            send(control.as_fd(), &FromShim::Started { pid }, &[]).map_err(said("report"))?;
+        Fork::Parent { pidfd, .. } => {
+            send(control.as_fd(), &FromShim::Started, &[pidfd.as_fd()]).map_err(said("report"))?;
             sys::exit_now(0)
         }
         Fork::Child => Shim::start(control, &spec, proof)?.serve(),
@@ -239,9 +239,9 @@ impl<'a> Shim<'a> {
     fn start_zygote(&mut self, mut fds: Vec<OwnedFd>) -> Step {
         let control = fds.pop().ok_or("start the zygote: its control socket is missing")?;
         match sys::clone_process(self.proof, libc::CLONE_NEWNS as u64).map_err(said("fork the zygote"))? {
-            Fork::Parent { pid, .. } => {
+            Fork::Parent { pid, pidfd } => {
                 self.zygotes.push(pid);
-                self.tell(&FromShim::ZygoteStarted { pid }, &[])
+                self.tell(&FromShim::ZygoteStarted, &[pidfd.as_fd()])
             }
             Fork::Child => {
                 let error = self.exec_python(&control);
@@ -261,6 +261,10 @@ impl<'a> Shim<'a> {
             return error;
         }
         // When the shim goes so does the kernel's whole pid namespace: no parent-death signal is needed here.
+        let control = match control.try_clone() {
+            Ok(control) => control,
+            Err(error) => return error,
+        };
         let mut command = Command::new(self.python);
         command
             .args(["-S", "-E", "-s", "-B", "-X", "utf8", runtime_files::ZYGOTE_SCRIPT])
@@ -268,7 +272,7 @@ impl<'a> Shim<'a> {
             .current_dir("/")
             .env_clear()
             .envs(ENVIRONMENT);
-        sys::pass_fd(&mut command, control.as_fd(), ZYGOTE_CONTROL_FD);
+        sys::pass_fd(&mut command, control, ZYGOTE_CONTROL_FD);
         command.exec()
     }
 
@@ -322,7 +326,7 @@ impl<'a> Shim<'a> {
         match sys::clone_into(self.proof, flags | namespaces as u64, birthplace).map_err(said("clone"))? {
             Fork::Child => {
                 drop(map_written);
-                init::run(spec, &writer, &mapped)
+                init::run(self.proof, spec, &writer, &mapped)
             }
             Fork::Parent { pidfd, .. } => {
                 drop((writer, mapped));

@@ -1,5 +1,7 @@
-//! The door to the kernel: every `unsafe` block of the program is in this file (the native module that
-//! runs inside Python, `native/`, is a program of its own).
+//! The door to the kernel: what sandboxes need of it and no crate offers as a safe function.
+//!
+//! Other `unsafe` blocks of the program are in `src/fd/watched.rs` (one, to watch a descriptor), and in the allocator,
+//! `src/profile/sampling.rs`; the native module that runs inside Python, `native/`, is a program of its own.
 //!
 //! What the crates `nix` and `rustix` offer as safe functions is called where it is needed. Here is what
 //! they do not: `clone3`, `mount_setattr`, interface flags, and descriptors across `exec`.
@@ -162,30 +164,11 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Types that own a descriptor and give the same one for as long as they live.
-pub trait OwnsFd: AsRawFd {}
-impl OwnsFd for std::os::unix::net::UnixStream {}
-impl OwnsFd for fs::File {}
-impl OwnsFd for OwnedFd {}
-
-/// Registers a descriptor that does not block with the event loop of this thread.
-///
-/// # Errors
-/// When the kernel's table of watched descriptors is full.
-pub fn register<T: OwnsFd>(
-    owner: T,
-    interest: tokio::io::Interest,
-) -> io::Result<tokio::io::unix::AsyncFd<T>> {
-    // SAFETY: the owner keeps its descriptor open, and the same, until it is dropped or taken out, which both
-    // deregister it first.
-    unsafe { tokio::io::unix::AsyncFd::register_with_interest(owner, interest) }.map_err(Into::into)
-}
-
 /// Lets the command's process have `fd` as its descriptor `number`, and no other of ours (they are all
-/// close-on-exec).
-pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>, number: RawFd) {
-    let fd = fd.as_raw_fd();
+/// close-on-exec). Ours is closed when the command is dropped.
+pub(crate) fn pass_fd(command: &mut Command, fd: OwnedFd, number: RawFd) {
     let give = move || {
+        let fd = fd.as_raw_fd();
         // SAFETY: a system call on numbers; a wrong one is an error, not a fault.
         if unsafe { libc::dup2(fd, number) } < 0 {
             return Err(io::Error::last_os_error());
@@ -199,31 +182,59 @@ pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>, number: RawFd) 
         }
         Ok(())
     };
-    // SAFETY: the closure runs between fork and exec and makes system calls only, which is allowed there.
+    // SAFETY: the closure runs between fork and exec and makes system calls only, which is allowed there; and it owns what it
+    // gives.
     unsafe { command.pre_exec(give) };
 }
 
-/// Takes over a descriptor that this process was started with.
-///
-/// Fails when there is none of that number. Call it once for each, before anything else is opened.
+/// Takes over a descriptor that this process was started with, other than the standard ones. Fails when there is none of that
+/// number, or when it has been taken.
 pub(crate) fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     // SAFETY: a system call on a number; a wrong one is an error.
+    match unsafe { libc::fcntl(number, libc::F_GETFD) } {
+        -1 => return Err(io::Error::last_os_error()),
+        // What was closed on exec cannot have come through it: somebody here has opened or taken this.
+        mark if mark & libc::FD_CLOEXEC != 0 => return Err(io::ErrorKind::NotFound.into()),
+        _ => {}
+    }
+    // SAFETY: as above.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and by the rule above nobody else in this process has taken it.
+    // SAFETY: it is open. Whatever this process opens is marked close-on-exec, as the standard library does it, and so is
+    // what was taken here: this was not marked, so nobody in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes every descriptor from `first` on.
-pub(crate) fn close_from(first: RawFd) {
-    // SAFETY: numbers only. What is closed here belongs to values of a process that never runs their
-    // destructors: the callers go on to `exec`, or to a loop that has no end.
-    unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, 0) };
+/// Closes every descriptor, and goes on with something that has no end and none of them.
+pub(crate) fn close_all_and(_proof: SingleThreaded, then: fn() -> !) -> ! {
+    // SAFETY: numbers only. What is closed here belongs to values that nobody uses any more: there is no other thread, we do not
+    // return to those who own some, and `then` has been given none.
+    unsafe { libc::syscall(libc::SYS_close_range, 0 as libc::c_uint, libc::c_uint::MAX, 0) };
+    then()
 }
 
 /// Ends the process at once, running nothing.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_this_process_has_opened_is_nothing_that_it_was_started_with() {
+        let ours = OwnedFd::from(fs::File::open("/dev/null").unwrap());
+        assert!(inherited_fd(ours.as_raw_fd()).is_err());
+        // As it would be if it had come through an exec.
+        rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::empty()).unwrap();
+        let taken = inherited_fd(std::os::fd::IntoRawFd::into_raw_fd(ours)).unwrap();
+        assert!(inherited_fd(taken.as_raw_fd()).is_err(), "it is taken once");
+        assert!((0..3).all(|standard| inherited_fd(standard).is_err()));
+    }
 }

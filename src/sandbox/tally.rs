@@ -24,7 +24,8 @@ pub static UNPAUSE: Tally = Tally::new();
 pub static DESTROY: Tally = Tally::new();
 
 impl Tally {
-    // Static, because there is one launcher in a process, and what is frozen or removed knows nothing of whoever counts.
+    // Static, because these are figures of the process, as `/stats` gives them: what is frozen or removed knows nothing of whoever
+    // counts, and nothing is decided by them. Two launchers in one process would be counted together.
     const fn new() -> Self {
         Self { n: AtomicU64::new(0), total_us: AtomicU64::new(0) }
     }

@@ -8,9 +8,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest message either way, in bytes.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 10;
-
 /// The first message to a new shim, before it gives up being root.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ShimSpec {
@@ -84,10 +81,10 @@ pub(crate) enum ToShim {
 pub(crate) enum FromShim {
     /// In a new user namespace: somebody with the right must write its id map.
     IdMapWanted { pid: i32 },
-    /// The shim proper runs, under this pid of the host.
-    Started { pid: i32 },
-    /// The zygote process runs.
-    ZygoteStarted { pid: i32 },
+    /// The shim proper runs. One descriptor: its pidfd.
+    Started,
+    /// The zygote process runs. One descriptor: its pidfd.
+    ZygoteStarted,
     /// A shell is ready. One descriptor: the pidfd of its init.
     ShellReady { id: u64 },
     /// A shell could not be made.

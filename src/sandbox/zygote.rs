@@ -8,24 +8,26 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Signal, pidfd_send_signal};
 use slog::{Logger, warn};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::cgroup::Nest;
-use super::family::{Family, answer_in_time, lock};
+use super::family::{Family, lock};
 use super::networks::Networks;
-use super::packets::{receive_bytes, send_bytes};
+use super::orders::{Look, Orders};
 use super::pidfd;
 use super::process::Process;
 use super::shells::Shells;
 use super::uids::Uids;
-use super::wire::{self, ForkKind, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
+use super::watchdog::{Watchdog, Watched};
+use super::wire::{self, ForkKind, ForkRequest, FromZygote};
+use crate::fd::packets::{MESSAGE_BYTES_MAX, receive_bytes, try_send_bytes};
 
 /// How one interpreter ended, told by its zygote.
 #[derive(Debug, Default)]
@@ -145,15 +147,36 @@ pub(super) struct Zygote {
     pub(super) networks: Networks,
     /// That wait for its forks.
     pub(super) shells: Shells,
-    /// The shell that it lives in; `None`: a root zygote. It is there for as long as anything that was forked from it:
-    /// the kernel ends what is inside a pid namespace with its init.
-    home: Option<Process>,
+    home: Home,
+    log: Logger,
 }
 
-#[derive(Debug, Default)]
+/// Where a zygote lives.
+#[derive(Debug)]
+pub(super) enum Home {
+    /// In its family, as a child of the shim: a root zygote.
+    Family {
+        /// A pidfd of it.
+        interpreter: OwnedFd,
+    },
+    /// In a shell. That is there for as long as anything that was forked from the zygote: the kernel ends what is inside a pid
+    /// namespace with its init.
+    Shell(Box<Process>),
+}
+
+impl Home {
+    fn shell(&self) -> Option<&Process> {
+        match self {
+            Self::Family { .. } => None,
+            Self::Shell(process) => Some(process),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Shared {
-    ended: AtomicBool,
-    forks: Mutex<HashMap<u64, Fork>>,
+    /// To fork.
+    orders: Orders<Arc<Exit>>,
     /// By pid as the zygote sees it.
     born: Mutex<HashMap<i32, Born>>,
 }
@@ -165,24 +188,19 @@ struct Born {
     has_failed: bool,
 }
 
-#[derive(Debug)]
-struct Fork {
-    reply: oneshot::Sender<io::Result<i32>>,
-    exit: Arc<Exit>,
-}
-
 impl Zygote {
     /// Listens to one that runs, or will in a moment, at the other end of `control`.
     pub(super) fn adopt(
         control: OwnedFd,
         family: Arc<Family>,
-        home: Option<Process>,
+        home: Home,
         uids: Uids,
+        watchdog: &Watchdog,
         log: &Logger,
-    ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    ) -> io::Result<Arc<Self>> {
+        let shared = Arc::new(Shared { orders: Orders::new(), born: Mutex::default() });
         listen(control.try_clone()?, Arc::clone(&shared), log.clone())?;
-        Ok(Self {
+        let zygote = Arc::new(Self {
             control,
             shared,
             family,
@@ -190,22 +208,26 @@ impl Zygote {
             networks: Networks::default(),
             shells: Shells::default(),
             home,
-        })
+            log: log.clone(),
+        });
+        let helper: Weak<Self> = Arc::downgrade(&zygote);
+        watchdog.watch(helper);
+        Ok(zygote)
     }
 
     /// The init in whose user and pid namespaces its shells are made; `None`: in the family's.
     pub(super) fn outer(&self) -> Option<BorrowedFd<'_>> {
-        self.home.as_ref().and_then(Process::init)
+        self.home.shell().and_then(Process::init)
     }
 
     /// Where its cgroup lies, and those of its forks are to lie.
     pub(super) fn nest(&self) -> Option<Arc<Nest>> {
-        self.home.as_ref()?.nest()
+        self.home.shell()?.nest()
     }
 
     /// Memory charged to it; nothing for a root zygote, which is charged to its family.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.home.as_ref().map_or(0, Process::memory_bytes)
+        self.home.shell().map_or(0, Process::memory_bytes)
     }
 
     /// It forks no more, and ends. Its sandboxes go on.
@@ -214,30 +236,38 @@ impl Zygote {
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
     }
 
-    /// It ends now, with all that was forked from it: for one that does not bury its children. Not for a root zygote.
+    /// It ends now, with all that was forked from it: for one that does not bury its children. A root zygote only if there is no
+    /// shim either that would.
     pub(super) fn kill(&self) {
-        if let Some(init) = self.outer() {
-            self.shared.end();
-            let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
+        match self.outer() {
+            Some(init) => {
+                self.shared.orders.end();
+                let _ = pidfd_send_signal(init, Signal::KILL);
+            }
+            None => self.family.kill_if_over(),
+        }
+    }
+
+    /// Ends its interpreter, and nothing else: what was forked from it goes on.
+    fn end_interpreter(&self) {
+        match &self.home {
+            Home::Family { interpreter } => {
+                // It may have ended.
+                let _ = pidfd_send_signal(interpreter, Signal::KILL);
+            }
+            Home::Shell(process) => process.end_interpreter(),
         }
     }
 
     /// Whether it can still be asked for anything.
     pub(super) fn is_alive(&self) -> bool {
-        !self.shared.ended.load(Ordering::Acquire) && self.family.is_alive()
+        !self.shared.orders.is_over() && self.family.is_alive()
     }
 
     /// An interpreter in that shell. It says `READY` on its socket when it is asked to and can.
     pub(super) async fn fork(&self, birth: &Birth<'_>) -> io::Result<Arc<Exit>> {
-        let (reply, answer) = oneshot::channel();
-        let exit = Arc::new(Exit::default());
-        let id = birth.id;
-        lock(&self.shared.forks).insert(id, Fork { reply, exit: Arc::clone(&exit) });
-        let forget = || {
-            lock(&self.shared.forks).remove(&id);
-        };
         let request = ForkRequest {
-            id,
+            id: birth.id,
             uid: birth.uid,
             n_namespaces: birth.namespaces.others.len() as u32,
             nofile: birth.nofile,
@@ -255,17 +285,30 @@ impl Zygote {
             Entrance::Procs(procs) => fds.extend(procs.iter().map(AsFd::as_fd)),
             Entrance::Door(fd) | Entrance::Birthplace(fd) => fds.push(fd),
         }
-        if let Err(error) = send_bytes(self.control.as_fd(), &wire::zygote_fork(&request), &fds) {
-            forget();
-            return Err(error);
-        }
-        answer_in_time(answer, forget).await?;
-        Ok(exit)
+        let send = || try_send_bytes(self.control.as_fd(), &wire::zygote_fork(&request), &fds);
+        self.shared.orders.give(birth.id, send).await
     }
 
     /// It can be asked for nothing any more. (What the family hears from the shim.)
     pub(super) fn has_ended(&self) {
-        self.shared.end();
+        self.shared.orders.end();
+    }
+}
+
+impl Watched for Zygote {
+    fn look(&self) -> bool {
+        match self.shared.orders.look() {
+            Look::Works => return true,
+            Look::Hangs => {
+                let home = self.home.shell().map_or(0, |home| home.id);
+                warn!(self.log, "a zygote does not answer; it is ended, and another one takes its place"; "home" => home);
+                self.shared.orders.end();
+            }
+            // One that was told to end may hang as well.
+            Look::IsOver => {}
+        }
+        self.end_interpreter();
+        false
     }
 }
 
@@ -276,17 +319,15 @@ impl Shared {
         let failed = born.values_mut().find(|born| born.id == id);
         failed.is_some_and(|born| !std::mem::replace(&mut born.has_failed, true))
     }
-
-    fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-        // Dropping the senders tells everyone who waits.
-        lock(&self.forks).clear();
-    }
 }
 
 impl Drop for Zygote {
     fn drop(&mut self) {
         self.retire();
+        // In a shell that goes with it.
+        if let Home::Family { .. } = self.home {
+            self.end_interpreter();
+        }
     }
 }
 
@@ -301,17 +342,19 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
         while let Ok(Some((len, _))) = receive_bytes(socket.as_fd(), &mut buffer) {
             match FromZygote::parse(&buffer[..len]) {
                 Some(FromZygote::Forked { id, pid }) => {
-                    if let Some(fork) = lock(&shared.forks).remove(&id) {
-                        lock(&shared.born).insert(pid, Born { id, exit: fork.exit, has_failed: false });
-                        let _ = fork.reply.send(Ok(pid));
+                    if let Some(reply) = shared.orders.answered(id) {
+                        let exit = Arc::new(Exit::default());
+                        let born = Born { id, exit: Arc::clone(&exit), has_failed: false };
+                        lock(&shared.born).insert(pid, born);
+                        let _ = reply.send(Ok(exit));
                     }
                 }
                 Some(FromZygote::Failed { id, step, errno }) => {
                     let error = io::Error::from_raw_os_error(errno);
                     // A child that fails after its birth was told: its sockets close.
-                    match lock(&shared.forks).remove(&id) {
-                        Some(fork) => {
-                            let _ = fork.reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));
+                    match shared.orders.answered(id) {
+                        Some(reply) => {
+                            let _ = reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));
                         }
                         // Once: a zygote of a function's could say so as fast as it can, and fill the disk.
                         None if shared.fails_first(id) => {
@@ -333,7 +376,7 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
                 }
             }
         }
-        shared.end();
+        shared.orders.end();
     })?;
     Ok(())
 }

@@ -193,7 +193,8 @@ impl Inner {
             following: None,
             zygote: Arc::downgrade(zygote),
         };
-        let mut process = Process::new(remains, self.reaper.clone(), Arc::clone(zygote));
+        let mut process =
+            Process::new(remains, self.reaper.clone(), self.last_resort.clone(), Arc::clone(zygote));
         let may_be_born_inside = zygote.outer().is_none() && users.is_none();
         let group = GroupOrder {
             name: format!("{}-{id}", if users.is_some() { "zygote" } else { "sandbox" }),

@@ -83,7 +83,8 @@ impl Inner {
             packages: self.spec.packages.clone(),
             n_cgroups: 0,
         };
-        let zygote = Family::start(&self.forker, &spec, &self.filters, cgroup, &self.reaper, &self.log)?;
+        let care = (&self.reaper, &self.watchdog);
+        let zygote = Family::start(&self.forker, &spec, &self.filters, cgroup, care, &self.log)?;
         *guard = Some(Arc::clone(&zygote));
         Ok(zygote)
     }

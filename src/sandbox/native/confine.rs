@@ -103,7 +103,8 @@ fn enter(cgroup: c_int) -> Result<(), Failure> {
 /// shell was entered.
 fn descriptors(received: &Received, control: &mut c_int) -> Result<(), Failure> {
     let step = STEP_DESCRIPTORS;
-    // SAFETY: in all of this function plain system calls on numbers; no memory is involved but literals.
+    // SAFETY: in all of this function plain system calls on numbers; no memory is involved but literals. One block for one
+    // condition.
     unsafe {
         let parked = fcntl(*control, F_DUPFD_CLOEXEC, FD_PARKING);
         check(parked, step)?;
@@ -165,7 +166,7 @@ fn limits(request: &Request) -> Result<(), Failure> {
 fn privileges(uid: u32, is_zygote: bool) -> Result<(), Failure> {
     let kept = if is_zygote { ZYGOTE_CAPABILITIES } else { 0 };
     let step = STEP_PRIVILEGES;
-    // SAFETY: in all of this function plain system calls; the structures live through their calls.
+    // SAFETY: in all of this function plain system calls; the structures live through their calls. One block for one condition.
     unsafe {
         // The bounding set first: dropping from it needs a capability that goes with the uid.
         for capability in 0..=CAPABILITIES_MAX {

@@ -34,7 +34,7 @@ pub(crate) fn fork_into_shell(control: c_int, received: &Received, signal_mask: 
     let birthplace =
         if received.request.kind == FORK_INTO_CGROUP { received.cgroups().first().copied() } else { None };
     // SAFETY: the interpreter's lock is held (we were called from Python), as these functions ask, and
-    // the zygote has one thread.
+    // the zygote has one thread. One block, because nothing may come between the preparation and the fork.
     let (pid, is_inside) = unsafe {
         PyOS_BeforeFork();
         match birthplace.and_then(|cgroup| Some((cgroup, thread_id_address()?))) {
@@ -97,7 +97,7 @@ fn fork_into(cgroup: c_int, tid: *mut c_int) -> c_int {
     };
     let (mut locks, mut len): (*mut c_void, usize) = (ptr::null_mut(), 0);
     // SAFETY: the structures live through the calls, the addresses are the C library's own; no stack is given, so that the
-    // child runs on a copy of ours.
+    // child runs on a copy of ours. One block, because nothing may come between asking for the list and having the child's set.
     unsafe {
         let known = syscall(SYS_GET_ROBUST_LIST, 0 as c_long, &raw mut locks, &raw mut len) == 0;
         let pid = syscall(SYS_CLONE3, &raw const arguments, size_of::<clone_args>()) as c_int;

@@ -1,4 +1,4 @@
-//! One message, one packet, with descriptors beside it: how the worker and the shim talk.
+//! One message, one packet, with descriptors beside it: how processes of ours talk to each other.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -10,12 +10,12 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::wire::MESSAGE_BYTES_MAX;
-
+/// Longest message, in bytes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Most descriptors with one message.
 const FDS_MAX: usize = 20;
 
-/// Sends a message as JSON.
+/// Sends a message as JSON. Waits while the socket is full.
 pub(crate) fn send<T: Serialize>(
     socket: BorrowedFd<'_>,
     message: &T,
@@ -24,8 +24,22 @@ pub(crate) fn send<T: Serialize>(
     send_bytes(socket, &serde_json::to_vec(message)?, fds)
 }
 
-/// Sends bytes as one packet.
+/// Sends bytes as one packet. Waits while the socket is full.
 pub(crate) fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, bytes, fds, SendFlags::NOSIGNAL)
+}
+
+/// The same, but when the socket is full that is an error (`EAGAIN`): for threads that others wait for.
+pub(crate) fn try_send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, bytes, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
     assert!(fds.len() <= FDS_MAX, "{} descriptors with one message", fds.len());
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -34,7 +48,7 @@ pub(crate) fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd
         assert!(fits, "the space is for {FDS_MAX} descriptors");
     }
     loop {
-        match sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -85,4 +99,23 @@ pub(crate) fn receive_bytes(
         }
     }
     Ok(if received.bytes == 0 { None } else { Some((received.bytes, fds)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn who_must_not_wait_is_told_that_nobody_reads() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        // The kernel lets a sender have so many bytes unread, whatever the machine says.
+        let full = (0..1 << 20).find_map(|_| try_send_bytes(ours.as_fd(), &[1; 32], &[]).err());
+        assert_eq!(full.and_then(|error| error.raw_os_error()), Some(libc::EAGAIN));
+        assert!(matches!(receive_bytes(theirs.as_fd(), &mut [0; 64]), Ok(Some((32, _)))));
+    }
 }
