@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Archive, Expect, Index, Package, Setup, Worker, requires, until, write_folder};
+use crate::support::{Archive, Expect, Index, Package, Setup, Worker, requires, until, within, write_folder};
 
 /// A function that says which version of a module it has.
 const TELLS: &str = "
@@ -68,10 +68,12 @@ fn counter(worker: &Worker, name: &str) -> u64 {
     worker.status_json()["worker"]["counters"][name].as_u64().expect("it is counted")
 }
 
+/// What is in the packages directory, but for the file that workers tell one another in what they need.
 fn installed(worker: &Worker) -> Vec<String> {
     let entries = fs::read_dir(worker.ol_dir().join("packages")).expect("there is the directory");
     let mut names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name != ".in-use");
     names.sort();
     names
 }
@@ -254,7 +256,8 @@ attempt('shadow', lambda: open('/etc/shadow').read())
 attempt('hosts', lambda: open('/etc/hosts').read())
 attempt('handler', lambda: open('/handler/install.py', 'a'))
 attempt('packages', lambda: open('/packages/planted.py', 'w'))
-attempt('staging', lambda: [os.listdir('/packages/' + name) for name in os.listdir('/packages') if name.startswith('.')])
+attempt('staging', lambda: [os.listdir('/packages/' + name) for name in os.listdir('/packages') if name.startswith('.staging-')])
+attempt('claims', lambda: open('/packages/.in-use').close())
 attempt('worker', lambda: connect(('127.0.0.1', PORT)))
 attempt('outside', lambda: connect(('192.0.2.1', 80)))
 attempt('proxy', lambda: urllib.request.urlopen('http://127.0.0.1:PORT/status', timeout=3).read())
@@ -280,7 +283,7 @@ fn a_package_that_attacks_while_it_is_built_sees_the_index_and_nothing_else() {
     let text = |name: &str| found[name].as_str().unwrap_or_else(|| panic!("{name} in {found}")).to_owned();
     assert!(text("shadow").starts_with("FileNotFoundError"), "{found}");
     assert!(text("hosts").contains("localhost sandbox"), "{found}");
-    for name in ["handler", "packages", "staging"] {
+    for name in ["handler", "packages", "staging", "claims"] {
         assert!(
             text(name).contains("Read-only") || text(name).starts_with("PermissionError"),
             "{name}: {found}"
@@ -315,6 +318,99 @@ time.sleep(600)";
     assert!(said.contains("wrote more than 100 MB") && said.contains("packages_max_mb"), "{said}");
     until("nothing is left", || installed(&worker).is_empty());
     worker.finish();
+}
+
+#[test]
+fn a_build_that_makes_files_without_end_or_nests_them_without_bottom_is_ended_and_said_so() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    // What comes behind so many files is not to be missed, be it large or not.
+    let many = "
+import os, time
+for n in range(200_100):
+    os.close(os.open(f'/mnt/{n}', os.O_CREAT))
+time.sleep(600)";
+    index.put(&Package::new("many", "1.0").built_by(many));
+    // More levels than a stack has room for.
+    let deep = "
+import os, time
+os.chdir('/mnt')
+for n in range(100_000):
+    os.mkdir('d')
+    os.chdir('d')
+time.sleep(600)";
+    index.put(&Package::new("deep", "1.0").built_by(deep));
+    index.put(&Package::new("plain", "1.0"));
+    let limits = json!({ "installer_limits": { "runtime_sec": 120 } });
+    let worker = with(&index).with_config(limits).start();
+    // Not by an upload: its client would have to wait for as long as a busy machine takes for so many files.
+    for (name, words) in [
+        ("many", "made more than 200000 files and directories, and was ended"),
+        ("deep", "so deep in each other that they cannot be looked through"),
+    ] {
+        worker.drop_in(name, &function(&format!("{name}\n")));
+        let said =
+            within(150, "it is refused", || worker.lambda(name)["message"].as_str().map(str::to_owned));
+        assert!(said.contains(words), "{said}");
+        fs::remove_dir_all(worker.registry().join(name)).expect("it is there");
+    }
+    until("nothing is left", || installed(&worker).is_empty());
+    worker.install("g", &function("plain\n"));
+    assert_eq!(worker.call("g", "\"plain\"").ok(), json!("1.0"));
+    worker.finish();
+}
+
+#[test]
+fn a_build_leaves_files_to_be_made_on_the_disk() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    let some = "
+import os, time
+for n in range(4_000):
+    os.close(os.open(f'/mnt/{n}', os.O_CREAT))
+time.sleep(600)";
+    index.put(&Package::new("some", "1.0").built_by(some));
+    let disk = "mkdir -p \"$OL/packages\"; mount -t tmpfs -o size=1g,nr_inodes=20000,mode=755 ol-test \"$OL/packages\"";
+    let limits = json!({ "installer_limits": { "runtime_sec": 60 } });
+    let worker = with(&index).with_config(limits).after(disk).start();
+    let said = refused(&worker, "f", "some\n");
+    assert!(said.contains("the disk is full; less than 16384 files more can be made on it"), "{said}");
+    worker.finish();
+}
+
+#[test]
+fn what_one_worker_needs_no_other_that_has_the_same_packages_removes() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    // 6 MB each, on the disk.
+    for name in ["alpha", "beta", "gamma"] {
+        index.put(&Package::new(name, "1.0").file(&format!("{name}.txt"), &"x".repeat(6 << 20)));
+    }
+    let limits = json!({ "packages_max_mb": 14, "standbys": 1 });
+    let one = with(&index).with_config(limits.clone()).start();
+    let shared = json!({ "Pkgs_dir": one.ol_dir().join("packages") });
+    let other = with(&index).with_config(limits).with_config(shared).start();
+    // Nobody calls it, so only its being there says that it is needed.
+    one.install("a", &function("alpha\n"));
+    other.install("b", &function("beta\n"));
+    let said = refused(&other, "c", "gamma\n");
+    assert!(said.contains("more than 14 MB (packages_max_mb)"), "{said}");
+    assert_eq!(installed(&one), ["alpha==1.0", "beta==1.0"]);
+    assert_eq!(one.call("a", "\"alpha\"").ok(), json!("1.0"));
+    // A worker that is gone needs nothing, however it went.
+    let mut one = one;
+    drop(one.kill());
+    other.install("c", &function("gamma\n"));
+    assert_eq!(installed(&one), ["beta==1.0", "gamma==1.0"]);
+    assert_eq!(other.call("c", "\"gamma\"").ok(), json!("1.0"));
+    // It comes back to what the other has removed, and cannot have it while that needs the room.
+    one.start_again();
+    assert_ne!(one.call("a", "\"alpha\"").status.as_u16(), 200);
+    other.ol("admin remove c").succeed();
+    until("it is installed again", || one.call("a", "\"alpha\"").status.as_u16() == 200);
+    assert_eq!(installed(&one), ["alpha==1.0", "beta==1.0"]);
+    other.finish();
+    one.finish();
 }
 
 #[test]

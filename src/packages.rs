@@ -5,15 +5,16 @@
 //!                               └─ open ─ installer: settle ─ pins ─ installer: install ─ storage ─▶ …
 //! ```
 
+mod claims;
 pub mod installer;
 mod metadata;
 mod proxy;
+mod removal;
 mod requirement;
 mod sources;
 mod storage;
 pub mod tree_file;
 
-use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io;
@@ -21,8 +22,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use actors::packages::{Package, PackageSet, short};
-use actors::world::{self, Installed, LaunchError, LocalFuture, PackageError, Survey};
+use actors::world::{self, Hold, Installed, LaunchError, LocalFuture, PackageError, Survey};
 
+use claims::Key;
 use installer::{Installer, Wishes};
 pub use requirement::normalise;
 use requirement::{Environment, Line, Requirement};
@@ -50,6 +52,8 @@ struct Inner {
     busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// One at a time takes its place, so that all of them together have room.
     placing: tokio::sync::Mutex<()>,
+    /// One at a time adds up what they take.
+    counting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl fmt::Debug for PackagesDir {
@@ -97,6 +101,7 @@ impl PackagesDir {
             bytes_max,
             busy: Mutex::default(),
             placing: tokio::sync::Mutex::new(()),
+            counting: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -105,10 +110,29 @@ impl PackagesDir {
         &self.inner.storage
     }
 
-    /// These packages are not removed for as long as what is given back lives.
-    #[must_use]
-    pub fn hold(&self, set: &PackageSet) -> Arc<dyn Any + Send + Sync> {
-        Arc::new(self.storage().hold(set))
+    /// These packages are not removed for as long as what is given back lives, by no worker that shares the directory.
+    ///
+    /// # Errors
+    /// When they are not there any more.
+    pub fn hold(&self, set: &PackageSet) -> Result<Hold, PackageError> {
+        match self.storage().hold(set) {
+            Ok(claim) => Ok(Arc::new(claim)),
+            Err(error) => Err(PackageError::Away(error.to_string())),
+        }
+    }
+
+    fn want(&self, pins: &[String]) -> Result<Hold, PackageError> {
+        let keys = pins.iter().filter_map(|pin| match requirement::parse(pin) {
+            Ok(Line::Requirement(requirement)) => {
+                Some(Key::new(&requirement.name, &requirement.pin()?.to_string()))
+            }
+            // What is said to the installer, and what a survey finds wrong.
+            _ => None,
+        });
+        match self.storage().want(keys) {
+            Ok(claim) => Ok(Arc::new(claim)),
+            Err(error) => Err(PackageError::Away(error.to_string())),
+        }
     }
 
     fn find(&self, list: &[String], index: &Index) -> Result<PackageSet, LaunchError> {
@@ -332,7 +356,7 @@ impl PackagesDir {
         pins.map(|pin| Ok(pin? + &options)).collect()
     }
 
-    async fn install(self, pin: String, needed: Vec<String>) -> Result<Installed, PackageError> {
+    async fn install(self, pin: String) -> Result<Installed, PackageError> {
         let installer = self.installer()?;
         let Ok(Line::Requirement(requirement)) = requirement::parse(&pin) else {
             return Err(PackageError::Refused(format!("'{pin}' is not a pinned package")));
@@ -356,7 +380,7 @@ impl PackagesDir {
                 .map(|()| Installed::default());
         }
         let _placing = self.inner.placing.lock().await;
-        blocking(move || this.place(staging, &requirement, &version, installer.name(), &needed)).await?
+        blocking(move || this.place(staging, &requirement, &version, installer.name())).await?
     }
 
     /// Whoever installs this package waits for whoever does so already.
@@ -419,7 +443,6 @@ impl PackagesDir {
         requirement: &Requirement,
         version: &str,
         installer: &str,
-        needed: &[String],
     ) -> Result<Installed, PackageError> {
         let name = &requirement.name;
         let failed = |error: &dyn std::fmt::Display| {
@@ -428,15 +451,13 @@ impl PackagesDir {
         let bytes = staging.verify().map_err(|error| {
             PackageError::Refused(format!("{name}=={version} cannot be installed: {error}"))
         })?;
-        let index = self.storage().index().map_err(|error| failed(&error))?;
-        let needed = needed.iter().filter_map(|text| self.find(std::slice::from_ref(text), &index).ok());
-        let needed = PackageSet::new(needed.flat_map(|set| set.iter().cloned().collect::<Vec<_>>()));
+        let _placing = self.storage().placing().map_err(|error| failed(&error))?;
         let (evicted, has_room) =
-            self.storage().make_room(bytes, self.inner.bytes_max, &needed).map_err(|error| failed(&error))?;
+            self.storage().make_room(bytes, self.inner.bytes_max).map_err(|error| failed(&error))?;
         if !has_room {
             return Err(PackageError::Failed(format!(
                 "{name}=={version} cannot be installed: it takes {} MB, and with it the packages would take more than {} MB \
-                 (packages_max_mb); those that are there are needed by functions",
+                 (packages_max_mb); those that are there are needed by functions, of this worker or of another one that has the same packages",
                 bytes.div_ceil(1 << 20),
                 self.inner.bytes_max >> 20
             )));
@@ -536,16 +557,30 @@ impl world::PackageStore for PackagesDir {
         Box::pin(self.clone().settle(list, last))
     }
 
-    fn install(&self, pin: String, needed: Vec<String>) -> LocalFuture<Result<Installed, PackageError>> {
-        Box::pin(self.clone().install(pin, needed))
+    fn install(&self, pin: String) -> LocalFuture<Result<Installed, PackageError>> {
+        Box::pin(self.clone().install(pin))
     }
 
-    fn hold(&self, packages: &PackageSet) -> Arc<dyn Any + Send + Sync> {
+    fn hold(&self, packages: &PackageSet) -> Result<Hold, PackageError> {
         self.hold(packages)
     }
 
-    fn bytes(&self) -> u64 {
-        self.storage().bytes()
+    fn want(&self, pins: &[String]) -> Result<Hold, PackageError> {
+        self.want(pins)
+    }
+
+    fn bytes(&self) -> LocalFuture<u64> {
+        let this = self.clone();
+        Box::pin(async move {
+            // One looks at a time, also when nobody waits for it any more: the first look may take long.
+            let turn = Arc::clone(&this.inner.counting).lock_owned().await;
+            let counted = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                this.storage().bytes()
+            });
+            // It has panicked, or the worker ends.
+            counted.await.unwrap_or(0)
+        })
     }
 }
 

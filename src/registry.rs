@@ -22,6 +22,7 @@ mod folder;
 mod form;
 pub mod function_yaml;
 mod lock;
+mod recovery;
 mod remote;
 mod requirements;
 mod schedule;
@@ -30,6 +31,7 @@ pub mod watch;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -120,6 +122,8 @@ struct Inner {
     locks: Locks,
     worker: Config,
     log: Logger,
+    /// Tells this worker from others that make something in the same directory.
+    who: String,
     /// Numbers generations and temporary files.
     next: AtomicU64,
     /// Held for writing while a folder is exchanged for an archive, so that nobody sees neither or both.
@@ -184,21 +188,14 @@ impl LocalRegistry {
     /// Open the registry of a worker: make its directory if there is none, and sweep what an earlier
     /// run of the worker left behind.
     pub fn open(worker: &Config, log: Logger) -> Result<Self, OpenError> {
-        Self::open_in(worker, GENERATIONS, None, log)
+        Self::open_in(worker, GENERATIONS, log)
     }
 
-    /// The same beside a worker that still serves from it: copies go to a directory of that name, and what looks like a change
-    /// that was broken off may be one of the other's that is under way, and is left alone. `beside` is a number that is not the
-    /// other's.
+    /// The same with copies in a directory of that name, as beside a worker that still serves.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_in(
-        worker: &Config,
-        generations: &str,
-        beside: Option<u32>,
-        log: Logger,
-    ) -> Result<Self, OpenError> {
+    pub fn open_in(worker: &Config, generations: &str, log: Logger) -> Result<Self, OpenError> {
         let root = worker.registry_dir.clone();
         let generations_dir = worker.worker_dir.join(generations);
         let prepared = |path: &PathBuf, result: io::Result<()>| {
@@ -212,9 +209,7 @@ impl LocalRegistry {
             prepared(&generations_dir, std::fs::remove_dir_all(&generations_dir))?;
         }
         prepared(&generations_dir, make_directory(&generations_dir, 0o711))?;
-        if beside.is_none() {
-            prepared(&root, upload::recover(&root))?;
-        }
+        prepared(&root, recovery::recover(&root))?;
         let locks_dir = worker.worker_dir.join("locks");
         let locks = Locks::open(locks_dir.clone());
         let locks = locks.map_err(|source| OpenError::Prepare { path: locks_dir, source })?;
@@ -224,8 +219,8 @@ impl LocalRegistry {
             locks,
             worker: worker.clone(),
             log,
-            // Of what both make in one directory the names differ.
-            next: AtomicU64::new(u64::from(beside.unwrap_or(0)) << 32),
+            who: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            next: AtomicU64::new(0),
             exchange: RwLock::new(()),
             reported: Mutex::new(BTreeSet::new()),
         })))
@@ -523,6 +518,11 @@ impl LocalRegistry {
 
     fn number(&self) -> u64 {
         self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// In a name, tells what is under way here from all else that is, in any worker.
+    fn id(&self) -> String {
+        format!("{}-{}", self.0.who, self.number())
     }
 
     fn unavailable(&self, error: &io::Error) -> world::RegistryError {

@@ -243,7 +243,7 @@ async fn serve(
         None => image::prepare(ol_dir, None, config.python.as_deref())?,
     };
     let beside = before.is_some().then(std::process::id);
-    let registry = Registry::open_in(&config, &generations, beside, log.clone())?;
+    let registry = Registry::open_in(&config, &generations, before.is_some(), log.clone())?;
     let logs_dir = worker_dir.join("logs");
     let repeat_in = config.log_output.then(|| log.clone());
     let logs = Logs::start(logs_dir.clone(), config.log_bytes_max, repeat_in, log.clone())

@@ -13,7 +13,7 @@ use actors::name::FunctionName;
 use actors::outcome::Outcome;
 use actors::packages::{Package, PackageSet};
 use actors::world::{
-    self, Class, Import, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, Weight, World,
+    self, Class, Hold, Import, LaunchError, LocalFuture, Making, MemoryReading, Planted, Start, Weight, World,
 };
 use slog::{Logger, warn};
 
@@ -85,14 +85,19 @@ impl OlLauncher {
         packages: &PackageSet,
     ) -> Result<Loading, LaunchError> {
         let making = Making { start: Start::Standby, packages: Duration::ZERO };
-        self.launcher.adopt(standby, self.program(name, code, packages), making)
+        self.launcher.adopt(standby, self.program(name, code, packages)?, making)
     }
 }
 
 impl OlLauncher {
-    fn program(&self, name: FunctionName, code: &FunctionCode, packages: &PackageSet) -> Program {
+    fn program(
+        &self,
+        name: FunctionName,
+        code: &FunctionCode,
+        packages: &PackageSet,
+    ) -> Result<Program, LaunchError> {
         let limits = code.sandbox_limits();
-        Program {
+        Ok(Program {
             name,
             directory: code.dir().to_owned(),
             entry: code.entry_file().to_owned(),
@@ -102,8 +107,12 @@ impl OlLauncher {
             tmp_mb: limits.tmp_mb,
             n_sandboxes_max: world::Code::limits(code).max_instances,
             load_patience: limits.runtime.max(LOAD_PATIENCE_MIN),
-            holds: self.packages.hold(packages),
-        }
+            holds: self.hold(packages)?,
+        })
+    }
+
+    fn hold(&self, packages: &PackageSet) -> Result<Hold, LaunchError> {
+        self.packages.hold(packages).map_err(|error| LaunchError::Failed(error.to_string()))
     }
 }
 
@@ -135,7 +144,7 @@ impl world::Launcher<OlWorld> for OlLauncher {
         let program = self.program(name, &code, &packages);
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.install(standby, program, making).await?;
+            let sandbox = launcher.install(standby, program?, making).await?;
             stats.create.add(began.elapsed());
             Ok(sandbox)
         })
@@ -152,7 +161,7 @@ impl world::Launcher<OlWorld> for OlLauncher {
         let program = self.program(name, &code, &packages);
         Box::pin(async move {
             let class = world::Code::class(&code);
-            launcher.sprout(class, &program, parent.as_ref()).await
+            launcher.sprout(class, &program?, parent.as_ref()).await
         })
     }
 
@@ -162,10 +171,10 @@ impl world::Launcher<OlWorld> for OlLauncher {
         packages: PackageSet,
         parents: Vec<GrownZygote>,
     ) -> LocalFuture<Result<Planted<GrownZygote>, LaunchError>> {
-        let (launcher, holds) = (self.launcher.clone(), self.packages.hold(&packages));
+        let (launcher, holds) = (self.launcher.clone(), self.hold(&packages));
         Box::pin(async move {
             let Plantation { zygote, held, grown, took } =
-                launcher.plant(class, &paths(&packages), &parents, holds).await?;
+                launcher.plant(class, &paths(&packages), &parents, holds?).await?;
             let bytes_in_all = zygote.memory_bytes();
             // What it says is the word of a process that has run the packages' code. It may give one of them more than its
             // share, but no more than all of them have taken.
@@ -191,7 +200,7 @@ impl world::Launcher<OlWorld> for OlLauncher {
         let program = self.program(name, &code, &PackageSet::default());
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let sandbox = launcher.spawn(&zygote, world::Code::class(&code), program).await?;
+            let sandbox = launcher.spawn(&zygote, world::Code::class(&code), program?).await?;
             stats.fork.add(began.elapsed());
             Ok(sandbox)
         })

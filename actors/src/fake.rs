@@ -19,7 +19,7 @@ mod sandboxes;
 mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
 use std::time::{Duration, SystemTime};
 
 use slog::{Discard, Logger, o};
@@ -106,8 +106,14 @@ pub(crate) struct State {
     pub(crate) n_settles: usize,
     /// Packages in the order in which they were installed.
     pub(crate) package_installs: Vec<String>,
+    /// What must not be removed, for as long as somebody has it.
+    pub(crate) holds: Vec<Weak<Vec<String>>>,
     /// What had to stay when the last one was installed.
-    pub(crate) needed: Vec<String>,
+    pub(crate) held_at_install: Vec<String>,
+    /// What is there when it is looked for is gone when it is to be held.
+    pub(crate) gone_when_held: bool,
+    /// How long it takes to add up what packages take.
+    pub(crate) bytes_time: Duration,
     pub(crate) registry: BTreeMap<String, Result<FakeCode, RegistryError>>,
     pub(crate) registry_error: Option<RegistryError>,
     /// The registry lies elsewhere, and there are copies of these.
@@ -184,7 +190,10 @@ impl Fake {
             package_time: ms(500),
             n_settles: 0,
             package_installs: Vec::new(),
-            needed: Vec::new(),
+            holds: Vec::new(),
+            held_at_install: Vec::new(),
+            gone_when_held: false,
+            bytes_time: Duration::ZERO,
             registry: BTreeMap::new(),
             registry_error: None,
             copies: None,

@@ -382,12 +382,13 @@ async fn make<W: World>(
             // They were there when the code went into service. What has gone since is installed again.
             let list = if code.is_settled() { code.pins() } else { code.packages().to_vec() };
             let wish = Provide { list, is_settled: code.is_settled(), last: Vec::new(), anew: false };
-            timeout(PROVIDE_TIME_MAX, services.packages.ask(wish))
+            let provided = timeout(PROVIDE_TIME_MAX, services.packages.ask(wish))
                 .await
                 .map_err(|_| late("installing packages", PROVIDE_TIME_MAX))?
                 .map_err(|_| gone("package manager"))?
-                .map_err(LaunchError::from)?
-                .set
+                .map_err(LaunchError::from)?;
+            code.keep(provided.hold);
+            provided.set
         }
     };
     let packages = began.elapsed();

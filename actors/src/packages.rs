@@ -18,17 +18,19 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult,
-    ResponseActFuture, ResponseFuture, WrapFuture, fut,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResponse, ResponseActFuture,
+    ResponseFuture, WrapFuture, fut,
 };
 use slog::{Logger, debug, info};
+use tokio::time::timeout;
 
 use crate::monitor::{Crash, Monitor};
-use crate::router::Routes;
 use crate::stats::WorkerStats;
 use crate::world::{LaunchError, PackageStore, World};
 use desk::Desk;
@@ -47,6 +49,10 @@ pub struct Require {
 /// How often what is known is looked at again. One look costs some system calls for each set.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// How long one waits to hear what the packages take. Reading a directory takes a moment; but what was put there by hand is looked through
+/// once, and that may be many thousand files.
+pub const BYTES_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How much is being installed?
 #[derive(Debug, Message)]
 #[rtype(result = "Activity")]
@@ -59,7 +65,7 @@ pub struct Activity {
     pub running: usize,
     /// Runs that wait for their turn.
     pub waiting: usize,
-    /// What all packages take, in bytes.
+    /// What all packages take, in bytes; or what they took before, if it takes long to find out.
     pub bytes: u64,
 }
 
@@ -67,23 +73,24 @@ pub struct Activity {
 pub struct Packages<W: World> {
     desk: Desk<W>,
     looking: bool,
+    /// What all packages took when that was last asked.
+    bytes: Rc<Cell<u64>>,
     log: Logger,
     _monitor: Monitor,
 }
 
 impl<W: World> Packages<W> {
-    /// What a predecessor has found out, and left in `known`, is kept. What is in `routes` is needed.
+    /// What a predecessor has found out, and left in `known`, is kept.
     #[must_use]
     pub fn new(
         store: W::Packages,
         known: Known,
-        routes: Routes<W>,
         stats: Arc<WorkerStats>,
         log: Logger,
         monitor: Monitor,
     ) -> Self {
-        let desk = Desk::new(store, known, routes, stats, log.clone());
-        Self { desk, looking: false, log, _monitor: monitor }
+        let desk = Desk::new(store, known, stats, log.clone());
+        Self { desk, looking: false, bytes: Rc::default(), log, _monitor: monitor }
     }
 
     fn look_again(&mut self, ctx: &mut Context<Self>) {
@@ -145,11 +152,23 @@ impl<W: World> Handler<Provide> for Packages<W> {
 }
 
 impl<W: World> Handler<AskActivity> for Packages<W> {
-    type Result = MessageResult<AskActivity>;
+    type Result = ResponseFuture<Activity>;
 
     fn handle(&mut self, _: AskActivity, _ctx: &mut Context<Self>) -> Self::Result {
-        let (running, waiting) = self.desk.turns.counts();
-        MessageResult(Activity { running, waiting, bytes: self.desk.store.bytes() })
+        let (turns, bytes) = (self.desk.turns.clone(), self.desk.store.bytes());
+        let known = Rc::clone(&self.bytes);
+        Box::pin(async move {
+            // What takes longer is told the next time.
+            let bytes = match timeout(BYTES_PATIENCE, bytes).await {
+                Ok(bytes) => {
+                    known.set(bytes);
+                    bytes
+                }
+                Err(_) => known.get(),
+            };
+            let (running, waiting) = turns.counts();
+            Activity { running, waiting, bytes }
+        })
     }
 }
 

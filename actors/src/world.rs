@@ -66,6 +66,8 @@ pub trait Code: Clone + Send + Sync + Unpin + Debug + 'static {
     fn is_settled(&self) -> bool;
     /// The same with the archives' hashes, if these are known. Reads a file.
     fn pins(&self) -> Vec<String>;
+    /// Its packages are there; they stay for as long as a clone of this code lives.
+    fn keep(&self, packages: Hold);
     /// Whether a sandbox serves more than one invocation (`reuse-sandbox` of `ol.yaml`).
     fn reuse(&self) -> bool;
     /// Whether loading it imports a module, which a zygote can have done ahead.
@@ -274,13 +276,25 @@ pub trait PackageStore: Clone + Send + Unpin + 'static {
     /// Have the resolver settle a list: what it asks for and all that this needs, each pinned, one a line. What `last` has
     /// is kept where the list allows it. Takes as long as a resolver takes.
     fn settle(&self, list: Vec<String>, last: Vec<String>) -> LocalFuture<Result<Vec<String>, PackageError>>;
-    /// Install one pinned package. `needed`: what must not be removed to make room for it.
-    fn install(&self, pin: String, needed: Vec<String>) -> LocalFuture<Result<Installed, PackageError>>;
-    /// These packages are not removed for as long as what is given back lives.
-    fn hold(&self, packages: &PackageSet) -> Arc<dyn Any + Send + Sync>;
+    /// Install one pinned package. What nobody holds may be removed to make room for it.
+    fn install(&self, pin: String) -> LocalFuture<Result<Installed, PackageError>>;
+    /// These packages are not removed for as long as what is given back lives. They are there, unless it fails. Cheap for those that
+    /// are held already; else it looks at a directory of each.
+    ///
+    /// # Errors
+    /// When some are not there any more.
+    fn hold(&self, packages: &PackageSet) -> Result<Hold, PackageError>;
+    /// The same of pinned packages that may not be there yet.
+    ///
+    /// # Errors
+    /// When some are being removed at this moment.
+    fn want(&self, pins: &[String]) -> Result<Hold, PackageError>;
     /// What the packages take, in bytes.
-    fn bytes(&self) -> u64;
+    fn bytes(&self) -> LocalFuture<u64>;
 }
+
+/// Some packages are not removed for as long as it lives. Dropping one never blocks.
+pub type Hold = Arc<dyn Any + Send + Sync>;
 
 /// What a list of requirements comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,11 @@
 //! by a package's own code: the worker reads it only when nobody is in the sandbox any more, and believes it as far as
 //! that package goes, and no further.
 
+mod end;
+mod pins;
+mod tool;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -14,17 +19,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::world::{LocalFuture, PackageError};
-use serde::Deserialize;
 use serde_json::json;
-use slog::{Logger, warn};
+use slog::Logger;
 use tokio::sync::{OnceCell, oneshot};
 
-use super::proxy::{Door, Seen};
+use super::proxy::Door;
 use super::requirement::Requirement;
-use super::sources::{Host, Sources};
+use super::sources::Sources;
 use super::storage::Staging;
 use crate::sandbox::cgroup::Limits;
-use crate::sandbox::launcher::{InstallerOrder, InstallerSandbox, Launcher, WORK};
+use crate::sandbox::launcher::{InstallerOrder, Launcher, WORK};
+use tool::Tool;
 
 /// The program that runs inside.
 const DRIVER: &str = include_str!("python/install.py");
@@ -32,17 +37,8 @@ const DRIVER: &str = include_str!("python/install.py");
 const ENTRY: &str = "install.py";
 const TOOLS: &str = "/handler";
 const CERTIFICATES: &str = "ca.pem";
-/// Where `uv` is looked for after `PATH`, which `sudo` and service managers cut short.
-const PLACES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/opt/uv/bin", "/root/.local/bin"];
-/// How often what a run has written is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Room that a run leaves on the disk.
-const FREE_BYTES_MIN: u64 = 256 << 20;
 /// Longest lock: 1,000 packages with a hundred hashes each.
 const LOCK_BYTES_MAX: u64 = 16 << 20;
-/// What is told of what a tool has said: from its end.
-const SAID_BYTES_MAX: usize = 3_000;
-
 /// What the installer is made from.
 #[derive(Debug, Clone)]
 pub struct InstallerSpec {
@@ -64,13 +60,6 @@ pub struct InstallerSpec {
     pub tmp_mb: u32,
     /// What it may write, in bytes.
     pub bytes_max: u64,
-}
-
-/// What installs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tool {
-    Uv,
-    Pip,
 }
 
 /// See the module's text. A clone is the same.
@@ -99,13 +88,6 @@ struct Job {
     about: String,
 }
 
-/// What the driver says.
-#[derive(Deserialize)]
-struct Said {
-    code: i32,
-    output: String,
-}
-
 /// A list of requirements, taken apart for the tools.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wishes {
@@ -122,52 +104,10 @@ pub(super) struct Wishes {
 /// # Errors
 /// In words, when there is nothing that could install.
 pub fn describe(spec: &InstallerSpec) -> Result<String, String> {
-    match find_tool(spec)? {
+    match tool::find(spec)? {
         (Tool::Uv, Some(path)) => Ok(format!("uv ({})", path.display())),
         _ => Ok("pip".into()),
     }
-}
-
-fn find_tool(spec: &InstallerSpec) -> Result<(Tool, Option<PathBuf>), String> {
-    let asked = spec.tool.as_str();
-    if !asked.is_empty() && asked != "pip" {
-        let path = PathBuf::from(asked);
-        return match fs::canonicalize(&path) {
-            Ok(found) if is_program(&found) => Ok((Tool::Uv, Some(found))),
-            _ => Err(format!("the configured installer, {asked}, is no program")),
-        };
-    }
-    if asked.is_empty() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let directories = std::env::split_paths(&path).chain(PLACES.map(PathBuf::from));
-        let uv =
-            directories.map(|directory| directory.join("uv")).filter_map(|path| fs::canonicalize(path).ok());
-        if let Some(found) = uv.into_iter().find(|path| is_program(path)) {
-            return Ok((Tool::Uv, Some(found)));
-        }
-    }
-    if has_pip(spec.base.as_deref().unwrap_or(Path::new("/"))) {
-        return Ok((Tool::Pip, None));
-    }
-    Err("there is neither uv (in PATH) nor pip (of the sandboxes' Python); ./quickstart/deps.sh brings uv"
-        .into())
-}
-
-/// Not a script, whose interpreter may not be in the base.
-fn is_program(path: &Path) -> bool {
-    use std::io::Read;
-    let mut magic = [0; 4];
-    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
-}
-
-fn has_pip(base: &Path) -> bool {
-    ["usr/lib", "usr/local/lib"].iter().any(|lib| {
-        let pythons = fs::read_dir(base.join(lib)).into_iter().flatten().flatten();
-        let pythons = pythons.filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"));
-        pythons
-            .flat_map(|entry| ["dist-packages/pip", "site-packages/pip"].map(|pip| entry.path().join(pip)))
-            .any(|pip| pip.is_dir())
-    })
 }
 
 impl Installer {
@@ -176,7 +116,7 @@ impl Installer {
     /// # Errors
     /// In words, when there is nothing that could install.
     pub fn find(spec: InstallerSpec, launcher: Launcher, log: Logger) -> Result<Self, String> {
-        let (tool, program) = find_tool(&spec)?;
+        let (tool, program) = tool::find(&spec)?;
         let is_laid_out = OnceCell::new();
         Ok(Self { inner: Arc::new(Inner { spec, tool, program, is_laid_out, launcher, log }) })
     }
@@ -237,8 +177,8 @@ impl Installer {
                 PackageError::Failed(format!("the resolver's answer cannot be read: {error}"))
             };
             match tool {
-                Tool::Uv => Ok(pins_of_lock(&staging.read("lock.txt", LOCK_BYTES_MAX).map_err(unread)?)),
-                Tool::Pip => pins_of_report(&staging.read("report.json", LOCK_BYTES_MAX).map_err(unread)?),
+                Tool::Uv => Ok(pins::of_lock(&staging.read("lock.txt", LOCK_BYTES_MAX).map_err(unread)?)),
+                Tool::Pip => pins::of_report(&staging.read("report.json", LOCK_BYTES_MAX).map_err(unread)?),
             }
         })
     }
@@ -349,15 +289,15 @@ impl Installer {
             .map_err(|error| failed("make its sandbox", &error))?;
         let listener = sandbox.listen().map_err(|error| failed("enter its network", &error))?;
         let port = listener.local_addr().map_err(|error| failed("enter its network", &error))?.port();
-        let door = Door::open(listener, &job.sources_of_machine(spec))
-            .map_err(|error| failed("open its door", &error))?;
+        // Hosts are the machine's to allow, whatever a list of requirements says.
+        let door = Door::open(listener, &spec.sources).map_err(|error| failed("open its door", &error))?;
         let request = self.request(&job, &shown, port).to_string();
-        let end = self.watch(&mut sandbox, request.as_bytes(), &staging).await;
+        let end = watch::watch(&mut sandbox, request.as_bytes(), spec, &staging).await;
         let was_out_of_memory = sandbox.was_out_of_memory();
         let seen = door.seen();
         drop(door);
         sandbox.end().await.map_err(|error| failed("end its sandbox", &error))?;
-        self.judge(&job, end, &seen, was_out_of_memory)?;
+        end.judge(&job.about, spec, &seen, was_out_of_memory, &self.inner.log)?;
         Ok(staging)
     }
 
@@ -416,97 +356,6 @@ impl Installer {
             "file_bytes_max": spec.bytes_max,
         })
     }
-
-    /// Lets it run, and looks at what it writes meanwhile.
-    async fn watch(&self, sandbox: &mut InstallerSandbox, request: &[u8], staging: &Staging) -> End {
-        let spec = &self.inner.spec;
-        let mut run = Box::pin(sandbox.run(request));
-        let deadline = tokio::time::sleep(spec.runtime);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                said = &mut run => {
-                    return match said.map(|bytes| serde_json::from_slice::<Said>(&bytes)) {
-                        Ok(Ok(said)) => End::Said(said),
-                        Ok(Err(_)) => End::Died("it has said something that is no answer".into()),
-                        Err(text) => End::Died(text),
-                    };
-                }
-                () = &mut deadline => return End::Late,
-                () = tokio::time::sleep(LOOK_EVERY) => {
-                    let (bytes, n) = staging.measure();
-                    if bytes > spec.bytes_max {
-                        return End::Large;
-                    }
-                    // Files that have lost their names are not seen.
-                    let free = rustix::fs::statvfs(staging.work()).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
-                    if free < FREE_BYTES_MIN {
-                        return End::DiskFull;
-                    }
-                    // A tree takes as long to look through as it is large; it is looked at the less often for it.
-                    if n > 2_000 {
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
-                }
-            }
-        }
-    }
-
-    fn judge(&self, job: &Job, end: End, seen: &Seen, was_out_of_memory: bool) -> Result<(), PackageError> {
-        let spec = &self.inner.spec;
-        let mut text = match &end {
-            End::Said(Said { code: 0, .. }) => {
-                if !seen.refused.is_empty() {
-                    warn!(self.inner.log, "an installer wanted to reach somebody else than the index, and was kept from it";
-                        "about" => &job.about, "whom" => list(&seen.refused));
-                }
-                return Ok(());
-            }
-            End::Said(Said { output, .. }) => tidy(output),
-            End::Died(why) => format!("the installer died: {why}"),
-            End::Late => format!(
-                "it was not done within {} s, and was ended (installer_limits.runtime_sec)",
-                spec.runtime.as_secs()
-            ),
-            End::Large => {
-                format!("it wrote more than {} MB, and was ended (packages_max_mb)", spec.bytes_max >> 20)
-            }
-            End::DiskFull => {
-                let text = format!(
-                    "{}: the disk is full; less than {} MB are free",
-                    job.about,
-                    FREE_BYTES_MIN >> 20
-                );
-                return Err(PackageError::Failed(text));
-            }
-        };
-        if was_out_of_memory {
-            text += &format!(
-                "\nIt used more than {} MB of memory (installer_limits.mem_mb).",
-                spec.limits.memory_bytes >> 20
-            );
-        }
-        if !seen.refused.is_empty() {
-            let hosts: Vec<String> =
-                job.sources_of_machine(spec).hosts().iter().map(Host::to_string).collect();
-            text += &format!(
-                "\nIt wanted to reach {}, which it may not: an installer reaches the index and nobody else ({}). \
-                 The worker's installer_hosts can name more.",
-                list(&seen.refused),
-                hosts.join(", ")
-            );
-        }
-        if !seen.unreachable.is_empty() {
-            let text =
-                format!("{}: the package index cannot be reached ({})", job.about, list(&seen.unreachable));
-            return Err(PackageError::Away(text));
-        }
-        if let Some(advice) = advice(&text) {
-            text += "\n";
-            text += advice;
-        }
-        Err(PackageError::Refused(format!("{}:\n{text}", job.about)))
-    }
 }
 
 fn lay_out(spec: &InstallerSpec, program: Option<&Path>) -> io::Result<()> {
@@ -525,145 +374,4 @@ fn lay_out(spec: &InstallerSpec, program: Option<&Path>) -> io::Result<()> {
         fs::copy(certificates, spec.tools.join(CERTIFICATES))?;
     }
     Ok(())
-}
-
-impl Job {
-    /// Hosts are the machine's to allow.
-    fn sources_of_machine(&self, spec: &InstallerSpec) -> Sources {
-        spec.sources.clone()
-    }
-}
-
-enum End {
-    Said(Said),
-    Died(String),
-    Late,
-    Large,
-    DiskFull,
-}
-
-fn list(texts: &std::collections::BTreeSet<String>) -> String {
-    texts.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-}
-
-/// What people can read of it, and not more than they would.
-fn tidy(output: &str) -> String {
-    let plain: String = output.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
-    let plain = plain.trim();
-    let mut from = plain.len().saturating_sub(SAID_BYTES_MAX);
-    while !plain.is_char_boundary(from) {
-        from += 1;
-    }
-    if from == 0 { plain.to_owned() } else { format!("[...] {}", &plain[from..]) }
-}
-
-/// What to do, where the tools do not say.
-fn advice(text: &str) -> Option<&'static str> {
-    let has = |words: &str| text.contains(words);
-    if has("Hash mismatch") || has("DO NOT MATCH THE HASHES") {
-        return Some(
-            "The archive is not the one that the hash was made of: make the hashes anew if you trust it, and do not use it if not.",
-        );
-    }
-    let compiler = ["gcc", "cc1", "cc: ", "c++", "g++", "clang", "rustc", "cargo", "cmake"];
-    if (has("o such file or directory")
-        || has("not found")
-        || has("unable to execute")
-        || has("No such file"))
-        && compiler.iter().any(|name| has(name))
-        || has("ompiler cannot be found")
-    {
-        return Some(
-            "It has no wheel for the sandboxes' Python and has to be compiled, for which something is missing on this worker: \
-             ask for a version that has a wheel, or have the compiler installed where the sandboxes find it (build-essential).",
-        );
-    }
-    None
-}
-
-/// The lines of `uv pip compile`: continued ones are joined.
-fn pins_of_lock(text: &str) -> Vec<String> {
-    let joined = text.replace("\\\n", " ");
-    let lines = joined.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
-    lines.filter(|line| !line.is_empty() && !line.starts_with(['#', '-'])).collect()
-}
-
-/// What pip would install (its installation report, version 1).
-fn pins_of_report(text: &str) -> Result<Vec<String>, PackageError> {
-    #[derive(Deserialize)]
-    struct Report {
-        install: Vec<Item>,
-    }
-    #[derive(Deserialize)]
-    struct Item {
-        metadata: Metadata,
-        download_info: Download,
-    }
-    #[derive(Deserialize)]
-    struct Metadata {
-        name: String,
-        version: String,
-    }
-    #[derive(Deserialize)]
-    struct Download {
-        #[serde(default)]
-        archive_info: Archive,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Archive {
-        hash: Option<String>,
-        hashes: BTreeMap<String, String>,
-    }
-    let report: Report = serde_json::from_str(text)
-        .map_err(|error| PackageError::Failed(format!("pip's report is not understood: {error}")))?;
-    let pin = |item: Item| {
-        let Metadata { name, version } = item.metadata;
-        let Archive { hash, hashes } = item.download_info.archive_info;
-        let hash = hashes
-            .get("sha256")
-            .map(|hash| format!("sha256:{hash}"))
-            .or(hash.map(|hash| hash.replacen('=', ":", 1)));
-        let hash = hash.map(|hash| format!(" --hash={hash}")).unwrap_or_default();
-        format!("{name}=={version}{hash}")
-    };
-    let mut pins: Vec<String> = report.install.into_iter().map(pin).collect();
-    pins.sort();
-    Ok(pins)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_has_a_line_for_each_package() {
-        let text = "# by uv\nnumpy==2.2.6 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\nsix==1.17.0\n";
-        assert_eq!(pins_of_lock(text), ["numpy==2.2.6 --hash=sha256:aa --hash=sha256:bb", "six==1.17.0"]);
-    }
-
-    #[test]
-    fn pips_report_is_read() {
-        let text = r#"{"version": "1", "install": [
-            {"metadata": {"name": "six", "version": "1.17.0"}, "download_info": {"url": "x", "archive_info": {"hash": "sha256=bb"}}},
-            {"metadata": {"name": "a", "version": "1"}, "download_info": {"url": "x", "archive_info": {"hashes": {"sha256": "aa"}}}}]}"#;
-        assert_eq!(pins_of_report(text).unwrap(), ["a==1 --hash=sha256:aa", "six==1.17.0 --hash=sha256:bb"]);
-        assert!(pins_of_report("{}").is_err());
-    }
-
-    #[test]
-    fn what_a_tool_says_is_cut_and_cleaned() {
-        let long = format!("{}\x1b[31mend\u{fc}", "x".repeat(2 * SAID_BYTES_MAX));
-        let said = tidy(&long);
-        assert!(
-            said.len() < SAID_BYTES_MAX + 10 && said.ends_with("[31mend\u{fc}") && !said.contains('\x1b')
-        );
-        assert_eq!(tidy(" short \n"), "short");
-    }
-
-    #[test]
-    fn a_missing_compiler_is_told_in_words() {
-        assert!(advice("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory").is_some());
-        assert!(advice("No solution found").is_none());
-    }
 }

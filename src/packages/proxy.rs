@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -23,6 +24,10 @@ use super::sources::{Host, Sources};
 const CONNECTIONS_MAX: usize = 32;
 /// Longest head of a request: addresses of packages have some hundred bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Most lines of it that `httparse` is given room for; tools send some ten.
+const HEADERS_MAX: usize = 64;
+/// What is read at once.
+const READ_BYTES: usize = 4 << 10;
 /// How long a head may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the index may take to accept a connection.
@@ -114,10 +119,13 @@ enum Asked {
 struct Refusal(&'static str, String);
 
 async fn serve(mut inside: TcpStream, rules: &Rules) -> io::Result<()> {
-    let Ok(head) = timeout(HEAD_PATIENCE, read_head(&mut inside)).await else { return Ok(()) };
-    let outcome = match parse(&head?) {
-        Ok(asked) => rules.go(&mut inside, asked).await?,
-        Err(refusal) => Some(refusal),
+    let read = timeout(HEAD_PATIENCE, read_head(&mut inside, request)).await;
+    let outcome = match read {
+        Err(_) => return Ok(()),
+        Ok(read) => match read? {
+            (Ok(asked), behind) => rules.go(&mut inside, asked, &behind).await?,
+            (Err(refusal), _) => Some(refusal),
+        },
     };
     if let Some(Refusal(status, text)) = outcome {
         let answer = format!(
@@ -130,31 +138,72 @@ async fn serve(mut inside: TcpStream, rules: &Rules) -> io::Result<()> {
     Ok(())
 }
 
-async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(1024);
-    let mut byte = [0; 1];
-    // One by one, so that nothing of what follows is taken: a head is some hundred bytes.
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() == HEAD_BYTES_MAX {
+/// Reads until there is a whole head, or something that cannot become one. Gives what it says, and what came behind it.
+async fn read_head<T>(
+    stream: &mut TcpStream,
+    understand: impl Fn(&[u8]) -> Head<T>,
+) -> io::Result<(T, Vec<u8>)> {
+    let mut read = Vec::with_capacity(READ_BYTES);
+    loop {
+        let room = READ_BYTES.min(HEAD_BYTES_MAX - read.len());
+        if room == 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        if stream.read(&mut byte).await? == 0 {
+        let n = read.len();
+        read.resize(n + room, 0);
+        let n_new = stream.read(&mut read[n..]).await?;
+        read.truncate(n + n_new);
+        if n_new == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        head.push(byte[0]);
+        match understand(&read) {
+            Head::Partial => {}
+            Head::Whole(said, n_bytes) => return Ok((said, read.split_off(n_bytes))),
+        }
     }
-    Ok(head)
 }
 
-fn parse(head: &[u8]) -> Result<Asked, Refusal> {
-    let bad = || Refusal("400 Bad Request", "the installer's proxy does not understand this".into());
-    let text = std::str::from_utf8(head).map_err(|_| bad())?;
-    let mut lines = text.trim_end_matches("\r\n").split("\r\n");
-    let words: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
-    let &[method, target, version] = words.as_slice() else { return Err(bad()) };
-    if !version.starts_with("HTTP/1.") {
-        return Err(bad());
+/// What has been read of a head.
+#[derive(Debug, PartialEq, Eq)]
+enum Head<T> {
+    Partial,
+    /// All of it, of so many bytes; or enough of it to see that it is none.
+    Whole(T, usize),
+}
+
+/// What somebody inside asks for.
+fn request(read: &[u8]) -> Head<Result<Asked, Refusal>> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(read) {
+        Ok(httparse::Status::Partial) => Head::Partial,
+        Ok(httparse::Status::Complete(n_bytes)) => Head::Whole(asked(&request), n_bytes),
+        Err(_) => Head::Whole(Err(bad()), read.len()),
     }
+}
+
+/// What another proxy answers: its status, and that in words.
+fn response(read: &[u8]) -> Head<(Option<u16>, String)> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let none = || Head::Whole((None, "something that is not HTTP".to_owned()), read.len());
+    match response.parse(read) {
+        Ok(httparse::Status::Partial) => Head::Partial,
+        Ok(httparse::Status::Complete(n_bytes)) => {
+            let Some(code) = response.code else { return none() };
+            let words = format!("{code} {}", response.reason.unwrap_or_default());
+            Head::Whole((Some(code), words.trim_end().to_owned()), n_bytes)
+        }
+        Err(_) => none(),
+    }
+}
+
+fn bad() -> Refusal {
+    Refusal("400 Bad Request", "the installer's proxy does not understand this".into())
+}
+
+fn asked(request: &httparse::Request<'_, '_>) -> Result<Asked, Refusal> {
+    let (Some(method), Some(target)) = (request.method, request.path) else { return Err(bad()) };
     if method == "CONNECT" {
         let (host, port) = address(target, None).ok_or_else(bad)?;
         return Ok(Asked::Tunnel { host, port });
@@ -176,8 +225,7 @@ fn parse(head: &[u8]) -> Result<Asked, Refusal> {
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
     let mut onward = format!("{method} {slash}{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n");
-    for line in lines {
-        let (name, _) = line.split_once(':').ok_or_else(bad)?;
+    for header in request.headers.iter() {
         // About this connection, or about a body, which there is none of.
         let ours = [
             "host",
@@ -192,9 +240,9 @@ fn parse(head: &[u8]) -> Result<Asked, Refusal> {
             "content-length",
             "expect",
         ];
-        if !ours.contains(&name.to_ascii_lowercase().as_str()) {
-            onward.push_str(line);
-            onward.push_str("\r\n");
+        if !ours.contains(&header.name.to_ascii_lowercase().as_str()) {
+            let value = std::str::from_utf8(header.value).map_err(|_| bad())?;
+            onward.push_str(&format!("{}: {value}\r\n", header.name));
         }
     }
     onward.push_str("\r\n");
@@ -213,8 +261,8 @@ fn address(text: &str, port: Option<u16>) -> Option<(String, u16)> {
 }
 
 impl Rules {
-    /// Does what is asked; or what is to be answered instead.
-    async fn go(&self, inside: &mut TcpStream, asked: Asked) -> io::Result<Option<Refusal>> {
+    /// Does what is asked; or what is to be answered instead. `behind`: what came after the head.
+    async fn go(&self, inside: &mut TcpStream, asked: Asked, behind: &[u8]) -> io::Result<Option<Refusal>> {
         let (Asked::Tunnel { host, port } | Asked::Page { host, port, .. }) = &asked;
         let (host, port) = (host.clone(), *port);
         let place = format!("{host}:{port}");
@@ -226,8 +274,8 @@ impl Rules {
         let connected =
             timeout(CONNECT_PATIENCE, self.connect(&host, port, matches!(asked, Asked::Tunnel { .. }))).await;
         let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let mut outside = match connected {
-            Ok(outside) => outside,
+        let (mut outside, early) = match connected {
+            Ok(connected) => connected,
             Err(error) => {
                 let text = format!("{place}: {error}");
                 note(&mut self.seen.borrow_mut().unreachable, text.clone());
@@ -237,6 +285,8 @@ impl Rules {
         match asked {
             Asked::Tunnel { .. } => {
                 inside.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+                inside.write_all(&early).await?;
+                outside.write_all(behind).await?;
                 copy_bidirectional(inside, &mut outside).await?;
             }
             Asked::Page { head, .. } => {
@@ -253,21 +303,23 @@ impl Rules {
         self.sources.proxy.as_ref().filter(|_| !self.sources.is_direct(host))
     }
 
-    /// To the host itself, or to the machine's own proxy, and for a tunnel through that.
-    async fn connect(&self, host: &str, port: u16, is_tunnel: bool) -> io::Result<TcpStream> {
-        let Some(proxy) = self.proxy_for(host) else { return TcpStream::connect((host, port)).await };
+    /// To the host itself, or to the machine's own proxy, and for a tunnel through that. With it comes what was said from there already.
+    async fn connect(&self, host: &str, port: u16, is_tunnel: bool) -> io::Result<(TcpStream, Vec<u8>)> {
+        let Some(proxy) = self.proxy_for(host) else {
+            return Ok((TcpStream::connect((host, port)).await?, Vec::new()));
+        };
         let mut stream = TcpStream::connect((proxy.host.as_str(), proxy.port)).await?;
         if is_tunnel {
             let who = authorization(proxy);
             let head = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{who}\r\n");
             stream.write_all(head.as_bytes()).await?;
-            let answer = read_head(&mut stream).await?;
-            let first = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
-            if first.split(' ').nth(1) != Some("200") {
-                return Err(io::Error::other(format!("the proxy {} answers: {first}", proxy.host)));
+            let ((code, words), early) = read_head(&mut stream, response).await?;
+            if code != Some(200) {
+                return Err(io::Error::other(format!("the proxy {} answers: {words}", proxy.host)));
             }
+            return Ok((stream, early));
         }
-        Ok(stream)
+        Ok((stream, Vec::new()))
     }
 
     /// A proxy is asked with the whole address, and wants to know by whom.
@@ -282,24 +334,11 @@ impl Rules {
 
 fn authorization(proxy: &super::sources::Proxy) -> String {
     match &proxy.credentials {
-        Some(credentials) => format!("Proxy-Authorization: Basic {}\r\n", base64(credentials.as_bytes())),
+        Some(credentials) => {
+            format!("Proxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials))
+        }
         None => String::new(),
     }
-}
-
-/// RFC 4648. For one header; no crate of ours has it.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let number =
-            (0..3).fold(0, |number, at| number << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
-        for at in 0..4 {
-            let digit = DIGITS[(number >> (18 - 6 * at)) as usize & 63];
-            text.push(if at <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
 }
 
 fn note(noted: &mut BTreeSet<String>, text: String) {
@@ -315,6 +354,13 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
+
+    fn parse(head: &[u8]) -> Result<Asked, Refusal> {
+        match request(head) {
+            Head::Whole(asked, _) => asked,
+            Head::Partial => panic!("it is whole: {}", String::from_utf8_lossy(head)),
+        }
+    }
 
     #[test]
     fn heads_are_understood_or_refused() {
@@ -332,19 +378,11 @@ mod tests {
             "CONNECT a HTTP/1.1\r\n\r\n",
             "GET http://a b/ HTTP/1.1\r\n\r\n",
             "CONNECT a/b:1 HTTP/1.1\r\n\r\n",
-            "\r\n\r\n",
             "GET http://a/ HTTP/1.1\r\nx\r\n\r\n",
+            "GET http://user:word@a/ HTTP/1.1\r\n\r\n",
+            "\x16\x03\x01 no HTTP at all",
         ] {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (text, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(text.as_bytes()), coded);
         }
     }
 
@@ -365,8 +403,14 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::task::spawn_local(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let head = String::from_utf8(read_head(&mut stream).await.unwrap()).unwrap();
-                let body = head.lines().next().unwrap().to_owned();
+                let line = |read: &[u8]| {
+                    let text = String::from_utf8(read.to_vec()).unwrap();
+                    match text.find("\r\n\r\n") {
+                        Some(at) => Head::Whole(text.lines().next().unwrap().to_owned(), at + 4),
+                        None => Head::Partial,
+                    }
+                };
+                let (body, _) = read_head(&mut stream, line).await.unwrap();
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
@@ -405,6 +449,73 @@ mod tests {
                     ask(&sources, format!("GET http://{closed}/simple/x/ HTTP/1.1\r\n\r\n")).await;
                 assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
                 assert_eq!((seen.refused.len(), seen.unreachable.len()), (0, 1));
+            })
+            .await;
+    }
+
+    /// Somebody who answers each connection with this, and gives what he was told.
+    async fn proxy(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let told = tokio::task::spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let all = |read: &[u8]| match read.ends_with(b"\r\n\r\n") {
+                true => Head::Whole(String::from_utf8(read.to_vec()).unwrap(), read.len()),
+                false => Head::Partial,
+            };
+            let (head, _) = read_head(&mut stream, all).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            head
+        });
+        (address.to_string(), told)
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_goes_through_the_machines_proxy_with_its_credentials_and_loses_no_byte() {
+        LocalSet::new()
+            .run_until(async {
+                let sources = |proxy: &str| {
+                    let mut sources = Sources::default()
+                        .with("no-index", "")
+                        .with("find-links", "http://index.example:81/");
+                    sources.proxy = super::super::sources::Proxy::parse(&format!("http://me:word@{proxy}"));
+                    sources
+                };
+                let (address, told) = proxy("HTTP/1.1 200 Fine\r\nVia: me\r\n\r\nand at once this").await;
+                let ask_for = "CONNECT index.example:81 HTTP/1.1\r\n\r\n";
+                let (answer, _) = ask(&sources(&address), ask_for.into()).await;
+                assert!(answer.ends_with("\r\n\r\nand at once this"), "{answer}");
+                let told = told.await.unwrap();
+                assert!(told.starts_with("CONNECT index.example:81 HTTP/1.1\r\n"), "{told}");
+                assert!(told.contains("Proxy-Authorization: Basic bWU6d29yZA==\r\n"), "{told}");
+                for (says, words) in [
+                    ("HTTP/1.1 407 Who are you\r\n\r\n", "answers: 407 Who are you"),
+                    ("hello", "answers: something that is not HTTP"),
+                ] {
+                    let (address, _told) = proxy(says).await;
+                    let (answer, seen) = ask(&sources(&address), ask_for.into()).await;
+                    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains(words), "{answer}");
+                    assert_eq!(seen.unreachable.len(), 1);
+                }
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_not_read_to_its_end() {
+        LocalSet::new()
+            .run_until(async {
+                let long = format!("GET http://a/{} HTTP/1.1\r\n\r\n", "x".repeat(HEAD_BYTES_MAX));
+                let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let address = listener.local_addr().unwrap();
+                let _door = Door::open(listener, &Sources::default()).unwrap();
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(long.as_bytes()).await.unwrap();
+                let mut answer = Vec::new();
+                // It hangs up, with or without a reset.
+                let _ = stream.read_to_end(&mut answer).await;
+                assert!(answer.is_empty());
             })
             .await;
     }

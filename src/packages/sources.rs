@@ -292,7 +292,7 @@ impl Variables {
 }
 
 impl Proxy {
-    fn parse(url: &str) -> Option<Self> {
+    pub(super) fn parse(url: &str) -> Option<Self> {
         let rest = url.strip_prefix("http://").or_else(|| (!url.contains("://")).then_some(url))?;
         let authority = rest.split('/').next()?;
         let (credentials, address) = match authority.rsplit_once('@') {

@@ -2,9 +2,9 @@
 //!
 //! What is being installed lies in `.staging-…`, and gets its name when it is whole and on the disk; what is removed is
 //! called `.evicted-…` first. So nothing that looks installed is not. Both are swept at the next start; who still writes
-//! to one holds a lock on it, since workers may share the directory.
+//! to one holds a lock on it, since workers may share the directory. What any of them needs is not removed ([`Claims`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
@@ -16,6 +16,8 @@ use std::time::SystemTime;
 use actors::packages::{Package, PackageSet};
 use serde::{Deserialize, Serialize};
 
+use super::claims::{BeingRemoved, Claim, Claims, Key, Placing};
+use super::removal::remove;
 use super::requirement::normalise;
 
 const STAGING: &str = ".staging-";
@@ -25,7 +27,7 @@ const RECORD: &str = "installed.json";
 /// Largest of these: a package with 1,000 archives has so many hashes.
 const RECORD_BYTES_MAX: u64 = 256 << 10;
 /// Files of one package at most: the largest known have some 20,000 with their compiled ones.
-const ENTRIES_MAX: usize = 200_000;
+pub(super) const ENTRIES_MAX: usize = 200_000;
 
 /// See the module's text. A clone is the same directory.
 #[derive(Debug, Clone)]
@@ -39,8 +41,8 @@ struct Inner {
     /// `cp311`: packages that were installed for another Python are not seen.
     python: String,
     next: AtomicU64,
-    /// Packages of live sandboxes and zygotes, by their directories.
-    in_use: Mutex<HashMap<String, usize>>,
+    /// What is needed: by functions, live sandboxes and zygotes.
+    claims: Claims,
     /// What each directory takes, in bytes, once it is known.
     sizes: Mutex<HashMap<String, u64>>,
 }
@@ -78,6 +80,10 @@ pub(super) enum StorageError {
     Strange { what: &'static str, path: PathBuf },
     #[error("it has no files")]
     Empty,
+    #[error("{0} is not there any more: it was removed a moment ago; try again")]
+    Gone(String),
+    #[error("another worker that has the same packages is removing some of them at this moment; try again")]
+    BeingRemoved,
 }
 
 fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
@@ -99,14 +105,14 @@ impl Storage {
             let name = name.to_string_lossy();
             if name.starts_with(EVICTED) || (name.starts_with(STAGING) && is_abandoned(&entry.path())) {
                 // Somebody else may be at it as well.
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = remove(&entry.path());
             }
         }
         let inner = Inner {
             path: path.to_owned(),
             python,
             next: AtomicU64::new(0),
-            in_use: Mutex::default(),
+            claims: Claims::open(path)?,
             sizes: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -190,10 +196,15 @@ impl Storage {
         Ok(staging)
     }
 
-    /// What all packages take together, in bytes.
+    /// What all packages take together, in bytes. Reads the directory, and all of each package that was put there by hand, the first
+    /// time that it is seen.
     pub(super) fn bytes(&self) -> u64 {
         let Ok(index) = self.index() else { return 0 };
-        index.0.values().flatten().map(|package| self.size(package)).sum()
+        let all: Vec<&Package> = index.0.values().flatten().collect();
+        let there: BTreeSet<&str> = all.iter().map(|package| package.directory.as_str()).collect();
+        // Another worker may have removed it, and what comes in its place may be of another size.
+        lock(&self.inner.sizes).retain(|directory, _| there.contains(directory.as_str()));
+        all.into_iter().map(|package| self.size(package)).sum()
     }
 
     fn size(&self, package: &Package) -> u64 {
@@ -201,7 +212,7 @@ impl Storage {
             return *bytes;
         }
         let recorded = self.record(package).map(|record| record.bytes).filter(|bytes| *bytes > 0);
-        let bytes = recorded.unwrap_or_else(|| measure(&self.files(package)).map_or(0, |(bytes, _)| bytes));
+        let bytes = recorded.unwrap_or_else(|| measure(&self.files(package), ENTRIES_MAX).bytes);
         lock(&self.inner.sizes).insert(package.directory.clone(), bytes);
         bytes
     }
@@ -229,7 +240,7 @@ impl Storage {
             if is_foreign { self.path().join(format!("{name}=={version}@{}", record.python)) } else { plain };
         // An empty directory gives way, and one that lacks its files is nobody's.
         if target.is_dir() && !target.join("files").is_dir() {
-            let _ = fs::remove_dir_all(&target);
+            let _ = remove(&target);
         }
         match fs::rename(&whole, &target) {
             Ok(()) => {}
@@ -243,39 +254,38 @@ impl Storage {
         Ok(true)
     }
 
-    /// These are not removed for as long as what is given back lives.
-    pub(super) fn hold(&self, set: &PackageSet) -> InUse {
-        let directories: Vec<String> = set.iter().map(|package| package.directory.clone()).collect();
-        let mut in_use = lock(&self.inner.in_use);
-        for directory in &directories {
-            *in_use.entry(directory.clone()).or_default() += 1;
+    /// These are not removed for as long as what is given back lives. They are there, unless it fails.
+    pub(super) fn hold(&self, set: &PackageSet) -> Result<Claim, StorageError> {
+        let claim = self.want(set.iter().map(key))?;
+        match set.iter().find(|package| !self.files(package).is_dir()) {
+            Some(gone) => Err(StorageError::Gone(gone.to_string())),
+            None => Ok(claim),
         }
-        drop(in_use);
-        InUse { storage: self.clone(), directories }
+    }
+
+    /// The same of those that may be there or not.
+    pub(super) fn want(&self, keys: impl IntoIterator<Item = Key>) -> Result<Claim, StorageError> {
+        self.inner.claims.claim(keys).map_err(|BeingRemoved| StorageError::BeingRemoved)
+    }
+
+    /// Waits until no other worker gives a package its place, which it may need room for.
+    pub(super) fn placing(&self) -> io::Result<Placing> {
+        self.inner.claims.placing()
     }
 
     /// Removes packages until `bytes` more have room below `bytes_max`, those first that were not needed for the longest time,
-    /// and none of `needed` or in use. Gives their directories, and whether there is room now.
-    pub(super) fn make_room(
-        &self,
-        bytes: u64,
-        bytes_max: u64,
-        needed: &PackageSet,
-    ) -> io::Result<(Vec<String>, bool)> {
+    /// and none that is needed now. Gives their directories, and whether there is room now.
+    pub(super) fn make_room(&self, bytes: u64, bytes_max: u64) -> io::Result<(Vec<String>, bool)> {
         let index = self.index()?;
         let all: Vec<&Package> = index.0.values().flatten().collect();
         let mut used: u64 = all.iter().map(|package| self.size(package)).sum();
         let age = |package: &Package| {
             fs::metadata(self.path().join(&package.directory)).and_then(|m| m.modified()).ok()
         };
-        let mut idle: Vec<_> = all
-            .into_iter()
-            .filter(|package| !needed.iter().any(|one| one == *package))
-            .map(|package| (age(package), package))
-            .collect();
-        idle.sort();
+        let mut by_age: Vec<_> = all.into_iter().map(|package| (age(package), package)).collect();
+        by_age.sort();
         let mut evicted = Vec::new();
-        for (_, package) in idle {
+        for (_, package) in by_age {
             if used + bytes <= bytes_max {
                 break;
             }
@@ -291,39 +301,19 @@ impl Storage {
     fn evict(&self, package: &Package) -> io::Result<bool> {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let gone = self.path().join(format!("{EVICTED}{}-{number}", std::process::id()));
-        {
-            // Whoever begins to use it now finds it gone; who has begun is seen.
-            let in_use = lock(&self.inner.in_use);
-            if in_use.contains_key(&package.directory) {
-                return Ok(false);
-            }
-            fs::rename(self.path().join(&package.directory), &gone)?;
+        let away = || fs::rename(self.path().join(&package.directory), &gone);
+        match self.inner.claims.unless_needed(key(package), away) {
+            None => return Ok(false),
+            Some(moved) => moved?,
         }
         // What stays is swept at the next start.
-        let _ = fs::remove_dir_all(&gone);
+        let _ = remove(&gone);
         Ok(true)
     }
 }
 
-/// Packages that something lives on.
-#[derive(Debug)]
-pub(super) struct InUse {
-    storage: Storage,
-    directories: Vec<String>,
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        let mut in_use = lock(&self.storage.inner.in_use);
-        for directory in &self.directories {
-            if let Some(n) = in_use.get_mut(directory) {
-                *n -= 1;
-                if *n == 0 {
-                    in_use.remove(directory);
-                }
-            }
-        }
-    }
+fn key(package: &Package) -> Key {
+    Key::new(&package.name, &package.version)
 }
 
 impl Staging {
@@ -389,17 +379,37 @@ impl Staging {
         Ok(bytes)
     }
 
-    /// What all of it takes now, in bytes and in files, as far as it can be seen.
-    pub(super) fn measure(&self) -> (u64, usize) {
-        measure(&self.work()).unwrap_or_default()
+    /// What all of it takes now, as far as it can be seen.
+    pub(super) fn measure(&self) -> Usage {
+        measure(&self.work(), ENTRIES_MAX)
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
         // What stays is swept at the next start.
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = remove(&self.path);
     }
+}
+
+/// What a tree takes on the disk.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    /// Each file once, however many names it has. Of all of it, unless there is an excess.
+    pub(super) bytes: u64,
+    /// Files and directories, by their names.
+    pub(super) n_entries: usize,
+    /// Why it was not looked through to the end.
+    pub(super) excess: Option<Excess>,
+}
+
+/// What is too much to be looked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// More than [`ENTRIES_MAX`].
+    Entries,
+    /// Directories so deep in each other that they have no path.
+    Depth,
 }
 
 fn own(path: &Path, mode: u32) -> Result<(), StorageError> {
@@ -409,26 +419,35 @@ fn own(path: &Path, mode: u32) -> Result<(), StorageError> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(at("set the mode of", path))
 }
 
-/// Bytes on the disk, each file once however many names it has, and the number of names. What goes away meanwhile is nothing.
-fn measure(path: &Path) -> io::Result<(u64, usize)> {
-    let (mut bytes, mut n) = (0, 0);
-    let mut seen = std::collections::HashSet::new();
+/// What goes away meanwhile is nothing.
+fn measure(path: &Path, entries_max: usize) -> Usage {
+    let mut usage = Usage::default();
+    let mut seen = HashSet::new();
     let mut directories = vec![path.to_owned()];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+                usage.excess = Some(Excess::Depth);
+                return usage;
+            }
+            Err(_) => continue,
+        };
+        for entry in entries.flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
-            n += 1;
+            usage.n_entries += 1;
             if metadata.is_dir() {
                 directories.push(entry.path());
             } else if metadata.nlink() == 1 || seen.insert(metadata.ino()) {
-                bytes += metadata.blocks() * 512;
+                usage.bytes += metadata.blocks() * 512;
             }
-            if n > ENTRIES_MAX {
-                return Ok((bytes, n));
+            if usage.n_entries > entries_max {
+                usage.excess = Some(Excess::Entries);
+                return usage;
             }
         }
     }
-    Ok((bytes, n))
+    usage
 }
 
 /// Whether nobody writes to it any more.
@@ -463,6 +482,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::time::{Duration, UNIX_EPOCH};
 
+    use super::super::claims;
     use super::*;
 
     fn storage() -> (tempfile::TempDir, Storage) {
@@ -492,10 +512,11 @@ mod tests {
         fs::create_dir(place.path().join(".evicted-1-1")).unwrap();
         let again = Storage::open(place.path(), "cp311".into()).unwrap();
         let left: Vec<_> = fs::read_dir(place.path()).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert_eq!(left, std::slice::from_ref(&busy.path));
+        let in_use = place.path().join(claims::FILE);
+        assert!(left.len() == 2 && left.contains(&busy.path) && left.contains(&in_use), "{left:?}");
         assert!(again.index().unwrap().0.is_empty());
         drop(busy);
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -534,13 +555,47 @@ mod tests {
             directory.set_times(FileTimes::new().set_modified(time)).unwrap();
         }
         let of = |name: &str| PackageSet::new([storage.package(format!("{name}==1")).unwrap()]);
-        let hold = storage.hold(&of("d"));
+        let (hold, needed) = (storage.hold(&of("d")).unwrap(), storage.want([Key::new("c", "1.0")]).unwrap());
         assert_eq!(storage.bytes(), 40);
-        assert_eq!(storage.make_room(10, 50, &of("c")).unwrap(), (vec![], true));
-        assert_eq!(storage.make_room(10, 45, &of("c")).unwrap(), (vec!["b==1".into()], true));
-        assert_eq!(storage.make_room(10, 20, &of("c")).unwrap(), (vec!["a==1".into()], false));
+        assert_eq!(storage.make_room(10, 50).unwrap(), (vec![], true));
+        assert_eq!(storage.make_room(10, 45).unwrap(), (vec!["b==1".into()], true));
+        assert_eq!(storage.make_room(10, 20).unwrap(), (vec!["a==1".into()], false));
         drop(hold);
-        assert_eq!(storage.make_room(10, 20, &of("c")).unwrap(), (vec!["d==1".into()], true));
+        assert_eq!(storage.make_room(10, 20).unwrap(), (vec!["d==1".into()], true));
+        drop(needed);
         assert_eq!(storage.bytes(), 10);
+    }
+    #[test]
+    fn what_another_worker_needs_stays_and_what_it_has_removed_cannot_be_held() {
+        let (place, one) = storage();
+        let other = Storage::open(place.path(), "cp311".into()).unwrap();
+        for name in ["a", "b"] {
+            one.commit(staged(&one), name, "1", &Record { bytes: 10, ..record() }).unwrap();
+        }
+        let [a, b] = ["a==1", "b==1"].map(|name| PackageSet::new([one.package(name.into()).unwrap()]));
+        let held = one.hold(&a).unwrap();
+        assert_eq!(other.make_room(10, 10).unwrap(), (vec!["b==1".into()], false));
+        assert!(matches!(one.hold(&b), Err(StorageError::Gone(_))));
+        assert_eq!(one.bytes(), 10);
+        drop(held);
+        assert_eq!(other.make_room(10, 10).unwrap(), (vec!["a==1".into()], true));
+    }
+
+    #[test]
+    fn what_is_too_much_to_be_looked_through_is_told_apart_from_what_is_small() {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        let (_place, storage) = storage();
+        let staging = staged(&storage);
+        let usage = staging.measure();
+        assert!(usage.excess.is_none() && usage.n_entries == 3 && usage.bytes > 0, "{usage:?}");
+        let mut directory = rustix::fs::open(staging.work(), OFlags::PATH, Mode::empty()).unwrap();
+        for _ in 0..20 {
+            let name = "d".repeat(250);
+            mkdirat(&directory, &name, Mode::RWXU).unwrap();
+            directory = openat(&directory, &name, OFlags::PATH, Mode::empty()).unwrap();
+        }
+        assert_eq!(staging.measure().excess, Some(Excess::Depth));
+        assert_eq!(measure(&staging.files(), 1).excess, None);
+        assert_eq!(measure(&staging.files(), 0).excess, Some(Excess::Entries));
     }
 }

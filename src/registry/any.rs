@@ -47,13 +47,13 @@ impl Registry {
     pub fn open_in(
         worker: &Config,
         generations: &str,
-        beside: Option<u32>,
+        is_beside: bool,
         log: Logger,
     ) -> Result<Self, OpenError> {
         match &worker.registry_store {
-            None => LocalRegistry::open_in(worker, generations, beside, log).map(Self::Local),
+            None => LocalRegistry::open_in(worker, generations, log).map(Self::Local),
             Some(address) => {
-                RemoteRegistry::open(worker, address, (generations, beside), log).map(Self::Remote)
+                RemoteRegistry::open(worker, address, (generations, is_beside), log).map(Self::Remote)
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use actors::cron::timetable::CronEntry;
 use actors::name::FunctionName;
-use actors::world::{Class, Code, KafkaSource, Network, PoolLimits};
+use actors::world::{Class, Code, Hold, KafkaSource, Network, PoolLimits};
 
 use super::content::Contents;
 use super::function_yaml::{self, FunctionConfig, FunctionYaml};
@@ -48,6 +48,14 @@ struct Generation {
 struct Settled {
     lock: Option<Lock>,
     version: String,
+    /// Its packages, once they are there.
+    packages: Mutex<Option<Hold>>,
+}
+
+impl Settled {
+    fn new(lock: Option<Lock>, version: String) -> Self {
+        Self { lock, version, packages: Mutex::default() }
+    }
 }
 
 /// What the files of a function say, and what that comes to on this worker.
@@ -107,7 +115,7 @@ impl FunctionCode {
     pub(super) fn settled(&self, locks: &Locks) -> Self {
         let lock = locks.read(&self.0.name, &self.0.facts.wishes);
         let version = version(&self.0.hash, lock.as_ref());
-        Self(Arc::clone(&self.0), Arc::new(Settled { lock, version }))
+        Self(Arc::clone(&self.0), Arc::new(Settled::new(lock, version)))
     }
 
     pub(super) fn hash(&self) -> &[u8; 32] {
@@ -159,6 +167,10 @@ impl Code for FunctionCode {
             Some(lock) => lock.pins(),
             None => Vec::new(),
         }
+    }
+
+    fn keep(&self, packages: Hold) {
+        *self.1.packages.lock().expect("nothing panics with this lock") = Some(packages);
     }
 
     fn reuse(&self) -> bool {
@@ -253,7 +265,7 @@ pub(super) fn generation(
         facts,
         fingerprint: Mutex::new(fingerprint),
     };
-    Ok(FunctionCode(Arc::new(generation), Arc::new(Settled { lock, version })))
+    Ok(FunctionCode(Arc::new(generation), Arc::new(Settled::new(lock, version))))
 }
 
 /// The same files with other packages are another version.

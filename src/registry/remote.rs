@@ -10,6 +10,7 @@
 //! fresh, when to ask, and how long to leave a store alone is decided by [`Freshness`]. Everything that waits for the store runs on a
 //! thread of its own; see `docs/decisions/0015-functions-in-a-store.md`.
 
+mod changes;
 mod mirror;
 mod poll;
 mod store;
@@ -18,7 +19,6 @@ mod turns;
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +40,7 @@ use super::upload::{Download, Replaced, Upload, UploadError, pack_file};
 use super::{FunctionCode, LocalRegistry, OpenError};
 use crate::config::{Config, StoreAddress};
 use crate::registry::watch::WatchEvent;
+use changes::Changes;
 use mirror::{CopyId, Exchange, Mirror};
 use store::{Got, Object, ObjectKind, Store, StoreError, Tag};
 use turns::Turns;
@@ -56,7 +57,7 @@ pub const STORED_WITHIN: Duration = turns::WAIT_MAX.saturating_add(store::OBJECT
 const AGE_LEAST: Duration = Duration::from_millis(100);
 /// What is written to the disk at once while an object is downloaded.
 const WRITE_BYTES: usize = 1 << 20;
-/// How often a fetch begins anew because of uploads through this worker; then who asked asks again.
+/// How often a fetch begins anew because the function was uploaded or removed meanwhile; then who asked asks again.
 const FETCH_AGAIN_MAX: usize = 4;
 
 /// A registry that lies in a store. Cheap to clone.
@@ -74,8 +75,8 @@ struct Remote {
     rejected: Mutex<HashMap<FunctionName, (Tag, String)>>,
     n_fetches: Semaphore,
     turns: Turns,
-    /// Changes made through this worker: what was asked for before one is outdated.
-    n_changes: AtomicU64,
+    /// What was changed through this worker while it was fetched.
+    changes: Changes,
     /// Something happened that the poller should know.
     wake: Notify,
     tell: OnceLock<Tell>,
@@ -123,21 +124,21 @@ impl From<StoreError> for FetchError {
 
 impl RemoteRegistry {
     /// Opens it; the store need not be there.
-    /// `copies`: as with [`LocalRegistry::open_in`].
+    /// `generations`: as with [`LocalRegistry::open_in`]. `is_beside`: another worker has the same directory, and still serves.
     pub(super) fn open(
         worker: &Config,
         address: &StoreAddress,
-        (generations, beside): (&str, Option<u32>),
+        (generations, is_beside): (&str, bool),
         log: Logger,
     ) -> Result<Self, OpenError> {
         let prepare = |source| OpenError::Prepare { path: worker.registry_dir.clone(), source };
         let store = Store::open(address)
             .map_err(|StoreError(problem)| OpenError::Store { store: address.text.clone(), problem })?;
         let log = log.new(slog::o!("store" => address.text.clone()));
-        let local = LocalRegistry::open_in(worker, generations, beside, log.clone())?;
+        let local = LocalRegistry::open_in(worker, generations, log.clone())?;
         let mirror = Mirror::new(local, worker.registry_cache_bytes_max, log.clone());
         // The one beside us may have another store, and serve from its copies.
-        if beside.is_none() {
+        if !is_beside {
             mirror.sweep_others().map_err(prepare)?;
         }
         let copies = mirror.in_use();
@@ -157,7 +158,7 @@ impl RemoteRegistry {
             rejected: Mutex::default(),
             n_fetches: Semaphore::new(FETCHES_MAX),
             turns: Turns::new(),
-            n_changes: AtomicU64::new(0),
+            changes: Changes::default(),
             wake: Notify::new(),
             tell: OnceLock::new(),
             runtime,
@@ -267,12 +268,12 @@ impl RemoteRegistry {
         upload.check_once()?;
         let name = upload.name().clone();
         let (file, bytes) = upload.reopen()?;
-        remote.n_changes.fetch_add(1, Ordering::SeqCst);
+        remote.changes.changed(&name);
         let put = remote.runtime.block_on(remote.store.put(&name, file, bytes));
         let tag = put.map_err(|error| remote.away(error))?;
         upload.sync()?;
         let _exchange = remote.exchange()?;
-        remote.n_changes.fetch_add(1, Ordering::SeqCst);
+        remote.changes.changed(&name);
         let replaced = upload.commit()?;
         remote.note(&name, tag);
         lock(&remote.rejected).remove(&name);
@@ -283,11 +284,11 @@ impl RemoteRegistry {
     /// Deletes a function in the store, and the copy. Tells whether there was one. Blocks.
     pub(super) fn delete(&self, name: &FunctionName) -> Result<bool, UploadError> {
         let remote = &self.0;
-        remote.n_changes.fetch_add(1, Ordering::SeqCst);
+        remote.changes.changed(name);
         let deleted = remote.runtime.block_on(remote.store.delete(name));
         let was_there = deleted.map_err(|error| remote.away(error))?;
         let _exchange = remote.exchange()?;
-        remote.n_changes.fetch_add(1, Ordering::SeqCst);
+        remote.changes.changed(name);
         remote.forget(name);
         Ok(was_there)
     }
@@ -375,8 +376,9 @@ impl Remote {
 
     async fn fetch_now(self: &Arc<Self>, name: &FunctionName) -> Result<Outcome, FetchError> {
         let _permit = self.n_fetches.acquire().await.expect("it is never closed");
+        let _watch = self.changes.watch(name);
         for _ in 0..FETCH_AGAIN_MAX {
-            let n_changes = self.n_changes.load(Ordering::SeqCst);
+            let n_changes = self.changes.count(name);
             match self.fetch_once(name, n_changes).await {
                 Ok(Some(outcome)) => {
                     self.is_there();
@@ -392,7 +394,9 @@ impl Remote {
                 }
             }
         }
-        Err(FetchError::Local("it is uploaded again and again; try again".into()))
+        Err(FetchError::Local(
+            "it is uploaded or removed again and again while it is downloaded; try again".into(),
+        ))
     }
 
     /// `None`: the function was changed meanwhile, through this worker or by one that has the same copies.
@@ -534,7 +538,7 @@ impl Remote {
 
     /// Whether it still is as it was when the store was asked.
     fn is_as(&self, name: &FunctionName, seen: Seen) -> bool {
-        self.n_changes.load(Ordering::SeqCst) == seen.n_changes && self.mirror.copy(name) == seen.copy
+        self.changes.count(name) == seen.n_changes && self.mirror.copy(name) == seen.copy
     }
 
     fn note(&self, name: &FunctionName, tag: Tag) {

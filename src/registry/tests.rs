@@ -505,12 +505,15 @@ fn what_an_earlier_run_left_is_swept() {
     fs::create_dir_all(generations.join(".tmp-x-1/sub")).unwrap();
     fs::create_dir_all(generations.join("hi@0123456789ab-1")).unwrap();
     scene.put(&[
-        (".upload-1-1", "half"),
-        (".deleted-2-hi/f.py", ""),
-        (".replaced-3-lost/f.py", "old"),
-        (".replaced-4-done/f.py", "old"),
-        (".replaced-py-5-short", "old"),
-        (".replaced-py-6-done", "old"),
+        (".upload-0a-1", "half"),
+        (".deleted-0a-2-hi/f.py", ""),
+        (".upload-0a-3", "for lost"),
+        (".replaced-0a-3-lost/f.py", "old"),
+        (".replaced-0a-4-done/f.py", "old"),
+        (".upload-0a-5", "for short"),
+        (".replaced-py-0a-5-short", "old"),
+        (".replaced-py-0a-6-done", "old"),
+        (".replaced-0a-7-removed-since/f.py", "old"),
     ]);
     fs::write(scene.path("done.tar.gz"), tar_gz(&[("f.py", "new")])).unwrap();
     LocalRegistry::open(&scene.worker, Logger::root(Discard, o!())).unwrap();

@@ -1,11 +1,11 @@
 //! Changing the registry over HTTP: upload, download, delete.
 //!
 //! Each is safe to be killed at any moment: what is half done has a name with a dot in front, which
-//! nobody serves, and [`recover`] undoes or removes it when the worker starts again.
+//! nobody serves, and is undone or removed when a worker starts ([`recovery`](super::recovery)).
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use actors::name::FunctionName;
@@ -15,22 +15,14 @@ use flate2::write::GzEncoder;
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 
 use super::code;
-use super::content::open_beneath;
 use super::form::{ARCHIVE_SUFFIX, Form};
+use super::recovery::{deleted_name, is_named, remove_any, replaced_name, upload_name};
 use super::requirements::Wishes;
 use super::{FILE_ENTRY, LoadError, LocalRegistry, N_ENTRIES_MAX, Source, archive, sync_directory};
 
-/// An upload on its way; locked by whoever writes it.
-const UPLOAD_PREFIX: &str = ".upload-";
-
-/// A folder that an upload has replaced: `.replaced-<number>-<name>`.
-const REPLACED_PREFIX: &str = ".replaced-";
-
-/// The same of a `<name>.py`: `.replaced-py-<number>-<name>`.
-const REPLACED_FILE_PREFIX: &str = ".replaced-py-";
-
-/// A folder that is being deleted.
-const DELETED_PREFIX: &str = ".deleted-";
+/// How often an upload's file is made anew because a worker that was just starting took it for a dead one's, in the moment before it was
+/// locked. Twice in a row takes two of them.
+const MADE_MAX: usize = 3;
 
 /// A `.tar.gz` on its way into the registry. All methods block on the file system. Dropped before
 /// [`commit`](Self::commit), it leaves nothing.
@@ -38,8 +30,9 @@ pub struct Upload {
     registry: LocalRegistry,
     name: FunctionName,
     root: OwnedFd,
+    /// Locked for as long as the upload is under way.
     file: File,
-    temp_name: String,
+    pub(super) id: String,
     bytes: u64,
     is_checked: bool,
     is_committed: bool,
@@ -115,22 +108,22 @@ impl Upload {
             return Err(UploadError::Name(name));
         }
         let root = registry.root_fd().map_err(step("open the directory"))?;
-        let temp_name = format!("{UPLOAD_PREFIX}{}-{}", std::process::id(), registry.number());
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&root, temp_name.as_str(), flags, Mode::from_raw_mode(0o644))
-            .map_err(step("make a file"))?;
-        let upload = Self {
-            registry: registry.clone(),
-            name,
-            root,
-            file: file.into(),
-            temp_name,
-            bytes: 0,
-            is_checked: false,
-            is_committed: false,
-        };
-        fs::flock(&upload.file, FlockOperation::NonBlockingLockExclusive).map_err(step("lock a file"))?;
-        Ok(upload)
+        for _ in 0..MADE_MAX {
+            let id = registry.id();
+            let Some(file) = make(&root, &upload_name(&id))? else { continue };
+            let registry = registry.clone();
+            return Ok(Self {
+                registry,
+                name,
+                root,
+                file,
+                id,
+                bytes: 0,
+                is_checked: false,
+                is_committed: false,
+            });
+        }
+        Err(step("make a file")(io::Error::from(io::ErrorKind::ResourceBusy)))
     }
 
     /// So many bytes are to come: whoever sends too many need not send any.
@@ -180,13 +173,8 @@ impl Upload {
         let others: Vec<_> = found
             .iter()
             .filter_map(|form| {
-                let prefix = match form {
-                    Form::Folder => REPLACED_PREFIX,
-                    Form::File => REPLACED_FILE_PREFIX,
-                    // The new one takes its place.
-                    Form::Archive => return None,
-                };
-                let aside = format!("{prefix}{}-{}", registry.number(), self.name);
+                // The new one takes the place of an archive.
+                let aside = replaced_name(*form, &self.id, &self.name)?;
                 Some((form.file_name(&self.name), aside))
             })
             .collect();
@@ -196,7 +184,7 @@ impl Upload {
                 rename(name, aside).map_err(step("move the old code away"))?;
             }
             let archive_name = Form::Archive.file_name(&self.name);
-            rename(&self.temp_name, &archive_name).map_err(step("put the upload in its place"))
+            rename(&upload_name(&self.id), &archive_name).map_err(step("put the upload in its place"))
         };
         if let Err(error) = exchanged() {
             for (name, aside) in &others {
@@ -214,7 +202,7 @@ impl Upload {
         for (_, aside) in &others {
             // The function is replaced, whether its old code can be removed or not; if not, it is
             // swept at the next start.
-            let _ = remove_tree(&self.registry, aside);
+            let _ = remove_any(&self.registry.root().join(aside));
         }
         Ok(match found.as_slice() {
             [] => Replaced::Nothing,
@@ -248,7 +236,7 @@ impl Drop for Upload {
     fn drop(&mut self) {
         if !self.is_committed {
             // What stays is swept at the next start.
-            let _ = fs::unlinkat(&self.root, self.temp_name.as_str(), AtFlags::empty());
+            let _ = fs::unlinkat(&self.root, upload_name(&self.id), AtFlags::empty());
         }
     }
 }
@@ -282,7 +270,7 @@ impl LocalRegistry {
     /// system.
     pub fn delete(&self, name: &FunctionName) -> Result<bool, UploadError> {
         let root = self.root_fd().map_err(step("open the directory"))?;
-        let deleted_name = format!("{DELETED_PREFIX}{}-{name}", self.number());
+        let deleted_name = deleted_name(&self.id(), name);
         let exchange = self.0.exchange.write().expect("nothing panics with this lock");
         let mut was_there = false;
         let mut had_folder = false;
@@ -306,16 +294,21 @@ impl LocalRegistry {
         drop(exchange);
         if had_folder {
             // As in `commit`: it is gone for everybody, and the rest is swept at the next start.
-            let _ = remove_tree(self, &deleted_name);
+            let _ = remove_any(&self.root().join(deleted_name));
         }
         Ok(was_there)
     }
 }
 
-fn remove_tree(registry: &LocalRegistry, name: &str) -> io::Result<()> {
-    let path = registry.root().join(name);
-    // `remove_dir_all` follows no links; a link in the place of a folder is removed itself.
-    if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+/// A new file of this name, locked. `None`: somebody has removed it already.
+fn make(root: &OwnedFd, name: &str) -> Result<Option<File>, UploadError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = fs::openat(root, name, flags, Mode::from_raw_mode(0o644)).map_err(step("make a file"))?;
+    match fs::flock(&made, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_named(root, name, &made).map_err(step("make a file"))? => Ok(Some(made.into())),
+        Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(step("lock a file")(error)),
+    }
 }
 
 fn pack(folder: &Path, temp_dir: &Path) -> io::Result<Download> {
@@ -338,55 +331,4 @@ pub(super) fn pack_file(code: &[u8]) -> io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     archive.append_data(&mut header, FILE_ENTRY, code)?;
     archive.into_inner()?.finish()
-}
-
-/// Undo or finish what was under way when a worker was killed: uploads that nobody writes any more go,
-/// a folder or a file that was to be replaced but was not comes back, and what was replaced or deleted goes.
-pub(super) fn recover(root: &Path) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = fs::open(root, flags, Mode::empty())?;
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let Some(text) = file_name.to_str() else { continue };
-        if text.starts_with(UPLOAD_PREFIX) {
-            remove_abandoned_upload(&directory, text)?;
-        } else if let Some((form, rest)) = replaced(text) {
-            let name = rest.split_once('-').map_or(rest, |(_, name)| name);
-            let is_there = |name: &str| fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-            match name.parse::<FunctionName>() {
-                Ok(name)
-                    if !is_there(&form.file_name(&name)) && !is_there(&Form::Archive.file_name(&name)) =>
-                {
-                    fs::renameat(&directory, text, &directory, form.file_name(&name))?;
-                }
-                _ => remove_any(&entry.path())?,
-            }
-        } else if text.starts_with(DELETED_PREFIX) {
-            remove_any(&entry.path())?;
-        }
-    }
-    sync_directory(&directory)
-}
-
-/// What an entry was before an upload moved it away, and the rest of its name.
-fn replaced(entry: &str) -> Option<(Form, &str)> {
-    let file = entry.strip_prefix(REPLACED_FILE_PREFIX).map(|rest| (Form::File, rest));
-    file.or_else(|| entry.strip_prefix(REPLACED_PREFIX).map(|rest| (Form::Folder, rest)))
-}
-
-fn remove_abandoned_upload(directory: impl AsFd, name: &str) -> io::Result<()> {
-    let file = match open_beneath(&directory, Path::new(name), OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => file,
-        Err(_) => return Ok(()),
-    };
-    // Another worker may share the registry and be writing just now.
-    match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fs::unlinkat(directory, name, AtFlags::empty())?),
-        Err(_) => Ok(()),
-    }
-}
-
-fn remove_any(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata()?.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }

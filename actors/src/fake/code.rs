@@ -1,10 +1,11 @@
 //! Code that is a version and a few settings.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::CLASS;
 use crate::cron::timetable::CronEntry;
-use crate::world::{Class, Code, KafkaSource, PoolLimits};
+use crate::world::{Class, Code, Hold, KafkaSource, PoolLimits};
 
 pub(crate) fn limits() -> PoolLimits {
     PoolLimits {
@@ -27,6 +28,7 @@ pub(crate) struct FakeCode {
     pub(crate) class: Class,
     pub(crate) cron: Vec<CronEntry>,
     pub(crate) kafka: Vec<KafkaSource>,
+    pub(crate) kept: Arc<Mutex<Option<Hold>>>,
 }
 
 pub(crate) fn code(version: &str) -> FakeCode {
@@ -39,6 +41,7 @@ pub(crate) fn code(version: &str) -> FakeCode {
         class: CLASS,
         cron: Vec::new(),
         kafka: Vec::new(),
+        kept: Arc::default(),
     }
 }
 
@@ -60,6 +63,9 @@ impl Code for FakeCode {
     }
     fn pins(&self) -> Vec<String> {
         self.packages.clone()
+    }
+    fn keep(&self, packages: Hold) {
+        *self.kept.lock().unwrap() = Some(packages);
     }
     fn reuse(&self) -> bool {
         self.reuse

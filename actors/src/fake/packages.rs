@@ -1,15 +1,14 @@
 //! Packages that are texts, and an index of them.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::{Fake, ms, package};
+use super::{Fake, State, ms, package};
 use crate::import_stats::ImportStats;
 use crate::packages::{Package, PackageSet};
 use crate::world::{
-    ImportStatsStore, Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey,
+    Hold, ImportStatsStore, Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey,
 };
 
 impl ImportStatsStore for Fake {
@@ -32,6 +31,17 @@ impl ImportStatsStore for Fake {
             sleep(time).await;
             world.state().import_stats = Some(stats);
         })
+    }
+}
+
+impl State {
+    /// What must not be removed now, sorted.
+    pub(crate) fn held(&self) -> Vec<String> {
+        let mut held: Vec<String> =
+            self.holds.iter().filter_map(|hold| hold.upgrade()).flat_map(|hold| hold.to_vec()).collect();
+        held.sort();
+        held.dedup();
+        held
     }
 }
 
@@ -99,7 +109,7 @@ impl PackageStore for Fake {
         })
     }
 
-    fn install(&self, pin: String, needed: Vec<String>) -> LocalFuture<Result<Installed, PackageError>> {
+    fn install(&self, pin: String) -> LocalFuture<Result<Installed, PackageError>> {
         let world = self.clone();
         Box::pin(async move {
             let time = world.state().package_time;
@@ -113,16 +123,29 @@ impl PackageStore for Fake {
             }
             state.package_installs.push(pin.clone());
             state.installed.insert(pin);
-            state.needed = needed;
+            state.held_at_install = state.held();
             Ok(Installed::default())
         })
     }
 
-    fn hold(&self, _packages: &PackageSet) -> Arc<dyn Any + Send + Sync> {
-        Arc::new(())
+    fn hold(&self, packages: &PackageSet) -> Result<Hold, PackageError> {
+        if self.state().gone_when_held {
+            return Err(PackageError::Away("it was removed a moment ago".into()));
+        }
+        self.want(&packages.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
-    fn bytes(&self) -> u64 {
-        self.state().installed.len() as u64
+    fn want(&self, pins: &[String]) -> Result<Hold, PackageError> {
+        let hold = Arc::new(pins.to_vec());
+        self.state().holds.push(Arc::downgrade(&hold));
+        Ok(hold)
+    }
+
+    fn bytes(&self) -> LocalFuture<u64> {
+        let (n, time) = (self.state().installed.len() as u64, self.state().bytes_time);
+        Box::pin(async move {
+            sleep(time).await;
+            n
+        })
     }
 }

@@ -1,9 +1,5 @@
 //! Has it settled which packages are meant, and installed what is missing: once, however many wait.
 
-use std::any::Any;
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +11,8 @@ use tokio::time::timeout;
 
 use super::{Known, PackageSet};
 use crate::installs::{Asked, PAUSE, Runs, Turns};
-use crate::router::Routes;
 use crate::stats::WorkerStats;
-use crate::world::{Code, Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey, World};
+use crate::world::{Hold, Installed, LaunchError, LocalFuture, PackageError, PackageStore, Survey, World};
 
 /// How long anybody waits for packages to be settled, and for each to be installed: a queue of others' and then one's own, which
 /// `installer_limits.runtime_sec` bounds.
@@ -45,7 +40,7 @@ pub struct Provided {
     /// The packages.
     pub set: PackageSet,
     /// As long as it lives they are not removed.
-    pub hold: Arc<dyn Any + Send + Sync>,
+    pub hold: Hold,
 }
 
 /// They are not.
@@ -76,12 +71,9 @@ pub fn short(pin: &str) -> String {
 pub(super) struct Desk<W: World> {
     pub(super) store: W::Packages,
     pub(super) known: Known,
-    routes: Routes<W>,
     pub(super) turns: Turns,
     settling: Runs<(Vec<String>, Vec<String>), Vec<String>>,
     installing: Runs<String, Installed>,
-    /// What is wanted by those under way, and how often: not to be removed for one another.
-    wanted: Rc<RefCell<HashMap<String, usize>>>,
     stats: Arc<WorkerStats>,
     log: Logger,
 }
@@ -91,60 +83,23 @@ impl<W: World> Clone for Desk<W> {
         Self {
             store: self.store.clone(),
             known: self.known.clone(),
-            routes: self.routes.clone(),
             turns: self.turns.clone(),
             settling: self.settling.clone(),
             installing: self.installing.clone(),
-            wanted: Rc::clone(&self.wanted),
             stats: Arc::clone(&self.stats),
             log: self.log.clone(),
         }
     }
 }
 
-/// Some pins are wanted for as long as this lives.
-struct Wanted(Rc<RefCell<HashMap<String, usize>>>, Vec<String>);
-
-impl Wanted {
-    fn new(all: &Rc<RefCell<HashMap<String, usize>>>, pins: &[String]) -> Self {
-        let pins: Vec<String> = pins.iter().map(|pin| short(pin)).collect();
-        for pin in &pins {
-            *all.borrow_mut().entry(pin.clone()).or_default() += 1;
-        }
-        Self(Rc::clone(all), pins)
-    }
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        let mut all = self.0.borrow_mut();
-        for pin in &self.1 {
-            if let Some(n) = all.get_mut(pin) {
-                *n -= 1;
-                if *n == 0 {
-                    all.remove(pin);
-                }
-            }
-        }
-    }
-}
-
 impl<W: World> Desk<W> {
-    pub(super) fn new(
-        store: W::Packages,
-        known: Known,
-        routes: Routes<W>,
-        stats: Arc<WorkerStats>,
-        log: Logger,
-    ) -> Self {
+    pub(super) fn new(store: W::Packages, known: Known, stats: Arc<WorkerStats>, log: Logger) -> Self {
         Self {
             store,
             known,
-            routes,
             turns: Turns::default(),
             settling: Runs::default(),
             installing: Runs::default(),
-            wanted: Rc::default(),
             stats,
             log,
         }
@@ -163,6 +118,8 @@ impl<W: World> Desk<W> {
         let Provide { list, is_settled, last, anew } = wish;
         let never = |error: PackageError| Unprovided { error, retry_after: None };
         debug!(self.log, "packages are wanted"; "list" => list.join(" "), "is_settled" => is_settled, "anew" => anew);
+        // From before anybody looks whether they are there: nobody removes them for others, and they not for one another.
+        let mut _wanted = if is_settled { Some(self.want(&list)?) } else { None };
         let survey = if anew { Survey::Open } else { self.store.survey(list.clone(), is_settled).await };
         let (pins, missing) = match survey {
             Survey::Complete(set) => {
@@ -178,7 +135,7 @@ impl<W: World> Desk<W> {
                 } else {
                     list.into_iter().filter(|line| !line.starts_with('-')).collect()
                 };
-                return Ok(self.learn(pins, set));
+                return self.learn(pins, set);
             }
             Survey::Missing(missing) => (list, missing),
             Survey::Wrong(text) => return Err(never(PackageError::Refused(text))),
@@ -186,10 +143,11 @@ impl<W: World> Desk<W> {
                 let pins = self.settle(list, last).await?;
                 self.stats.packages_settled.bump();
                 debug!(self.log, "settled which packages are meant"; "pins" => pins.join(" "));
+                _wanted = Some(self.want(&pins)?);
                 match self.store.survey(pins.clone(), true).await {
                     Survey::Complete(set) => {
                         self.stats.package_hits.add(set.len() as u64);
-                        return Ok(self.learn(pins, set));
+                        return self.learn(pins, set);
                     }
                     Survey::Missing(missing) => (pins, missing),
                     Survey::Wrong(text) => return Err(never(PackageError::Refused(text))),
@@ -202,23 +160,26 @@ impl<W: World> Desk<W> {
         };
         self.stats.package_hits.add(pins.len().saturating_sub(missing.len()) as u64);
         debug!(self.log, "packages are missing"; "missing" => missing.join(" "), "n_there" => pins.len() - missing.len().min(pins.len()));
-        let _wanted = Wanted::new(&self.wanted, &pins);
         let runs: Vec<_> = missing.iter().map(|pin| self.install(pin.clone())).collect();
         for installed in join_all(runs).await {
             installed?;
         }
         let short: Vec<String> = pins.iter().map(|pin| short(pin)).collect();
         match self.store.find(vec![short]).await.pop() {
-            Some(Ok(set)) => Ok(self.learn(pins, set)),
+            Some(Ok(set)) => self.learn(pins, set),
             Some(Err(error)) => Err(never(PackageError::Failed(error.to_string()))),
             None => Err(never(PackageError::Failed("the packages were not looked for".into()))),
         }
     }
 
-    fn learn(&self, pins: Vec<String>, set: PackageSet) -> Provided {
-        let hold = self.store.hold(&set);
+    fn learn(&self, pins: Vec<String>, set: PackageSet) -> Result<Provided, Unprovided> {
+        let hold = self.store.hold(&set).map_err(at_once)?;
         self.known.learn(pins.iter().map(|pin| short(pin)).collect(), set.clone());
-        Provided { pins, set, hold }
+        Ok(Provided { pins, set, hold })
+    }
+
+    fn want(&self, pins: &[String]) -> Result<Hold, Unprovided> {
+        self.store.want(pins).map_err(at_once)
     }
 
     async fn settle(&self, list: Vec<String>, last: Vec<String>) -> Result<Vec<String>, Unprovided> {
@@ -235,7 +196,7 @@ impl<W: World> Desk<W> {
         let begin = move || -> LocalFuture<Result<Installed, PackageError>> {
             Box::pin(async move {
                 debug!(desk.log, "installs a package"; "package" => short(&pin));
-                let installed = desk.store.install(pin.clone(), desk.needed()).await?;
+                let installed = desk.store.install(pin.clone()).await?;
                 desk.stats.packages_installed.bump();
                 desk.stats.packages_evicted.add(installed.evicted.len() as u64);
                 desk.known.forget_all_with(&installed.evicted);
@@ -266,20 +227,14 @@ impl<W: World> Desk<W> {
             || PackageError::Away("the packages are being installed; that takes long, and goes on".into());
         timeout(PROVIDE_TIME_MAX, run).await.unwrap_or_else(|_| Err(late()))
     }
-
-    /// What functions of the registry need, and those that are on their way into it.
-    fn needed(&self) -> Vec<String> {
-        let routes = self.routes.all();
-        let served = routes.iter().flat_map(|route| route.code.packages().iter().cloned());
-        let wanted: Vec<String> = self.wanted.borrow().keys().cloned().collect();
-        let mut needed: Vec<String> = served.chain(wanted).collect();
-        needed.sort_unstable();
-        needed.dedup();
-        needed
-    }
 }
 
 /// When what is merely too much at once is worth another try.
 fn soon(error: &PackageError) -> Option<Duration> {
     matches!(error, PackageError::Away(_)).then_some(PAUSE)
+}
+
+/// What another worker has done a moment ago is over when it is tried again.
+fn at_once(error: PackageError) -> Unprovided {
+    Unprovided { retry_after: soon(&error), error }
 }

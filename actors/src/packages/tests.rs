@@ -18,7 +18,7 @@ impl Handler<Down> for Ear {
 
 fn packages(world: &Fake, known: &Known) -> actix::Addr<Packages<FakeWorld>> {
     let monitor = Monitor::new(Child::Packages, 1, Ear.start().recipient());
-    Packages::new(world.clone(), known.clone(), Routes::default(), Arc::default(), log(), monitor).start()
+    Packages::new(world.clone(), known.clone(), Arc::default(), log(), monitor).start()
 }
 
 #[test]
@@ -98,7 +98,8 @@ async fn ten_that_need_the_same_new_package_cost_one_install() {
     }
     let state = world.state();
     assert_eq!((state.n_settles, state.package_installs.len()), (1, 2));
-    assert!(state.needed.contains(&"a==1".into()), "what others wait for is not removed: {:?}", state.needed);
+    let held = &state.held_at_install;
+    assert!(held.contains(&"a==1".into()), "what others wait for is not removed: {held:?}");
     drop(state);
     assert!(known.get(&["a==1".into(), "b==1".into()]).is_some());
 }
@@ -147,4 +148,39 @@ fn never_more_is_known_than_may_be() {
     }
     assert_eq!(known.all().len(), KNOWN_MAX);
     assert!(known.get(&[(KNOWN_MAX + 9).to_string()]).is_some(), "the last one is");
+}
+
+#[actix::test]
+async fn what_was_provided_is_held_until_nobody_needs_it_and_what_is_gone_is_not_given() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    world.state().index.insert("a==1".into());
+    let packages = packages(&world, &known);
+    let provided = packages.send(provide(&["a==1"])).await.unwrap().unwrap();
+    assert_eq!(world.state().held(), ["a==1"]);
+    drop(provided);
+    assert!(world.state().held().is_empty());
+    // Another worker removes it, between the look and the hold.
+    world.state().gone_when_held = true;
+    let error = packages.send(provide(&["a==1"])).await.unwrap().err().unwrap();
+    assert!(matches!(error.error, PackageError::Away(_)), "{:?}", error.error);
+    assert_eq!(error.retry_after, Some(PAUSE));
+    world.state().gone_when_held = false;
+    assert!(packages.send(provide(&["a==1"])).await.unwrap().is_ok());
+}
+
+#[actix::test]
+async fn nobody_waits_long_to_hear_what_packages_take() {
+    tokio::time::pause();
+    let (world, known) = (Fake::new(), Known::default());
+    world.state().installed.insert("a==1".into());
+    let packages = packages(&world, &known);
+    assert_eq!(packages.send(AskActivity).await.unwrap().bytes, 1);
+    world.state().installed.insert("b==1".into());
+    world.state().bytes_time = BYTES_PATIENCE * 10;
+    let (activity, found) = futures_util::join!(packages.send(AskActivity), packages.send(require("b==1")));
+    assert_eq!(activity.unwrap().bytes, 1, "as it was before");
+    assert!(found.unwrap().is_ok());
+    world.state().bytes_time = ms(1);
+    assert_eq!(packages.send(AskActivity).await.unwrap().bytes, 2);
 }

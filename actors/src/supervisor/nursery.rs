@@ -131,7 +131,6 @@ impl<W: World> Nursery<W> {
         Packages::new(
             self.parts.packages.clone(),
             self.known.clone(),
-            self.routes.clone(),
             Arc::clone(&self.stats),
             self.logs.packages.new(o!("actor" => "packages")),
             monitor,

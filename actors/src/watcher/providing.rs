@@ -1,7 +1,5 @@
 //! New code goes into service when its packages are there.
 
-use std::any::Any;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{AsyncContext, Context};
@@ -24,8 +22,6 @@ pub(super) struct Provided<W: World> {
     pub(super) loaded: Option<Result<Option<W::Code>, RegistryError>>,
     /// When it is worth reading it again.
     pub(super) retry_after: Option<Duration>,
-    /// Keeps them from being removed.
-    pub(super) hold: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl<W: World> RegistryWatcher<W> {
@@ -53,17 +49,17 @@ impl<W: World> RegistryWatcher<W> {
         name: &FunctionName,
         loaded: Result<Option<W::Code>, RegistryError>,
     ) -> LocalFuture<Provided<W>> {
-        let nothing = |loaded| Provided { loaded: Some(loaded), retry_after: None, hold: None };
+        let now = |loaded| Provided { loaded: Some(loaded), retry_after: None };
         let known = self.known.get(name);
         let code = match loaded {
             Ok(Some(code)) if !code.packages().is_empty() && !is_served(known, &code) => code,
-            other => return Box::pin(async move { nothing(other) }),
+            other => return Box::pin(async move { now(other) }),
         };
         let last = known.and_then(|known| known.code.as_ref()).map(|code| code.packages().to_vec());
         let (end, mut ended) = oneshot::channel();
         let job = self.jobs.get_mut(name).expect("a job lasts until it is concluded");
         if job.again {
-            return Box::pin(async { Provided { loaded: None, retry_after: None, hold: None } });
+            return Box::pin(async { Provided { loaded: None, retry_after: None } });
         }
         job.providing = Some(end);
         job.providing_since = Some(Instant::now());
@@ -78,24 +74,28 @@ impl<W: World> RegistryWatcher<W> {
             let provided = tokio::select! {
                 provided = asked => provided,
                 // It is going to be read again; what was begun for it goes on.
-                _ = &mut ended => return Provided { loaded: None, retry_after: None, hold: None },
+                _ = &mut ended => return Provided { loaded: None, retry_after: None },
             };
             match provided {
                 Ok(Ok(provided)) if code.is_settled() => {
-                    Provided { loaded: Some(Ok(Some(code))), retry_after: None, hold: Some(provided.hold) }
+                    code.keep(provided.hold);
+                    now(Ok(Some(code)))
                 }
                 Ok(Ok(provided)) => {
-                    let loaded = registry.settle(code, provided.pins).await.map(Some);
-                    Provided { loaded: Some(loaded), retry_after: None, hold: Some(provided.hold) }
+                    let settled = registry.settle(code, provided.pins).await;
+                    now(settled.map(|code| {
+                        code.keep(provided.hold);
+                        Some(code)
+                    }))
                 }
                 Ok(Err(Unprovided { error: PackageError::Refused(text), .. })) => {
-                    nothing(Err(RegistryError::Invalid(text)))
+                    now(Err(RegistryError::Invalid(text)))
                 }
                 Ok(Err(Unprovided { error, retry_after })) => {
                     let loaded = Err(RegistryError::Invalid(error.to_string()));
-                    Provided { loaded: Some(loaded), retry_after, hold: None }
+                    Provided { loaded: Some(loaded), retry_after }
                 }
-                Err(_) => nothing(Err(RegistryError::Unavailable(
+                Err(_) => now(Err(RegistryError::Unavailable(
                     "the worker's package manager is being restarted".into(),
                 ))),
             }

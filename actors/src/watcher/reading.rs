@@ -139,7 +139,7 @@ impl<W: World> RegistryWatcher<W> {
             providing.into_actor(watcher)
         });
         let read = provided.then(move |provided, watcher, ctx| {
-            let Provided { loaded, retry_after, hold } = provided;
+            let Provided { loaded, retry_after } = provided;
             let again_from = watcher.again_from(&name);
             if let Some(pause) = retry_after {
                 watcher.provide_later(name.clone(), pause, ctx);
@@ -161,13 +161,9 @@ impl<W: World> RegistryWatcher<W> {
                 known.is_awaited = is_awaited && known.rejected.is_some();
             }
             let answer = answer.map(|answer| answer.map_err(|trouble| trouble.awaited(is_awaited)));
-            tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| {
-                // From here on they are held by the function's being there.
-                drop(hold);
-                match answer {
-                    Some(answer) => watcher.conclude(name, known, answer, told, ctx),
-                    None => watcher.ask_again(name, ctx),
-                }
+            tell(supervisor, noticed).into_actor(watcher).map(move |told, watcher, ctx| match answer {
+                Some(answer) => watcher.conclude(name, known, answer, told, ctx),
+                None => watcher.ask_again(name, ctx),
             })
         });
         ctx.spawn(read);

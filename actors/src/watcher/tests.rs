@@ -5,7 +5,6 @@ use tokio::time::sleep;
 use super::*;
 use crate::fake::{Fake, FakeWorld, code, log, ms, name};
 use crate::monitor::{Child, Down};
-use crate::router::Routes;
 use crate::world::RegistryError;
 
 /// Stands in for the supervisor, and writes down what it is told.
@@ -44,7 +43,6 @@ impl Bench {
         let packages = Packages::new(
             world.clone(),
             crate::packages::Known::default(),
-            Routes::default(),
             Arc::default(),
             log(),
             Monitor::new(Child::Packages, 1, ear.clone().recipient()),

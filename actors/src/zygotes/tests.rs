@@ -39,15 +39,9 @@ async fn start_with(
     config: ZygotesConfig,
 ) -> actix::Addr<Zygotes> {
     let monitor = |child| Monitor::new(child, 1, Ear.start().recipient());
-    let packages = Packages::new(
-        world.clone(),
-        Known::default(),
-        Routes::default(),
-        Arc::default(),
-        log(),
-        monitor(Child::Packages),
-    )
-    .start();
+    let packages =
+        Packages::new(world.clone(), Known::default(), Arc::default(), log(), monitor(Child::Packages))
+            .start();
     let surroundings = Surroundings {
         launcher: world.clone(),
         standbys: standbys.clone(),

@@ -34,14 +34,14 @@ impl Web {
         Question { head: String::from_utf8(head).unwrap(), stream }
     }
 
-    fn worker(&self, dir: &Path, beside: Option<u32>) -> RemoteRegistry {
+    fn worker(&self, dir: &Path, is_beside: bool) -> RemoteRegistry {
         let registry = format!("http://127.0.0.1:{}/functions", self.0.local_addr().unwrap().port());
         let config = json!({ "registry": registry });
         let config = Config::from_json(&config, Path::new("config.json"), dir).unwrap().config;
-        let generations = if beside.is_some() { "generations-next" } else { "generations" };
+        let generations = if is_beside { "generations-next" } else { "generations" };
         let log = Logger::root(Discard, o!());
         let address = config.registry_store.clone().unwrap();
-        RemoteRegistry::open(&config, &address, (generations, beside), log).unwrap()
+        RemoteRegistry::open(&config, &address, (generations, is_beside), log).unwrap()
     }
 }
 
@@ -74,7 +74,7 @@ fn version(loaded: JoinHandle<Loaded>) -> String {
 fn what_one_worker_was_slow_to_download_replaces_nothing_newer_of_the_others() {
     let web = Web(TcpListener::bind("127.0.0.1:0").unwrap());
     let dir = tempfile::tempdir().unwrap();
-    let (old, new) = (web.worker(dir.path(), None), web.worker(dir.path(), Some(7)));
+    let (old, new) = (web.worker(dir.path(), false), web.worker(dir.path(), true));
     let (before, after) = (tar_gz(&[("f.py", "1")]), tar_gz(&[("f.py", "2")]));
 
     let slow = load(&old);
@@ -103,7 +103,7 @@ fn what_one_worker_was_slow_to_download_replaces_nothing_newer_of_the_others() {
 fn a_function_that_was_not_there_a_moment_ago_is_not_taken_from_who_has_it_now() {
     let web = Web(TcpListener::bind("127.0.0.1:0").unwrap());
     let dir = tempfile::tempdir().unwrap();
-    let (old, new) = (web.worker(dir.path(), None), web.worker(dir.path(), Some(7)));
+    let (old, new) = (web.worker(dir.path(), false), web.worker(dir.path(), true));
     let archive = tar_gz(&[("f.py", "1")]);
 
     let early = load(&old);
@@ -124,10 +124,39 @@ fn a_function_that_was_not_there_a_moment_ago_is_not_taken_from_who_has_it_now()
 }
 
 #[test]
+fn an_upload_of_one_function_begins_no_download_of_another_anew_and_one_of_its_own_does() {
+    let web = Web(TcpListener::bind("127.0.0.1:0").unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let worker = web.worker(dir.path(), false);
+    let archive = tar_gz(&[("f.py", "1")]);
+    let changed = |name: &str| worker.0.changes.changed(&name.parse().unwrap());
+    let loading = load(&worker);
+    let mut question = web.next();
+    question.begin("one", &archive);
+    question.say(&archive[..10]);
+    changed("other");
+    question.say(&archive[10..]);
+    drop(question);
+    let first = version(loading);
+    assert!(worker.0.changes.is_empty(), "nothing is remembered of what nobody downloads");
+
+    let asking = worker.0.runtime.spawn(worker.0.fetch(&"f".parse().unwrap()));
+    let mut outdated = web.next();
+    changed("f");
+    outdated.begin("two", &tar_gz(&[("f.py", "2")]));
+    outdated.say(&tar_gz(&[("f.py", "2")]));
+    drop(outdated);
+    web.next().say(b"HTTP/1.1 304 Not Modified\r\nETag: \"one\"\r\nConnection: close\r\n\r\n");
+    assert!(matches!(worker.0.runtime.block_on(asking).unwrap(), Ok(Outcome::Same)));
+    assert_eq!(version(load(&worker)), first);
+    assert!(worker.0.changes.is_empty());
+}
+
+#[test]
 fn a_web_server_that_has_no_archive_is_asked_for_a_python_file() {
     let web = Web(TcpListener::bind("127.0.0.1:0").unwrap());
     let dir = tempfile::tempdir().unwrap();
-    let worker = web.worker(dir.path(), None);
+    let worker = web.worker(dir.path(), false);
     let code = b"# ol-install: parso\ndef f(event): return 1\n";
     let answer = |ending: &str, condition: Option<&str>, say: &dyn Fn(&mut Question)| {
         let mut question = web.next();

@@ -68,6 +68,32 @@ fn an_upload_that_is_given_up_leaves_nothing() {
 }
 
 #[test]
+fn what_a_worker_has_moved_away_for_a_moment_is_not_brought_back_by_one_that_starts() {
+    let scene = Scene::new();
+    scene.put(&[("hi/f.py", "old"), ("hi2.py", "old")]);
+    let upload = Upload::begin(&scene.registry, "hi".parse().unwrap()).unwrap();
+    // As in the middle of its commit.
+    let (folder, file) = (format!(".replaced-{}-hi", upload.id), format!(".replaced-py-{}-hi2", upload.id));
+    fs::rename(scene.path("hi"), scene.path(&folder)).unwrap();
+    fs::rename(scene.path("hi2.py"), scene.path(&file)).unwrap();
+    let before = scene.in_registry();
+    let start = || LocalRegistry::open_in(&scene.worker, "other", Logger::root(Discard, o!())).unwrap();
+    start();
+    assert_eq!(scene.in_registry(), before);
+    // It is killed: nobody has the lock any more, and the file stays.
+    let name = scene.path(&format!(".upload-{}", upload.id));
+    let kept = scene.path("kept");
+    fs::hard_link(&name, &kept).unwrap();
+    drop(upload);
+    fs::rename(&kept, &name).unwrap();
+    start();
+    assert_eq!(scene.in_registry(), ["hi", "hi2.py"]);
+    // What two of them move away have different names.
+    let [one, other] = [&scene.registry, &start()].map(|registry| registry.id());
+    assert_ne!(one, other);
+}
+
+#[test]
 fn a_download_is_what_an_upload_takes() {
     let scene = Scene::new();
     let files = [("f.py", "1"), ("lib/a.py", "2")];
