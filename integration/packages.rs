@@ -267,7 +267,7 @@ fn a_package_that_fails_crashes_or_starts_threads_takes_no_other_down() {
         let failed = "a package could not be imported into a zygote";
         let is_named = |line: &&str| line.contains(failed) && line.contains(&format!("{name}==1"));
         assert!(worker.log().lines().find(is_named).is_some(), "{}", worker.log());
-        let holds = worker.log().lines().filter(|line| line.contains(STARTED)).next_back().map(str::to_owned);
+        let holds = worker.log().lines().rfind(|line| line.contains(STARTED)).map(str::to_owned);
         assert!(holds.is_some_and(|line| !line.contains(name)), "{}", worker.log());
         worker.install("f", &[("f.py", USES), ("requirements.txt", "costly==1\n")]);
         worker.call("f", "{}").ok();
