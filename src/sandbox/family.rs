@@ -24,7 +24,7 @@ use super::pidfd::{self, Foundling};
 use super::reaper::{Reaper, Remains};
 use super::seccomp::Instruction;
 use super::uids::{ROOT_SANDBOX_UIDS, SLOT_UIDS, Uids};
-use super::wire::{self, FilterFor, FromShim, FromZygote, IdRange, ShimSpec, ToShim};
+use super::wire::{self, FilterFor, FromShim, FromZygote, IdRange, ShimSpec, ToShim, explained};
 use super::zygote::{Namespaces, Zygote, control_pair, describe_status};
 
 /// How long a shell or a fork may take. Ordinary are 0.6 ms and 2 ms; a machine under emulation takes fifty
@@ -264,7 +264,7 @@ fn listen_to_shim(
                     answer_shell(&shared, id, result);
                 }
                 Ok(Some((FromShim::ShellFailed { id, error }, _))) => {
-                    answer_shell(&shared, id, Err(io::Error::other(error)))
+                    answer_shell(&shared, id, Err(explained(error.text, error.errno)))
                 }
                 Ok(Some((FromShim::ZygoteExited { status, .. }, _))) => {
                     warn!(log, "a zygote has ended"; "status" => describe_status(status));

@@ -25,7 +25,7 @@ use super::pidfd;
 use super::process::Process;
 use super::shells::Shells;
 use super::uids::Uids;
-use super::wire::{self, ForkKind, ForkRequest, FromZygote, MESSAGE_BYTES_MAX};
+use super::wire::{self, ForkKind, ForkRequest, FromZygote, MESSAGE_BYTES_MAX, explained};
 
 /// How one interpreter ended, told by its zygote.
 #[derive(Debug, Default)]
@@ -311,7 +311,8 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
                     // A child that fails after its birth was told: its sockets close.
                     match lock(&shared.forks).remove(&id) {
                         Some(fork) => {
-                            let _ = fork.reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));
+                            let error = explained(format!("cannot {step}: {error}"), Some(errno));
+                            let _ = fork.reply.send(Err(error));
                         }
                         // Once: a zygote of a function's could say so as fast as it can, and fill the disk.
                         None if shared.fails_first(id) => {
