@@ -156,13 +156,13 @@ pub(crate) fn fuzz_socket(bytes: &[u8]) {
 pub(crate) fn admit(
     request: ServiceRequest,
     hosts: Option<&Hosts>,
-) -> Result<ServiceRequest, ServiceResponse<BoxBody>> {
+) -> Result<ServiceRequest, Box<ServiceResponse<BoxBody>>> {
     match origin::admit(&request, hosts) {
         Ok(()) => Ok(request),
         Err(error) => {
             let (request, mut payload) = request.into_parts();
             let unread = web::Payload::from_request(&request, &mut payload).into_inner().ok();
-            Err(ServiceResponse::new(request, upload::answered(error.response(), unread)))
+            Err(Box::new(ServiceResponse::new(request, upload::answered(error.response(), unread))))
         }
     }
 }

@@ -665,7 +665,7 @@ macro_rules! application {
                     async move {
                         let mut answer = match answer {
                             Ok(answer) => answer.await?,
-                            Err(refused) => refused,
+                            Err(refused) => *refused,
                         };
                         if guests.leave() {
                             answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
