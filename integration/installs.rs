@@ -48,7 +48,7 @@ fn a_first_call_waits_for_as_long_as_its_packages_take_and_a_worker_that_ends_wa
     let call = worker.call_aside("waits_on", "\"endless\"");
     until("it is being installed", || worker.status_json()["worker"]["packages"]["running"] == 1);
     let mut connection = worker.connect();
-    connection.send(b"POST /run/waits_on HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    connection.send(b"POST /run/waits_on HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
     connection.abandon();
     worker.signal(Signal::SIGTERM);
     let reply = call.join().unwrap().expect("it is answered");

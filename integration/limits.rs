@@ -1,10 +1,13 @@
 //! What a function may use: as much as it was given, and when it takes more, it harms itself alone.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::probes::{APPETITE, PRINTER, SUSPECT, Stage};
-use crate::support::{Expect, patience, requires, until};
+use crate::support::{Expect, Worker, patience, requires, until};
 
 /// Limits of a function whose end is waited for.
 fn short() -> Value {
@@ -250,4 +253,51 @@ fn processes_that(stage: &Stage, is_so: impl Fn(&str, &str) -> bool) -> bool {
         let Some((name, rest)) = text.rsplit_once(") ") else { return false };
         is_so(rest.split(' ').next().unwrap_or_default(), name)
     })
+}
+
+/// The `pids.max` of the group of all sandboxes.
+fn processes_max(worker: &Worker) -> PathBuf {
+    let footprint = worker.footprint();
+    let file = footprint.cgroups().map(|root| root.join("pids.max")).find(|path| path.exists());
+    file.expect("the group of all sandboxes has a limit of processes")
+}
+
+#[test]
+fn all_sandboxes_together_leave_the_machine_half_of_its_processes() {
+    requires!(Root);
+    let config = json!({ "standbys": 0, "queue": { "wait_ms": 1_000 } });
+    let worker = Worker::with_config(config).start();
+    let code = "
+import os
+def f(event):
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return error.strerror
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return 'forked'
+";
+    worker.install_f("forks", code).install_f("other", "def f(event):\n    return event\n");
+    assert_eq!(worker.call("forks", "").ok(), json!("forked"));
+    let file = processes_max(&worker);
+    let number = |path: &Path| fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap();
+    let of_machine =
+        ["kernel/pid_max", "kernel/threads-max"].map(|name| number(&Path::new("/proc/sys").join(name)));
+    let most = number(&file);
+    assert_eq!(most, of_machine.into_iter().min().unwrap() / 2);
+    // As if others of this worker's had all of them.
+    fs::write(&file, "1").unwrap();
+    assert_eq!(worker.call("forks", "").ok(), json!("Resource temporarily unavailable"));
+    let said = worker.call("other", "1").expect(503);
+    assert!(
+        said.contains("as many processes as this worker's sandboxes, or the machine, may have"),
+        "{said}"
+    );
+    worker.get("/status").expect(200);
+    fs::write(&file, most.to_string()).unwrap();
+    until("a sandbox can be made again", || worker.call("other", "1").status.as_u16() == 200);
+    assert_eq!(worker.call("forks", "").ok(), json!("forked"));
+    worker.finish();
 }

@@ -1,5 +1,6 @@
 //! Memory that is short: what goes first, and that it is not the worker.
 
+use std::cell::Cell;
 use std::fs;
 
 use serde_json::{Value, json};
@@ -205,5 +206,40 @@ fn the_kernels_word_that_programs_wait_for_memory_is_heard_and_takes_nobodys_san
     assert_eq!(worker.status_json()["worker"]["counters"]["released_under_pressure"], 0);
     worker.request("DELETE", "/registry/thrasher", &[], "").expect(200);
     drop(running);
+    worker.finish();
+}
+
+#[test]
+fn whoever_wants_ever_so_many_kept_warm_takes_what_is_free_and_keeps_nobody_else_waiting() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({ "mem_pool_mb": 500, "release_after_s": 0 })).start();
+    worker.install(
+        "other",
+        &[("f.py", "def f(event):\n    return event\n"), ("ol.yaml", "reuse-sandbox: false\n")],
+    );
+    let greedy = "limits: {mem_mb: 16, max_instances: 10000, min_warm: 10000}\n";
+    worker.install("greedy", &[("f.py", "def f(event):\n    return event\n"), ("ol.yaml", greedy)]);
+    let n_of = |lambda: &Value, field: &str| lambda[field].as_u64().unwrap_or_default();
+    let n_turns = (std::thread::available_parallelism().unwrap().get() / 2).max(1) as u64;
+    worker.lambda_until("some are kept warm", "greedy", |greedy| n_of(greedy, "cold_starts") >= 20);
+    // Every call of the other is a cold start, while more are made, and when memory has no room for more.
+    for n in 0..40 {
+        assert_eq!(worker.call("other", n.to_string()).ok(), json!(n));
+        let starting = n_of(&worker.lambda("greedy"), "starting");
+        assert!(starting <= n_turns, "{starting} at once");
+    }
+    let before = Cell::new(0);
+    worker.lambda_until("no more are made", "greedy", |greedy| {
+        let now = n_of(greedy, "cold_starts");
+        before.replace(now) == now && n_of(greedy, "starting") == 0
+    });
+    for n in 0..40 {
+        assert_eq!(worker.call("other", n.to_string()).ok(), json!(n));
+    }
+    let greedy = worker.lambda("greedy");
+    let (n_made, n_live) = (n_of(&greedy, "cold_starts"), n_of(&greedy, "warm") + n_of(&greedy, "frozen"));
+    assert!(n_live >= 20 && n_made < 500, "{greedy}");
+    let n_released = worker.log().matches("released idle sandboxes").count();
+    assert!(n_released <= 3 && n_made <= 2 * n_live, "released {n_released} times: {greedy}");
     worker.finish();
 }

@@ -301,8 +301,10 @@ fn call(connection: &mut Option<TcpStream>, port: u16, function: &str, number: u
         }
     };
     let body = number.to_string();
-    let request =
-        format!("POST /run/{function} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST /run/{function} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).map_err(say("send"))?;
     let mut answer = Vec::new();
     let is_whole = |answer: &[u8]| {

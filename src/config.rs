@@ -4,6 +4,7 @@
 //! defaults are those of OpenLambda where the field means something here; `docs/CONFIG.md` lists all.
 
 mod brokers;
+mod ceiling;
 mod classic;
 mod document;
 mod overrides;
@@ -22,6 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use brokers::{Broker, Brokers};
+pub use ceiling::Ceiling;
 pub use document::Document;
 pub use raw::{RawConfig, RawTrace};
 pub use store::{StoreAddress, StoreKind};
@@ -30,6 +32,17 @@ use crate::field::{FieldPath, Place};
 use crate::json;
 
 const MIB: u64 = 1024 * 1024;
+
+/// The longest that a call, the wait before it, or the wait for its end may be allowed to take: a day is for ever, and fits a clock.
+pub const CALL_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// After so long is never: no machine runs for a hundred years, and they fit a clock.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// More memory than any machine has, in MiB: a pebibyte. In bytes, and some thousand times that, it is a number still.
+const MEMORY_MB_MAX: u64 = 1 << 30;
+/// Sandboxes of a function, requests that wait, interpreters that lie ready: more than fit into any machine.
+const COUNT_MAX: usize = 1_000_000;
+/// Threads for HTTP: some for each core of the largest machines.
+const THREADS_MAX: usize = 4_096;
 
 /// Everything the worker is told, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +79,8 @@ pub struct Config {
     pub mem_pool_mb: u64,
     /// Limits of a function that sets none of its own.
     pub limits: Limits,
+    /// The most that an `ol.yaml` may ask for of them.
+    pub limits_max: Ceiling,
     /// Limits of the sandbox that installs packages.
     pub installer_limits: Limits,
     /// The queue in front of each function.
@@ -88,6 +103,8 @@ pub struct Config {
     pub n_standbys: usize,
     /// Size at which a log file is rotated, in bytes.
     pub log_bytes_max: u64,
+    /// Names besides the machine's own under which it may be asked for more than a function.
+    pub allowed_hosts: Vec<String>,
     /// Threads that serve HTTP.
     pub n_http_threads: usize,
     /// The interpreter, inside of the base and relative to it; `None`: the one that is found.
@@ -323,8 +340,13 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, Wrong> {
     let worker_dir = path_or("worker_dir", &raw.worker_dir, || ol_dir.join("worker"))?;
     let registry_store = StoreAddress::parse(&raw.registry)?;
     let limits = limits("limits", &raw.limits)?;
+    let limits_max = Ceiling::new(&raw.limits_max, &limits)?;
     let installer_limits = limits_of_installer(&raw, limits)?;
     let mem_pool_mb = raw.mem_pool_mb.unwrap_or_else(default_pool_mb);
+    if mem_pool_mb > MEMORY_MB_MAX {
+        let problem = format!("is {mem_pool_mb}, and must be at most {MEMORY_MB_MAX}, which no machine has");
+        return wrong("mem_pool_mb", problem);
+    }
     let least_mb = 2 * u64::from(limits.mem_mb.max(installer_limits.mem_mb));
     if mem_pool_mb < least_mb {
         return wrong(
@@ -347,32 +369,39 @@ fn mean(raw: RawConfig, ol_dir: &Path) -> Result<Config, Wrong> {
         },
         registry_store,
         worker_dir,
-        registry_cache_bytes_max: at_least("registry_cache_mb", raw.registry_cache_mb, 1)?
-            .saturating_mul(MIB),
-        registry_poll: Duration::from_millis(at_least("registry_cache_ms", raw.registry_cache_ms, 10)?),
+        registry_cache_bytes_max: bytes("registry_cache_mb", raw.registry_cache_mb)?,
+        registry_poll: or_never(Duration::from_millis(at_least(
+            "registry_cache_ms",
+            raw.registry_cache_ms,
+            10,
+        )?)),
         packages_dir: path_or("Pkgs_dir", &raw.packages_dir, || ol_dir.join("packages"))?,
-        packages_bytes_max: at_least("packages_max_mb", raw.packages_max_mb, 1)?.saturating_mul(MIB),
+        packages_bytes_max: bytes("packages_max_mb", raw.packages_max_mb)?,
         pip_mirror: pip_mirror(raw.pip_mirror)?,
         installer: installer(raw.installer)?,
         installer_hosts: raw.installer_hosts,
         mem_pool_mb,
         limits,
+        limits_max,
         installer_limits,
-        queue: Queue { length_max: raw.queue.length, wait_max: Duration::from_millis(raw.queue.wait_ms) },
-        body_bytes_max: usize::try_from(at_least("max_body_mb", raw.max_body_mb, 1)?.saturating_mul(MIB))
-            .unwrap_or(usize::MAX),
-        code_bytes_max: at_least("max_code_mb", raw.max_code_mb, 1)?.saturating_mul(MIB),
+        queue: queue(&raw.queue)?,
+        body_bytes_max: usize::try_from(bytes("max_body_mb", raw.max_body_mb)?).unwrap_or(usize::MAX),
+        code_bytes_max: bytes("max_code_mb", raw.max_code_mb)?,
         network: raw.network.into(),
         network_max: raw.network_max.into(),
         dns: raw.dns,
-        freeze_after: Duration::from_millis(raw.freeze_after_ms),
-        release_after: Some(raw.release_after_s).filter(|s| *s > 0).map(Duration::from_secs),
-        n_standbys: raw.standbys,
-        log_bytes_max: at_least("log_max_mb", raw.log_max_mb, 1)?.saturating_mul(MIB),
-        n_http_threads: raw.http_threads.filter(|n| *n > 0).unwrap_or_else(cores),
+        freeze_after: or_never(Duration::from_millis(raw.freeze_after_ms)),
+        release_after: Some(raw.release_after_s).filter(|s| *s > 0).map(Duration::from_secs).map(or_never),
+        n_standbys: at_most("standbys", raw.standbys, COUNT_MAX)?,
+        log_bytes_max: bytes("log_max_mb", raw.log_max_mb)?,
+        allowed_hosts: allowed_hosts(raw.allowed_hosts)?,
+        n_http_threads: match raw.http_threads {
+            None | Some(0) => cores(),
+            Some(n) => at_most("http_threads", n, THREADS_MAX)?,
+        },
         python: raw.python.filter(|text| !text.is_empty()).map(|text| inside_base(&text)).transpose()?,
         uid_base: uid_base(raw.uid_base)?,
-        grace: Duration::from_secs(raw.grace_sec),
+        grace: Duration::from_secs(at_most("grace_sec", raw.grace_sec, CALL_TIME_MAX.as_secs())?),
         cgroup_root: cgroup_root(raw.cgroup_root, &ol_dir)?,
         log_output: raw.log_output,
         features: Features {
@@ -437,11 +466,20 @@ fn limits(name: &'static str, raw: &raw::RawLimits) -> Result<Limits, Wrong> {
     if raw.runtime_sec == 0 {
         return wrong("runtime_sec", "is 0, and every invocation needs a limit".to_owned());
     }
+    let runtime_max = CALL_TIME_MAX.as_secs();
+    if raw.runtime_sec > runtime_max {
+        let problem = format!("is {}, and must be at most {runtime_max}, which is a day", raw.runtime_sec);
+        return wrong("runtime_sec", problem);
+    }
     if raw.tmp_mb == 0 {
         return wrong("tmp_mb", "is 0, and must be at least 1".to_owned());
     }
     if raw.max_instances == 0 {
         return wrong("max_instances", "is 0, and nothing would ever run".to_owned());
+    }
+    if raw.max_instances > COUNT_MAX {
+        let problem = format!("is {}, and must be at most {COUNT_MAX}", raw.max_instances);
+        return wrong("max_instances", problem);
     }
     if raw.min_warm > raw.max_instances {
         let problem =
@@ -580,6 +618,43 @@ fn cgroup_root(name: Option<String>, ol_dir: &Path) -> Result<String, Wrong> {
 
 fn at_least(name: &'static str, value: u64, least: u64) -> Result<u64, Wrong> {
     if value < least { wrong(name, format!("is {value}, and must be at least {least}")) } else { Ok(value) }
+}
+
+fn at_most<T: PartialOrd + std::fmt::Display>(name: &'static str, value: T, most: T) -> Result<T, Wrong> {
+    if value > most { wrong(name, format!("is {value}, and must be at most {most}")) } else { Ok(value) }
+}
+
+/// People write 999999999 for what is never to be given up.
+fn or_never(after: Duration) -> Duration {
+    after.min(NEVER)
+}
+
+/// A size in MiB that only bounds something: beyond what any machine has, there is no bound.
+fn bytes(name: &'static str, mb: u64) -> Result<u64, Wrong> {
+    Ok(at_least(name, mb, 1)?.min(MEMORY_MB_MAX) * MIB)
+}
+
+fn queue(raw: &raw::RawQueue) -> Result<Queue, Wrong> {
+    let wait_ms_max = CALL_TIME_MAX.as_secs() * 1_000;
+    Ok(Queue {
+        length_max: at_most("queue.length", raw.length, COUNT_MAX)?,
+        wait_max: Duration::from_millis(at_most("queue.wait_ms", raw.wait_ms, wait_ms_max)?),
+    })
+}
+
+/// Names as a `Host` has them, without a port: small letters, and none with a dot at its end.
+fn allowed_hosts(names: Vec<String>) -> Result<Vec<String>, Wrong> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name = |(n, name): (usize, String)| {
+        let plain = name.strip_suffix('.').unwrap_or(&name);
+        if plain.is_empty() || !plain.chars().all(is_allowed) {
+            let problem =
+                format!("is '{name}': write the name of a host, such as ol.example.org, without a port");
+            return wrong(FieldPath::from("allowed_hosts").index(n), problem);
+        }
+        Ok(plain.to_ascii_lowercase())
+    };
+    names.into_iter().enumerate().map(name).collect()
 }
 
 fn wrong<T>(field: impl Into<FieldPath>, problem: String) -> Result<T, Wrong> {

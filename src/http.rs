@@ -12,6 +12,7 @@ mod first;
 mod kafka;
 mod lane;
 mod openapi;
+mod origin;
 mod patience;
 mod pprof;
 mod registry;
@@ -27,8 +28,10 @@ mod zygotes;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{FromRequest as _, HttpRequest, HttpResponse};
 use actors::supervisor::Tree;
 use by_hand::ByHand;
 use tokio::sync::Semaphore;
@@ -36,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use connection::{KEEP_ALIVE, serving};
 pub use find::{INSTALL_PATIENCE, INSTALL_WAITERS_MAX};
+pub use origin::Hosts;
 pub use status::statistics;
 pub use trigger::attend;
 
@@ -146,6 +150,21 @@ pub(crate) fn fuzz_path(path: &str) -> Option<(actors::name::FunctionName, &str)
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_socket(bytes: &[u8]) {
     socket::fuzz(bytes);
+}
+
+/// Lets pass what may be served; or gives the answer. `hosts`: the names under which the worker is asked; `None` where no browser gets.
+pub(crate) fn admit(
+    request: ServiceRequest,
+    hosts: Option<&Hosts>,
+) -> Result<ServiceRequest, Box<ServiceResponse<BoxBody>>> {
+    match origin::admit(&request, hosts) {
+        Ok(()) => Ok(request),
+        Err(error) => {
+            let (request, mut payload) = request.into_parts();
+            let unread = web::Payload::from_request(&request, &mut payload).into_inner().ok();
+            Err(Box::new(ServiceResponse::new(request, upload::answered(error.response(), unread))))
+        }
+    }
 }
 
 async fn no_name() -> HttpResponse {

@@ -40,7 +40,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::dep_trace::DepTrace;
 use crate::http::by_hand::ByHand;
-use crate::http::{self, App};
+use crate::http::{self, App, Hosts};
 use crate::image::{self, Base};
 use crate::kafka::{KafkaFeeds, KafkaSettings};
 use crate::logging::{self, Log, Sink};
@@ -655,18 +655,22 @@ fn listen_privately(socket: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-/// An application whose connections end with their next answer when the guests are to leave.
+/// An application that lets in nobody's page (`hosts`: see [`http::admit`]), and whose connections end with their next answer when the guests are to leave.
 macro_rules! application {
-    ($app:expr, $guests:expr, $paths:path) => {{
-        let (app, guests) = ($app.clone(), $guests.clone());
+    ($app:expr, $guests:expr, $hosts:expr, $paths:path) => {{
+        let (app, guests, hosts) = ($app.clone(), $guests.clone(), $hosts);
         move || {
-            let guests = guests.clone();
+            let (guests, hosts) = (guests.clone(), hosts.clone());
             ActixApp::new()
                 .app_data(app.clone())
                 .wrap_fn(move |request, service| {
-                    let (answer, guests) = (service.call(request), guests.clone());
+                    let answer = http::admit(request, hosts.as_deref()).map(|request| service.call(request));
+                    let guests = guests.clone();
                     async move {
-                        let mut answer = answer.await?;
+                        let mut answer = match answer {
+                            Ok(answer) => answer.await?,
+                            Err(refused) => *refused,
+                        };
                         if guests.leave() {
                             answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
                         }
@@ -702,14 +706,16 @@ fn listen(
         (builder, ending)
     };
     let (builder, ending) = build(config.n_http_threads);
-    let (application, enter_public) = (application!(app, guests, http::paths), enter());
+    let hosts = Arc::new(Hosts::new(&config.host, &config.allowed_hosts));
+    let (application, enter_public) = (application!(app, guests, Some(hosts), http::paths), enter());
     let public = builder
         .max_concurrent_connections(CONNECTIONS_PER_THREAD)
         .listen("public", public, move || http::serving(application(), enter_public.clone(), ending.clone()))
         .map_err(failed)?
         .run();
     let (builder, ending) = build(1);
-    let (application, enter_private) = (application!(app, guests, http::private_paths), enter());
+    let (application, enter_private) =
+        (application!(app, guests, None::<Arc<Hosts>>, http::private_paths), enter());
     let private = builder
         .listen_uds("private", private, move || {
             http::serving(application(), enter_private.clone(), ending.clone())

@@ -47,6 +47,14 @@ impl Backoff {
         until
     }
 
+    /// It failed, after a while: what is longer ago than `memory` is forgotten.
+    pub fn failed_again_within(&mut self, memory: Duration, now: Instant) -> Instant {
+        if self.until.is_some_and(|until| now.saturating_duration_since(until) > memory) {
+            self.succeeded();
+        }
+        self.failed(now)
+    }
+
     /// It worked.
     pub fn succeeded(&mut self) {
         self.n_failures = 0;
@@ -77,5 +85,15 @@ mod tests {
         backoff.succeeded();
         assert_eq!(backoff.waits_until(now), None);
         assert_eq!(backoff.failed(now) - now, ms(100));
+    }
+
+    #[test]
+    fn what_is_long_ago_makes_no_pause_longer() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(100), ms(1_000));
+        assert_eq!(backoff.failed_again_within(ms(500), now), now + ms(100));
+        assert_eq!(backoff.failed_again_within(ms(500), now + ms(600)), now + ms(800));
+        assert_eq!(backoff.failed_again_within(ms(500), now + ms(1_301)), now + ms(1_401));
     }
 }

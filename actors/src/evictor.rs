@@ -86,8 +86,14 @@ pub const TIGHT_SHARE: f64 = 0.8;
 /// The share of the pool up to which a standby is put to use without asking: the memory that it has is in the reading, so that all
 /// that is promised twice is what is left to its function. Above it, whoever wants one waits for room.
 pub const READY_SHARE: f64 = 0.95;
+/// The share of the pool up to which sandboxes are made only to be kept warm (`min_warm`): the tenth above it, up to
+/// [`TIGHT_SHARE`], is for calls, so that they find room without anything having to be given up.
+pub const WARM_SHARE: f64 = 0.7;
 /// Memory that must be left on the machine, as a share of the pool.
 pub const SPARE_SHARE: f64 = 0.05;
+/// Memory that is left on the machine by what is only kept warm, as a share of the pool: more than is missing when the kernel says that
+/// programs wait for memory, so that this is no reason to give it up at once.
+pub const WARM_SPARE_SHARE: f64 = 3.0 * SPARE_SHARE;
 /// How often memory is read: often enough to see a burst, seldom enough to cost nothing.
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often it is read while someone waits for room.

@@ -16,6 +16,7 @@ use actix::{
 };
 use futures_util::stream;
 use slog::{Logger, debug, info, warn};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::evictor::{Evictor, Ledger, NeedRoom, Reservation};
@@ -23,7 +24,7 @@ use crate::link::Link;
 use crate::monitor::{Crash, Monitor};
 use crate::name::FunctionName;
 use crate::packages::{Known, Packages, Provide};
-use crate::pool::{Closed, Figures, Place, SharedPool, TEND_PAUSE_MIN};
+use crate::pool::{Closed, Figures, Place, Reserved, SharedPool, TEND_PAUSE_MIN};
 use crate::stats::{LambdaStatus, State, WorkerStats};
 use crate::world::{Code, LaunchError, Launcher, Making, World};
 use crate::zygotes::{self, Acquire, Acquired, Forkability, Loaded, Zygotes};
@@ -83,6 +84,13 @@ pub const ACQUIRE_TIME_MAX: Duration =
 /// on a cold disk.
 pub const INSTALL_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Sandboxes that all lambdas make at once only to keep them warm: as many as half of the cores can, so that the other half is
+/// there for calls. Lambdas take turns, one sandbox each.
+#[must_use]
+pub fn warm_turns() -> usize {
+    std::thread::available_parallelism().map_or(1, |n_cores| (n_cores.get() / 2).max(1))
+}
+
 /// Whom a lambda asks, and where it counts. A clone asks the same.
 pub struct Services<W: World> {
     /// Makes sandboxes.
@@ -99,6 +107,8 @@ pub struct Services<W: World> {
     pub ledger: Ledger,
     /// What a sandbox is held to take before any was measured.
     pub sandbox_bytes: u64,
+    /// Whose turn it is to make a sandbox that is only to be kept warm ([`warm_turns`]).
+    pub warm_turns: Arc<Semaphore>,
     /// Counters of the worker.
     pub stats: Arc<WorkerStats>,
 }
@@ -120,6 +130,7 @@ impl<W: World> Clone for Services<W> {
             evictor: self.evictor.clone(),
             ledger: self.ledger.clone(),
             sandbox_bytes: self.sandbox_bytes,
+            warm_turns: Arc::clone(&self.warm_turns),
             stats: Arc::clone(&self.stats),
         }
     }
@@ -152,6 +163,8 @@ pub struct Lambda<W: World> {
     /// Why each sandbox has to load the function anew, if that is so.
     unforkable: Option<String>,
     looking_again: Option<SpawnHandle>,
+    /// It waits for its turn to make a sandbox that is only to be kept warm.
+    waits_for_turn: bool,
     tending: Option<SpawnHandle>,
     log: Logger,
     _monitor: Monitor,
@@ -184,6 +197,7 @@ impl<W: World> Lambda<W> {
             last_failure: None,
             unforkable: None,
             looking_again: None,
+            waits_for_turn: false,
             tending: None,
             log,
             _monitor: monitor,
@@ -214,7 +228,10 @@ impl<W: World> Lambda<W> {
 
     fn grow(&mut self, ctx: &mut Context<Self>) {
         self.hear(ctx);
-        let (places, look_again) = self.pool.0.reserve_growth(self.generation);
+        let Reserved { places, keeps, look_again } = self.pool.0.reserve_growth(self.generation);
+        if keeps {
+            self.wait_for_turn(ctx);
+        }
         if let Some(handle) = self.looking_again.take() {
             ctx.cancel_future(handle);
         }
@@ -229,16 +246,59 @@ impl<W: World> Lambda<W> {
         }
         debug!(self.log, "starting sandboxes"; "n" => places.len(), "generation" => self.generation);
         for place in places {
-            self.launch(place, ctx);
+            let bytes = self.services.estimate(self.pool.0.sandbox_bytes());
+            self.launch(place, Room::Needed(bytes), None, ctx);
         }
         self.tend_later(Duration::ZERO, ctx);
     }
 
-    fn launch(&self, place: Place<W::Sandbox>, ctx: &mut Context<Self>) {
+    /// Make a sandbox to be kept warm when it is this lambda's turn. No place in the pool is reserved until then: a request that comes
+    /// meanwhile is not to wait for a turn.
+    fn wait_for_turn(&mut self, ctx: &mut Context<Self>) {
+        if self.waits_for_turn {
+            return;
+        }
+        self.waits_for_turn = true;
+        let turn = Arc::clone(&self.services.warm_turns).acquire_owned();
+        ctx.spawn(turn.into_actor(self).map(|turn, lambda, ctx| {
+            lambda.waits_for_turn = false;
+            // They are never closed.
+            let Ok(turn) = turn else { return };
+            lambda.keep_warm(turn, ctx);
+        }));
+    }
+
+    fn keep_warm(&mut self, turn: OwnedSemaphorePermit, ctx: &mut Context<Self>) {
+        let Some(place) = self.pool.0.reserve_kept(self.generation) else { return };
         let bytes = self.services.estimate(self.pool.0.sandbox_bytes());
+        match self.services.ledger.try_reserve_warm(bytes) {
+            Some(reservation) => {
+                debug!(self.log, "starting a sandbox to keep it warm"; "generation" => self.generation);
+                self.launch(place, Room::Had(reservation), Some(turn), ctx);
+                self.tend_later(Duration::ZERO, ctx);
+                // There may be another turn to be had.
+                self.grow(ctx);
+            }
+            None => {
+                debug!(self.log, "memory has no room for another sandbox that is only kept warm"; "bytes" => bytes);
+                place.forgo();
+            }
+        }
+    }
+
+    /// `turn`: of what is made only to be kept warm.
+    fn launch(
+        &self,
+        place: Place<W::Sandbox>,
+        room: Room,
+        turn: Option<OwnedSemaphorePermit>,
+        ctx: &mut Context<Self>,
+    ) {
         let generation = self.generation;
-        let made = make(self.name.clone(), generation, self.code.clone(), bytes, self.services.clone());
-        ctx.spawn(made.into_actor(self).map(move |made, lambda, ctx| match made {
+        let made = make(self.name.clone(), generation, self.code.clone(), room, self.services.clone());
+        let made = async move { (made.await, turn) };
+        // The turn is over when this has been heard.
+        ctx.spawn(made.into_actor(self).map(move |(made, _turn), lambda, ctx| match made {
             Ok(Made { sandbox, _reservation, load_time, took }) => {
                 lambda.services.stats.sandboxes_started.bump();
                 lambda.last_failure = None;
@@ -351,6 +411,14 @@ pub(crate) fn row(
     }
 }
 
+/// Memory for a sandbox.
+enum Room {
+    /// So many bytes, whoever has to give them up.
+    Needed(u64),
+    /// It is reserved.
+    Had(Reservation),
+}
+
 /// A sandbox, and what it took.
 struct Made<S> {
     sandbox: S,
@@ -367,7 +435,7 @@ async fn make<W: World>(
     name: FunctionName,
     generation: u64,
     code: W::Code,
-    bytes: u64,
+    room: Room,
     services: Services<W>,
 ) -> Result<Made<W::Sandbox>, LaunchError> {
     let gone = |whom: &str| LaunchError::Failed(format!("the {whom} of the worker is being restarted"));
@@ -393,15 +461,18 @@ async fn make<W: World>(
     };
     let packages = began.elapsed();
     services.stats.packages_used.add(services.known.use_for_sandbox(&set));
-    let reservation = match services.ledger.try_reserve(bytes) {
-        Some(reservation) => reservation,
-        // Bounded by the evictor.
-        None => services
-            .evictor
-            .ask(NeedRoom { bytes })
-            .await
-            .map_err(|_| gone("evictor"))?
-            .map_err(|no_room| LaunchError::Resources(no_room.to_string()))?,
+    let reservation = match room {
+        Room::Had(reservation) => reservation,
+        Room::Needed(bytes) => match services.ledger.try_reserve(bytes) {
+            Some(reservation) => reservation,
+            // Bounded by the evictor.
+            None => services
+                .evictor
+                .ask(NeedRoom { bytes })
+                .await
+                .map_err(|_| gone("evictor"))?
+                .map_err(|no_room| LaunchError::Resources(no_room.to_string()))?,
+        },
     };
     let room_at = Instant::now();
     let acquire = Acquire::<W> { name: name.clone(), generation, code: code.clone(), packages: set.clone() };
@@ -476,9 +547,11 @@ impl<W: World> Handler<Rejected> for Lambda<W> {
 impl<W: World> Handler<ReleaseIdle> for Lambda<W> {
     type Result = ();
 
-    fn handle(&mut self, ReleaseIdle { n_max }: ReleaseIdle, _ctx: &mut Context<Self>) {
+    fn handle(&mut self, ReleaseIdle { n_max }: ReleaseIdle, ctx: &mut Context<Self>) {
         let n_released = self.pool.0.release_idle(n_max);
         info!(self.log, "released idle sandboxes"; "n_released" => n_released);
+        // What is to be kept warm is looked at again when its pause is over.
+        self.grow(ctx);
     }
 }
 

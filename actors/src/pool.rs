@@ -28,7 +28,9 @@
 //!   gets one of its own.
 //! * Threads wait that have no sandbox at all, while others hold them: one for each (see
 //!   [`flight`](crate::flight); calls that are in flight in a sandbox do not wait here).
-//! * There are fewer than `min_warm`; or each call takes a new sandbox, and there is none for the next one.
+//! * Each call takes a new sandbox, and there is none for the next one.
+//! * There are fewer than `min_warm`, and nobody waits: one when it is this function's turn, if memory has room for it without
+//!   anybody having to give up another. When it has not, or has taken one back, not for [`WARM_PAUSE`], doubling.
 //!
 //! A request that is the reason for one may make it itself ([`Ticket::claim`]): then nobody else does, and nobody
 //! else gets it.
@@ -54,11 +56,12 @@ mod ticket;
 
 pub use figures::Figures;
 pub(crate) use figures::{IdleOne, Idleness};
-pub use growth::{GROWTH_PAUSE, GROWTH_PAUSE_MAX, WAIT_TARGET};
+pub use growth::{GROWTH_PAUSE, GROWTH_PAUSE_MAX, WAIT_TARGET, WARM_PAUSE, WARM_PAUSE_MAX};
 pub(crate) use idle::TEND_PAUSE_MIN;
 pub use lease::{Discard, Lease};
 pub use lending::Asker;
 pub(crate) use place::Place;
 pub use refusal::{Closed, Refusal};
+pub(crate) use shared::Reserved;
 pub use shared::{Leasing, PoolKey, SharedPool};
 pub use ticket::Ticket;

@@ -30,7 +30,8 @@ def f(event):
 fn send(worker: &Worker, name: &str, event: u64) -> RawConnection {
     let mut connection = worker.connect();
     let body = event.to_string();
-    let head = format!("POST /run/{name} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head =
+        format!("POST /run/{name} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
     connection.send((head + &body).as_bytes());
     connection
 }

@@ -162,7 +162,7 @@ fn a_client_that_leaves_while_the_code_is_loaded_does_not_end_the_loading() {
     worker.install_f("slow", SLOW);
     wait_for_standbys(&worker);
     let mut client = worker.connect();
-    client.send(b"POST /run/slow HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1");
+    client.send(b"POST /run/slow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1");
     let sandbox = worker.sandbox_that_said("slow", "loading");
     client.abandon();
     go_on(&worker, sandbox);

@@ -57,7 +57,7 @@ fn warm(worker: &Worker, name: &str) {
 fn send(worker: &Worker, event: &str) -> RawConnection {
     let mut connection = worker.connect();
     let body = json!(event).to_string();
-    let head = format!("POST /run/f HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("POST /run/f HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
     connection.send((head + &body).as_bytes());
     connection
 }
@@ -236,7 +236,7 @@ def app(environ, start_response):
     worker.install_f("f", code);
     let get = |n: usize| {
         let mut connection = worker.connect();
-        connection.send(format!("GET /run/f?{n} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+        connection.send(format!("GET /run/f?{n} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
         connection
     };
     for round in 0..N_ROUNDS {

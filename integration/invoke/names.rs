@@ -12,7 +12,8 @@ fn a_scan_of_unknown_names_is_answered_and_forgotten() {
     let mut connection = worker.connect();
     for batch in 0..100 {
         for n in 0..20 {
-            connection.send(format!("GET /run/nobody-{batch}-{n} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+            connection
+                .send(format!("GET /run/nobody-{batch}-{n} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
         }
         for n in 0..20 {
             let answer = connection.read_until(&format!("no function is called 'nobody-{batch}-{n}'"));
@@ -130,7 +131,7 @@ fn nothing_encoded_leads_to_another_function_or_file() {
             let mut connection = worker.connect();
             connection.send(
                 format!(
-                    "{method} {path}{} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                    "{method} {path}{} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
                     name.replace(": ", ":")
                 )
                 .as_bytes(),

@@ -103,6 +103,24 @@ fn what_is_wrong_in_an_ol_yaml_is_told_with_its_line_when_it_is_uploaded() {
 }
 
 #[test]
+fn what_is_beyond_the_ceiling_of_the_worker_is_told_with_its_line_when_it_is_uploaded() {
+    requires!(Root);
+    let ceiling = json!({ "limits_max": { "procs": 20, "min_warm": 2 } });
+    let worker = Worker::with_config(ceiling).start();
+    let upload = |yaml: &'static str| {
+        worker.upload("limited", Archive::of(&[("f.py", "def f(event): return 1"), ("ol.yaml", yaml)]))
+    };
+    let said = "ol.yaml: limits.procs: is 21, and this worker allows at most 20 (limits_max.procs of its config.json): ask for less, or have that raised (line 2, column 10)";
+    let refused = upload("limits:\n  procs: 21\n").expect(400);
+    assert!(refused.contains(said), "{refused}");
+    upload("limits: {min_warm: 3}\n").expect(400);
+    worker.call("limited", "").expect(404);
+    upload("limits: {procs: 20, min_warm: 2}\n").expect(201);
+    assert_eq!(worker.call("limited", "").ok(), json!(1));
+    worker.finish();
+}
+
+#[test]
 fn what_is_no_function_beside_functions_disturbs_nobody() {
     requires!(Root);
     let setup = Worker::with("good", GOOD).with("not a name", GOOD).with(".git", GOOD);

@@ -1,9 +1,12 @@
 //! The registry over HTTP: the answers that OpenLambda's tools read.
 
+use std::fs;
+
 use flate2::read::GzDecoder;
+use openlambda::client::{Client, Method};
 use serde_json::json;
 
-use crate::support::{Archive, Expect, Worker, requires};
+use crate::support::{Archive, Expect, Worker, block_on, requires};
 
 const CODE: &str = "def f(event): return 'here'";
 
@@ -74,6 +77,76 @@ fn a_web_page_cannot_change_the_registry() {
     worker.request("GET", "/pprof/cpu-start", &image, Vec::new()).expect(403);
     let typed = [("sec-fetch-site", "none")];
     worker.request("GET", "/pprof/cpu-stop", &typed, Vec::new()).expect(400);
+}
+
+#[test]
+fn a_page_whose_name_is_made_to_lead_here_reads_nothing() {
+    requires!(Root);
+    let worker = Worker::with_config(json!({ "allowed_hosts": ["ol.example.org"] })).start();
+    worker.install("mine", &[("f.py", CODE), ("ol.yaml", "environment: {KEY: secret}\n")]);
+    let get = |path: &str, host: &str| worker.request("GET", path, &[("host", host)], "");
+    let paths = [
+        "/registry/",
+        "/registry/mine",
+        "/registry/mine/config",
+        "/registry/mine/packages",
+        "/status",
+        "/stats",
+        "/debug",
+        "/lambdas",
+        "/zygotes",
+        "/zygotes/tree",
+        "/openapi.json",
+        "/pprof/mem",
+        "/nothing",
+    ];
+    for path in paths {
+        let refused = get(path, "rebound.example:5000").expect(403);
+        assert!(refused.contains("'rebound.example:5000' is no name of this machine"), "{path}: {refused}");
+        assert!(!refused.contains("secret"), "{refused}");
+    }
+    for (method, path) in [
+        ("POST", "/registry/planted"),
+        ("DELETE", "/registry/mine"),
+        ("POST", "/registry/mine/packages"),
+        ("POST", "/zygotes/fit"),
+        ("PUT", "/zygotes/tree"),
+        ("DELETE", "/zygotes/tree"),
+        ("POST", "/kafka/register/mine"),
+        ("POST", "/pprof/cpu-start"),
+    ] {
+        worker.request(method, path, &[("host", "rebound.example")], "{}").expect(403);
+        worker.request(method, path, &[("origin", "http://rebound.example")], "{}").expect(403);
+    }
+    // A function says itself who may call it.
+    for path in ["/run/mine", "/runLambda/mine"] {
+        worker
+            .request("POST", path, &[("host", "rebound.example"), ("origin", "http://rebound.example")], "{}")
+            .expect(200);
+    }
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
+    for host in
+        ["127.0.0.1", "[::1]:5000", "10.9.8.7:80", "localhost", "x.localhost:1", "ol.example.org:443", &name]
+    {
+        get("/registry/mine/config", host).expect(200);
+    }
+    // Programs of long ago say no host, and on the Unix socket it is nobody's.
+    let mut connection = worker.connect();
+    connection.send(b"GET /registry/ HTTP/1.0\r\n\r\n");
+    let answer = connection.read_until("mine");
+    assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.0 200"), "{answer}");
+    let socket = Client::unix(worker.worker_dir().join("ol.sock"));
+    let answer = block_on(socket.request(Method::GET, "/registry/", &[("host", "whatever")], "")).unwrap();
+    assert_eq!(answer.ok(), json!(["mine"]));
+    // A body that nobody wants is not read.
+    let mut connection = worker.connect();
+    connection.send(
+        b"POST /registry/planted HTTP/1.1\r\nhost: rebound.example\r\ncontent-length: 999999999\r\n\r\n",
+    );
+    let answer = connection.read_until("is no name of this machine");
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert_eq!(worker.get("/registry/").ok(), json!(["mine"]));
+    worker.finish();
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl RawConnection {
     /// A request with a body of this length, of which nothing is sent yet.
     pub(crate) fn announce(&mut self, method: &str, path: &str, n_bytes: usize) {
         self.send(
-            format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {n_bytes}\r\n\r\n").as_bytes(),
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {n_bytes}\r\n\r\n")
+                .as_bytes(),
         );
     }
 

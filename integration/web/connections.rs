@@ -53,7 +53,7 @@ fn refused(worker: &Worker, bytes: &[u8]) -> Answer {
 }
 
 fn with_headers(n: usize, length: usize) -> Vec<u8> {
-    let mut request = "GET /status HTTP/1.1\r\nhost: x\r\n".to_owned();
+    let mut request = "GET /status HTTP/1.1\r\nhost: localhost\r\n".to_owned();
     for n in 1..n {
         request += &format!("x-{n}: {}\r\n", "v".repeat(length));
     }
@@ -66,7 +66,7 @@ fn what_cannot_be_read_as_a_request_is_told_why() {
     let worker = Worker::start();
     let malformed = "400 Bad Request";
     let too_large = "431 Request Header Fields Too Large";
-    let head = |line: &str| format!("GET /status HTTP/1.1\r\nhost: x\r\n{line}\r\n\r\n").into_bytes();
+    let head = |line: &str| format!("GET /status HTTP/1.1\r\nhost: localhost\r\n{line}\r\n\r\n").into_bytes();
     for (bytes, status, words) in [
         (b"nonsense\r\n\r\n".to_vec(), malformed, "this cannot be read as a request of HTTP/1.1: "),
         (b"GET / HTTP/9.9\r\n\r\n".to_vec(), malformed, "HTTP/1.1 or HTTP/1.0"),
@@ -75,7 +75,7 @@ fn what_cannot_be_read_as_a_request_is_told_why() {
         (head("na me: x"), malformed, "a header, or the first line"),
         (head("content-length: 1\r\ncontent-length: 2"), malformed, "a header, or the first line"),
         (
-            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(70_000)).into_bytes(),
+            format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(70_000)).into_bytes(),
             malformed,
             "its path",
         ),
@@ -92,7 +92,7 @@ fn what_cannot_be_read_as_a_request_is_told_why() {
     assert_eq!(Answer::read(&mut connection, true).body, "ready\n");
     // Not only the first of a connection.
     connection
-        .send(b"GET /status HTTP/1.1\r\nhost: x\r\n\r\nGET /status HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n");
+        .send(b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\nGET /status HTTP/1.1\r\nhost: localhost\r\nno colon\r\n\r\n");
     assert_eq!(Answer::read(&mut connection, true).body, "ready\n");
     let answer = Answer::read(&mut connection, true);
     assert!(answer.status == malformed && answer.is_last() && answer.body.contains("a header"));
@@ -106,7 +106,7 @@ fn a_body_that_cannot_be_read_is_answered_once() {
     worker.install_f("echo", "def f(event): return event");
     let answer = refused(
         &worker,
-        b"POST /run/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n[1\r\nnonsense\r\n\r\n",
+        b"POST /run/echo HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2\r\n[1\r\nnonsense\r\n\r\n",
     );
     assert_eq!(answer.status, "400 Bad Request");
     assert!(answer.body.starts_with("the request body cannot be read"), "{}", answer.body);
@@ -136,9 +136,9 @@ def app(environ, start):
         assert_eq!(worker.get("/run/app/empty").expect(400), "");
     }
     let mut connection = worker.connect();
-    connection.send(b"GET /run/app/whole HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.send(b"GET /run/app/whole HTTP/1.1\r\nhost: localhost\r\n\r\n");
     assert_eq!(Answer::read(&mut connection, true).body, refusal);
-    connection.send(b"GET /status HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.send(b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n");
     assert_eq!(Answer::read(&mut connection, true).body, "ready\n");
 }
 
@@ -148,18 +148,19 @@ fn requests_that_are_sent_ahead_get_each_its_own_answer() {
     let worker = Worker::start();
     worker.install_f("echo", "def f(event): return event");
     let body = r#"["\r\n\r\n", 1]"#.replace(r"\r\n\r\n", "x") + "\r\n\r\n";
-    let post = format!("POST /run/echo HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let post =
+        format!("POST /run/echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     for n_rounds in 1..=3 {
         let mut connection = worker.connect();
         for _ in 0..n_rounds {
             connection.send(
                 format!(
-                    "GET /status HTTP/1.1\r\nhost: x\r\n\r\n{post}HEAD /status HTTP/1.1\r\nhost: x\r\n\r\n{post}GET /status HTTP/1.1\r\nhost: x\r\n\r\n"
+                    "GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n{post}HEAD /status HTTP/1.1\r\nhost: localhost\r\n\r\n{post}GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n"
                 )
                 .as_bytes(),
             );
         }
-        connection.send(b"HEAD /registry/ HTTP/1.1\r\nhost: x\r\n\r\nGET /status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        connection.send(b"HEAD /registry/ HTTP/1.1\r\nhost: localhost\r\n\r\nGET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         for _ in 0..n_rounds {
             for (has_body, body) in [
                 (true, "ready\n"),
@@ -185,7 +186,7 @@ fn nothing_that_is_sent_behind_a_last_request_is_done() {
     requires!(Root);
     let worker = Worker::start();
     worker.install_f("count", "n = 0\ndef f(event):\n    global n\n    n += 1\n    return n");
-    let post = "POST /run/count HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n";
+    let post = "POST /run/count HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n";
     let mut connection = worker.connect();
     connection.send(format!("{post}connection: close\r\n\r\n{post}\r\n{post}\r\n").as_bytes());
     let answer = Answer::read(&mut connection, true);
@@ -200,7 +201,7 @@ fn a_head_that_does_not_come_is_waited_for_only_so_long() {
     let worker = Worker::start();
     // A connection on which nothing comes, one with half a request, and one with half of a second one; the time of all runs at once.
     let mut connections: Vec<_> =
-        ["", "GET /status HTTP/1.1\r\nhost", "GET /status HTTP/1.1\r\nhost: x\r\n\r\n\r\nGET /st"]
+        ["", "GET /status HTTP/1.1\r\nhost", "GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n\r\nGET /st"]
             .into_iter()
             .map(|sent| {
                 let mut connection = worker.connect();
@@ -269,7 +270,7 @@ def app(environ, start):
         let sizes = [40_000, 65_536, 100_000];
         for size in sizes {
             let mut connection = worker.connect();
-            connection.send(format!("GET /run/{name}?{size} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+            connection.send(format!("GET /run/{name}?{size} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
             let mut n_bytes = 0;
             connection.read_slowly(|piece| n_bytes += piece.iter().filter(|&&byte| byte == b'~').count());
             assert_eq!(n_bytes, 64 * size, "{name}");

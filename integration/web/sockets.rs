@@ -75,7 +75,7 @@ fn worker() -> Worker {
 #[track_caller]
 fn open(worker: &Worker, path: &str) -> RawConnection {
     let mut connection = worker.connect();
-    connection.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n{KEY}\r\n").as_bytes());
+    connection.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{KEY}\r\n").as_bytes());
     let head = connection.read_until("\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
@@ -167,7 +167,7 @@ fn who_cannot_speak_websocket_says_so() {
     worker.install_f("wsgi", "def app(environ, start):\n    start('200 OK', [])\n    return [b'wsgi']");
     let ask = |target: &str, headers: &str| {
         let mut connection = worker.connect();
-        connection.send(format!("{target} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes());
+        connection.send(format!("{target} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").as_bytes());
         connection.read_to_end()
     };
     for name in ["f", "wsgi"] {
@@ -230,7 +230,7 @@ fn a_client_that_goes_away_is_a_disconnect_and_the_sandbox_stays() {
     worker.logged("web", "{'type': 'websocket.disconnect', 'code': 1006, 'reason': ''}");
     // Before he was accepted.
     let mut connection = worker.connect();
-    connection.send(format!("GET /run/web/wait HTTP/1.1\r\nhost: x\r\n{KEY}\r\n").as_bytes());
+    connection.send(format!("GET /run/web/wait HTTP/1.1\r\nhost: localhost\r\n{KEY}\r\n").as_bytes());
     worker.logged("web", " waits");
     connection.abandon();
     assert_eq!(worker.get("/run/web/").sandbox(), sandbox);

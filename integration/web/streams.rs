@@ -64,7 +64,7 @@ fn a_piece_arrives_when_it_is_yielded() {
     worker.install_f("wsgi", GENERATOR).install_f("asgi", APP);
     for (path, piece) in [("/run/wsgi/", "data: first\n\n"), ("/run/asgi/stream", "first\n")] {
         let mut connection = worker.connect();
-        connection.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+        connection.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
         let head = connection.read_until("\r\n\r\n");
         assert!(head.contains("transfer-encoding: chunked"), "{head}");
         // The next one never comes.
@@ -82,7 +82,7 @@ fn what_came_before_an_app_failed_reaches_its_client_and_then_the_connection_is_
     // Whether the failure is seen with the piece before, or later, is a matter of luck.
     for n in 0..100 {
         let mut connection = worker.connect();
-        connection.send(b"GET /run/web/fails HTTP/1.1\r\nhost: x\r\n\r\n");
+        connection.send(b"GET /run/web/fails HTTP/1.1\r\nhost: localhost\r\n\r\n");
         let answer = connection.read_to_end();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{n}: {answer:?}");
         assert!(answer.ends_with("\r\n\r\n4\r\none\n\r\n"), "{n}: {answer:?}");
@@ -116,14 +116,14 @@ fn an_app_is_told_when_its_client_has_gone_and_its_sandbox_stays() {
     worker.install_f("web", APP);
     let sandbox = worker.call("web", "").sandbox();
     let mut connection = worker.connect();
-    connection.send(b"GET /run/web/stream HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.send(b"GET /run/web/stream HTTP/1.1\r\nhost: localhost\r\n\r\n");
     connection.read_until("first\n");
     connection.abandon();
     worker.logged("web", "nobody listens");
     assert_eq!(worker.call("web", "").sandbox(), sandbox);
     // Before it has answered.
     let mut connection = worker.connect();
-    connection.send(b"GET /run/web/wait HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.send(b"GET /run/web/wait HTTP/1.1\r\nhost: localhost\r\n\r\n");
     worker.logged("web", " waits");
     connection.abandon();
     worker.logged("web", "nobody waits");
@@ -147,7 +147,7 @@ fn a_client_that_stops_reading_keeps_no_sandbox() {
     worker.install_f("wsgi", GENERATOR).install_f("asgi", LONG);
     for name in ["wsgi", "asgi"] {
         let mut connection = worker.connect();
-        connection.send(format!("GET /run/{name}/long?1000 HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+        connection.send(format!("GET /run/{name}/long?1000 HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
         connection.read_until("\r\n\r\n");
         // There is no other one.
         until("its sandbox is free, or gone", || worker.lambda(name)["busy"] == 0);
@@ -175,7 +175,7 @@ async def app(scope, receive, send):
     worker.install_f("web", code);
     let sandbox = worker.get("/run/web/quick").sandbox();
     let mut connection = worker.connect();
-    connection.send(b"GET /run/web/ HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.send(b"GET /run/web/ HTTP/1.1\r\nhost: localhost\r\n\r\n");
     connection.read_until("first");
     connection.abandon();
     assert_ne!(worker.get("/run/web/quick").sandbox(), sandbox);

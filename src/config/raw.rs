@@ -29,6 +29,7 @@ pub struct RawConfig {
     pub installer_hosts: Vec<String>,
     pub mem_pool_mb: Option<u64>,
     pub limits: RawLimits,
+    pub limits_max: RawLimitsMax,
     pub installer_limits: RawInstallerLimits,
     pub queue: RawQueue,
     pub max_body_mb: u64,
@@ -41,6 +42,7 @@ pub struct RawConfig {
     pub standbys: usize,
     pub log_max_mb: u64,
     pub http_threads: Option<usize>,
+    pub allowed_hosts: Vec<String>,
     pub python: Option<String>,
     pub uid_base: u32,
     pub grace_sec: u64,
@@ -77,6 +79,7 @@ impl Default for RawConfig {
             installer_hosts: Vec::new(),
             mem_pool_mb: None,
             limits: RawLimits::default(),
+            limits_max: RawLimitsMax::default(),
             installer_limits: RawInstallerLimits::default(),
             queue: RawQueue::default(),
             max_body_mb: 6,
@@ -89,6 +92,7 @@ impl Default for RawConfig {
             standbys: 4,
             log_max_mb: 16,
             http_threads: None,
+            allowed_hosts: Vec::new(),
             python: None,
             // Neither systemd nor the ranges that `useradd` gives out reach up to here.
             uid_base: 2_000_000_000,
@@ -188,6 +192,21 @@ impl Default for RawLimits {
             min_warm: 0,
         }
     }
+}
+
+/// `limits_max` of `config.json`: what is left out is bounded by what can be meant.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "see docs/CONFIG.md")]
+pub struct RawLimitsMax {
+    pub procs: Option<u32>,
+    pub mem_mb: Option<u32>,
+    pub cpu_percent: Option<u32>,
+    pub swappiness: Option<u32>,
+    pub runtime_sec: Option<u64>,
+    pub tmp_mb: Option<u32>,
+    pub max_instances: Option<usize>,
+    pub min_warm: Option<usize>,
 }
 
 /// `installer_limits` of `config.json`: what is left out, or 0 as OpenLambda writes it, is inherited.

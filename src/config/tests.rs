@@ -277,6 +277,37 @@ fn what_cannot_be_meant_is_refused() {
         (json!({ "limits": { "tmp_mb": 0 } }), "limits.tmp_mb: is "),
         (json!({ "limits": { "max_instances": 0 } }), "limits.max_instances: is "),
         (json!({ "limits": { "max_instances": 1, "min_warm": 2 } }), "limits.min_warm: is "),
+        (
+            json!({ "limits": { "runtime_sec": 86_401 } }),
+            "limits.runtime_sec: is 86401, and must be at most 86400",
+        ),
+        (json!({ "installer_limits": { "runtime_sec": 86_401 } }), "installer_limits.runtime_sec: is "),
+        (json!({ "limits": { "max_instances": 1_000_001 } }), "limits.max_instances: is "),
+        (
+            json!({ "limits_max": { "procs": 9 } }),
+            "limits.procs: is 10, and must be at most 9, the limits_max.procs",
+        ),
+        (
+            json!({ "limits_max": { "swappiness": 0 }, "limits": { "swappiness": 1 } }),
+            "limits.swappiness: is 1",
+        ),
+        (json!({ "limits_max": { "proc": 9 } }), "limits_max"),
+        (json!({ "limits_max": 9 }), "limits_max: is not an object"),
+        (json!({ "grace_sec": 86_401 }), "grace_sec: is 86401, and must be at most 86400"),
+        (json!({ "queue": { "wait_ms": 86_400_001 } }), "queue.wait_ms: is "),
+        (json!({ "queue": { "length": 1_000_001 } }), "queue.length: is "),
+        (json!({ "standbys": 1_000_001 }), "standbys: is "),
+        (json!({ "http_threads": 100_000 }), "http_threads: is "),
+        (
+            json!({ "mem_pool_mb": 1_u64 << 44 }),
+            "mem_pool_mb: is 17592186044416, and must be at most 1073741824",
+        ),
+        (json!({ "import_cache_mb": 1_u64 << 44 }), "import_cache_mb: is "),
+        (
+            json!({ "allowed_hosts": ["a", "http://b"] }),
+            "allowed_hosts[1]: is 'http://b': write the name of a host",
+        ),
+        (json!({ "allowed_hosts": ["."] }), "allowed_hosts[0]: is '.'"),
         (json!({ "network": "host" }), "network_max"),
         (json!({ "network": "all" }), "all"),
         (json!({ "dns": ["nameserver"] }), "IP"),
@@ -307,6 +338,131 @@ fn values_are_meant_in_their_units() {
     assert_eq!((config.release_after, config.python), (None, Some(PathBuf::from("usr/bin/python3.11"))));
     assert_eq!((config.dns.len(), config.n_http_threads, config.cgroup_root.as_str()), (2, 3, "mine"));
     assert_eq!((config.body_bytes_max, config.import_cache_tree), (1024 * 1024, None));
+}
+
+#[test]
+fn what_is_as_good_as_never_is_taken_for_never() {
+    let config = config(json!({
+        "freeze_after_ms": u64::MAX, "release_after_s": 999_999_999_u64, "registry_cache_ms": u64::MAX,
+        "packages_max_mb": u64::MAX, "allowed_hosts": ["OL.Example.org."],
+    }));
+    assert_eq!(config.release_after, Some(Duration::from_secs(999_999_999)));
+    assert_eq!((config.freeze_after, config.registry_poll), (NEVER, NEVER));
+    assert_eq!(config.packages_bytes_max, 1 << 50);
+    assert_eq!(config.allowed_hosts, ["ol.example.org"]);
+}
+
+/// What the worker works out from a configuration: nothing of it panics, or comes out as too little.
+fn reckon(config: &Config) {
+    let now = std::time::Instant::now();
+    let ends = [config.grace, config.limits.runtime, config.installer_limits.runtime, config.queue.wait_max];
+    let pauses = [Some(config.freeze_after), config.release_after, Some(config.registry_poll)];
+    for after in ends.into_iter().chain(pauses.into_iter().flatten()) {
+        // As the worker does: some add a little, and look at an instant that may be a while ahead.
+        let until = now + after;
+        assert!(tokio::time::Instant::from_std(until) + CALL_TIME_MAX > tokio::time::Instant::now());
+        assert!(u64::try_from(after.as_millis()).is_ok());
+    }
+    let bytes = |mb: u64| mb.checked_mul(MIB).filter(|bytes| bytes >> 20 == mb).unwrap();
+    assert!(bytes(config.mem_pool_mb) > 0);
+    assert!(bytes(config.import_cache_mb) <= bytes(config.mem_pool_mb));
+    for limits in [&config.limits, &config.installer_limits] {
+        let memory = bytes(u64::from(limits.mem_mb));
+        assert!(memory.checked_mul(2).is_some() && bytes(u64::from(limits.tmp_mb)) > 0);
+        // In units of the processor quota (`cpu.max`).
+        assert!(u64::from(limits.cpu_percent).checked_mul(100_000).is_some());
+    }
+    let pool = config.pool_limits(&config.limits);
+    (pool.max_instances + pool.queue_length_max).checked_mul(1 << 20).unwrap();
+    assert!(config.n_standbys.checked_mul(2).is_some() && config.n_http_threads > 0);
+    for sum in [
+        config.registry_cache_bytes_max,
+        config.packages_bytes_max,
+        config.code_bytes_max,
+        config.log_bytes_max,
+    ] {
+        assert!(sum >= MIB && sum.checked_mul(1_000).is_some());
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_number_in_a_configuration_that_is_accepted_makes_anything_overflow(
+        numbers in proptest::collection::vec(any_number(), NUMBERS.len()),
+        is_there in proptest::collection::vec(proptest::prelude::any::<bool>(), NUMBERS.len()),
+    ) {
+        let mut json = json!({});
+        for ((name, number), _) in NUMBERS.iter().zip(numbers).zip(is_there).filter(|(_, is_there)| *is_there) {
+            let place = match name.split_once('.') {
+                Some((object, field)) => &mut json[object][field],
+                None => &mut json[*name],
+            };
+            *place = number.into();
+        }
+        if let Ok(loaded) = load(&json) {
+            reckon(&loaded.config);
+        }
+    }
+}
+
+/// Each alone, so that nothing else is the reason for a refusal.
+#[test]
+fn the_largest_of_each_number_is_refused_or_can_be_reckoned_with() {
+    for name in NUMBERS {
+        for number in (0..64).flat_map(|bits| [(1_u64 << bits) - 1, 1 << bits]).chain([u64::MAX]) {
+            let json = match name.split_once('.') {
+                Some((object, field)) => json!({ object: { field: number } }),
+                None => json!({ name: number }),
+            };
+            if let Ok(loaded) = load(&json) {
+                reckon(&loaded.config);
+            }
+        }
+    }
+}
+
+const NUMBERS: [&str; 31] = [
+    "registry_cache_ms",
+    "registry_cache_mb",
+    "packages_max_mb",
+    "mem_pool_mb",
+    "max_body_mb",
+    "max_code_mb",
+    "freeze_after_ms",
+    "release_after_s",
+    "standbys",
+    "log_max_mb",
+    "http_threads",
+    "uid_base",
+    "grace_sec",
+    "import_cache_mb",
+    "queue.length",
+    "queue.wait_ms",
+    "limits.procs",
+    "limits.mem_mb",
+    "limits.cpu_percent",
+    "limits.swappiness",
+    "limits.runtime_sec",
+    "limits.tmp_mb",
+    "limits.max_instances",
+    "limits.min_warm",
+    "limits_max.procs",
+    "limits_max.runtime_sec",
+    "installer_limits.mem_mb",
+    "installer_limits.tmp_mb",
+    "installer_limits.runtime_sec",
+    "kafka.session_timeout_sec",
+    "kafka.heartbeat_interval_sec",
+];
+
+/// Small ones, which are accepted, and those at which something overflows.
+fn any_number() -> impl proptest::strategy::Strategy<Value = u64> {
+    use proptest::prelude::*;
+    prop_oneof![
+        0..100_u64,
+        (0..64_u32, 0..3_u64).prop_map(|(bits, more)| (1_u64 << bits).wrapping_add(more).wrapping_sub(1)),
+        any::<u64>()
+    ]
 }
 
 #[test]

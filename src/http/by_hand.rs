@@ -21,7 +21,6 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::error::HttpError;
-use super::registry::not_from_a_page;
 use super::upload::{answered, order};
 use super::{App, Shared};
 use crate::json;
@@ -257,12 +256,12 @@ fn answer(result: Result<String, HttpError>) -> HttpResponse {
 /// `POST /create`: the answer is the new one's id.
 pub(super) async fn create(request: HttpRequest, app: Shared, payload: Payload) -> HttpResponse {
     let mut unread = Some(payload);
-    let made = match (by_hand(&app), not_from_a_page(&request)) {
-        (Ok(by_hand), Ok(())) => match order(&request, &mut unread, ORDER_BYTES_MAX).await {
+    let made = match by_hand(&app) {
+        Ok(by_hand) => match order(&request, &mut unread, ORDER_BYTES_MAX).await {
             Ok(body) => make(&app, by_hand, &body).await,
             Err(error) => Err(error),
         },
-        (Err(error), _) | (_, Err(error)) => Err(error),
+        Err(error) => Err(error),
     };
     answered(answer(made.map(|id| id.to_string())), unread)
 }
@@ -446,8 +445,8 @@ fn failed(error: LaunchError) -> HttpError {
 }
 
 /// `POST /destroy/<id>`: with it go all that come from it.
-pub(super) async fn destroy(request: HttpRequest, app: Shared, id: web::Path<String>) -> HttpResponse {
-    let destroyed = not_from_a_page(&request).and_then(|()| by_hand(&app)?.take_out(&id));
+pub(super) async fn destroy(app: Shared, id: web::Path<String>) -> HttpResponse {
+    let destroyed = by_hand(&app).and_then(|by_hand| by_hand.take_out(&id));
     answer(destroyed.map(|taken| {
         // Each ends with its entry; the reaper sees to the rest.
         drop(taken);
@@ -456,13 +455,13 @@ pub(super) async fn destroy(request: HttpRequest, app: Shared, id: web::Path<Str
 }
 
 /// `POST /pause/<id>`.
-pub(super) async fn pause(request: HttpRequest, app: Shared, id: web::Path<String>) -> HttpResponse {
-    answer(not_from_a_page(&request).and_then(|()| set_paused(&app, &id, true)))
+pub(super) async fn pause(app: Shared, id: web::Path<String>) -> HttpResponse {
+    answer(set_paused(&app, &id, true))
 }
 
 /// `POST /unpause/<id>`.
-pub(super) async fn unpause(request: HttpRequest, app: Shared, id: web::Path<String>) -> HttpResponse {
-    answer(not_from_a_page(&request).and_then(|()| set_paused(&app, &id, false)))
+pub(super) async fn unpause(app: Shared, id: web::Path<String>) -> HttpResponse {
+    answer(set_paused(&app, &id, false))
 }
 
 /// Another method on one of these paths.

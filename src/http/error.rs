@@ -91,8 +91,15 @@ pub(super) enum HttpError {
     )]
     TreeIsFixed,
     /// A page in somebody's browser can send requests to `localhost`, and says so.
-    #[error("nothing here is changed by web pages: this request has an Origin header")]
+    #[error(
+        "nothing here is for web pages, and this request comes from one: it has an Origin header, or Sec-Fetch-Site says so"
+    )]
     FromPage,
+    /// A page whose name was made to lead here would be served what its browser then lets it read.
+    #[error(
+        "'{0}' is no name of this machine: ask by its address, its name or localhost, or add the name to allowed_hosts in config.json"
+    )]
+    ForeignHost(String),
     /// At a path of the worker's own. The text is OpenLambda's.
     #[error("method not allowed")]
     PathMethod { allowed: &'static [&'static str] },
@@ -130,7 +137,7 @@ impl HttpError {
             Self::TreeIsFixed => StatusCode::CONFLICT,
             Self::Unknown(_) | Self::NoSandbox(_) | Self::NotByHand => StatusCode::NOT_FOUND,
             Self::Method { .. } | Self::PathMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::FromPage | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
+            Self::FromPage | Self::ForeignHost(_) | Self::ReadOnly(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLong { .. } | Self::OrderTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodySlow(_) | Self::UploadSlow { .. } | Self::HeadSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Head(_) | Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

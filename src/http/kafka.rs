@@ -4,7 +4,7 @@
 //! was unregistered, and is answered the same in any case.
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use actors::kafka::{Register, Unregister};
 use actors::name::FunctionName;
 use serde::Serialize;
@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::Shared;
 use super::error::HttpError;
 use super::find::find;
-use super::registry::not_from_a_page;
 
 /// As OpenLambda writes it, in this order.
 #[derive(Serialize)]
@@ -23,10 +22,10 @@ struct Said<'a> {
 }
 
 /// `POST /kafka/register/<name>`.
-pub(super) async fn register(request: HttpRequest, app: Shared, name: web::Path<String>) -> HttpResponse {
-    let name = match admitted(&request, &name) {
+pub(super) async fn register(app: Shared, name: web::Path<String>) -> HttpResponse {
+    let name = match name.parse::<FunctionName>() {
         Ok(name) => name,
-        Err(error) => return error.response(),
+        Err(error) => return HttpError::from(error).response(),
     };
     let route = match find(&app, &name).await {
         Ok(route) => route,
@@ -43,10 +42,10 @@ pub(super) async fn register(request: HttpRequest, app: Shared, name: web::Path<
 }
 
 /// `DELETE /kafka/register/<name>`. Whatever name it is, as in OpenLambda.
-pub(super) async fn unregister(request: HttpRequest, app: Shared, name: web::Path<String>) -> HttpResponse {
-    let name = match admitted(&request, &name) {
+pub(super) async fn unregister(app: Shared, name: web::Path<String>) -> HttpResponse {
+    let name = match name.parse::<FunctionName>() {
         Ok(name) => name,
-        Err(error) => return error.response(),
+        Err(error) => return HttpError::from(error).response(),
     };
     match app.tree.kafka.ask(Unregister { name: name.clone() }).await {
         Ok(()) => said(&name, "Kafka consumers unregistered".to_owned()),
@@ -57,11 +56,6 @@ pub(super) async fn unregister(request: HttpRequest, app: Shared, name: web::Pat
 /// `/kafka/register/<name>` with any other method.
 pub(super) async fn no_method() -> HttpResponse {
     HttpError::PathMethod { allowed: &["POST", "DELETE"] }.response()
-}
-
-fn admitted(request: &HttpRequest, name: &str) -> Result<FunctionName, HttpError> {
-    not_from_a_page(request)?;
-    Ok(name.parse()?)
 }
 
 fn said(lambda: &FunctionName, message: String) -> HttpResponse {

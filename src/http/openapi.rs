@@ -16,8 +16,9 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathsBuilder
 use utoipa::openapi::schema::Type;
 
 use operations::{
-    FROM_A_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, classic_options, content, failure,
-    json, list, one_by_hand, only_post, pprof, registry, text, triggers, with_failures, worker, zygotes,
+    FROM_A_PAGE, FROM_NO_PAGE, GZIP, JSON, body, busy, by_hand, calls, classic_calls, classic_options,
+    content, failure, json, list, one_by_hand, only_post, pprof, registry, text, triggers, with_failures,
+    worker, zygotes,
 };
 use schemas::{
     bytes, calls_to_fit, function_config, lambdas, map_of, of, order_by_hand, projection, registered_kafka,
@@ -35,17 +36,29 @@ pub(super) async fn document() -> HttpResponse {
 fn described() -> OpenApi {
     let mut info = Info::new("OpenLambda worker", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "Runs functions, each in a sandbox of its own. Error texts are `text/plain`. Here is what can be asked: a path that lacks a function's name is answered 400, another method 404, or 405 with `Allow`, and what cannot be read as HTTP 400, 408 or 431, each with a sentence. On the worker's Unix socket there is `/pid` as well."
+        "Runs functions, each in a sandbox of its own. Error texts are `text/plain`. All but calls of functions is refused with 403 when it comes from a web page (it has an `Origin`, or a `Sec-Fetch-Site` of another site), and when its `Host` is no IP address, not `localhost` or below it, not the `worker_url`, no name of the machine, and none of `allowed_hosts` in `config.json`; on the Unix socket any `Host` will do, and a request without one anywhere. Here is what can be asked: a path that lacks a function's name is answered 400, another method 404, or 405 with `Allow`, and what cannot be read as HTTP 400, 408 or 431, each with a sentence. On the worker's Unix socket there is `/pid` as well."
             .to_owned(),
     );
     let mut license = License::new("Apache License 2.0");
     license.identifier = Some("Apache-2.0".to_owned());
     info.license = Some(license);
     let mut paths = PathsBuilder::new();
-    for (path, item) in items() {
+    for (path, mut item) in items() {
+        if !path.starts_with("/run") {
+            keep_pages_out(&mut item);
+        }
         paths = paths.path(path, item);
     }
     OpenApi::new(info, paths)
+}
+
+/// What holds of all but calls (`super::origin`).
+fn keep_pages_out(item: &mut PathItem) {
+    let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+    for operation in operations.into_iter().flatten() {
+        let responses = &mut operation.responses.responses;
+        responses.entry("403".to_owned()).or_insert_with(|| failure(403, FROM_NO_PAGE).into());
+    }
 }
 
 fn items() -> Vec<(&'static str, PathItem)> {

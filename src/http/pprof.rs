@@ -1,11 +1,10 @@
 //! `/pprof/…`: profiles of the worker itself.
 
 use actix_web::error::BlockingError;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 
 use super::Shared;
 use super::error::HttpError;
-use super::registry::not_from_a_page;
 use crate::profile::ProfileError;
 
 impl From<ProfileError> for HttpError {
@@ -19,27 +18,21 @@ impl From<ProfileError> for HttpError {
 }
 
 /// `/pprof/cpu-start`.
-pub(super) async fn start(request: HttpRequest, app: Shared) -> HttpResponse {
-    match not_from_a_page(&request).and_then(|()| Ok(app.profiler.start()?)) {
+pub(super) async fn start(app: Shared) -> HttpResponse {
+    match app.profiler.start().map_err(HttpError::from) {
         Ok(()) => HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(""),
         Err(error) => error.response(),
     }
 }
 
 /// `/pprof/cpu-stop`: the profile, for `go tool pprof` and the like.
-pub(super) async fn stop(request: HttpRequest, app: Shared) -> HttpResponse {
-    if let Err(error) = not_from_a_page(&request) {
-        return error.response();
-    }
+pub(super) async fn stop(app: Shared) -> HttpResponse {
     let profiler = app.profiler.clone();
     given(web::block(move || profiler.stop()).await)
 }
 
 /// `/pprof/mem`: what is in use now, likewise.
-pub(super) async fn memory(request: HttpRequest, app: Shared) -> HttpResponse {
-    if let Err(error) = not_from_a_page(&request) {
-        return error.response();
-    }
+pub(super) async fn memory(app: Shared) -> HttpResponse {
     let profiler = app.heap.clone();
     given(web::block(move || profiler.take()).await)
 }

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::ORIGIN;
 use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actors::name::FunctionName;
@@ -45,15 +44,6 @@ impl From<UploadError> for HttpError {
             UploadError::Io { .. } | UploadError::Registry(_) => Self::Registry(error.to_string()),
         }
     }
-}
-
-/// A browser on this machine reaches `localhost` for every page that it shows. It marks what a page sends with an
-/// `Origin`, which programs do not; which one it names says little, since a page's name can be made to lead here. What it
-/// merely embeds, an image for example, has none, but says in `Sec-Fetch-Site` that another site asks.
-pub(super) fn not_from_a_page(request: &HttpRequest) -> Result<(), HttpError> {
-    let site = request.headers().get("sec-fetch-site").and_then(|site| site.to_str().ok());
-    let is_embedded = site.is_some_and(|site| !matches!(site, "none" | "same-origin"));
-    if is_embedded || request.headers().contains_key(ORIGIN) { Err(HttpError::FromPage) } else { Ok(()) }
 }
 
 /// The methods of a path of the registry, if it is one.
@@ -108,11 +98,7 @@ pub(super) async fn upload(
     payload: Payload,
 ) -> HttpResponse {
     let mut unread = Some(payload);
-    let taken = match not_from_a_page(&request) {
-        Ok(()) => take_in(&app, &name, announced(&request), &mut unread).await,
-        Err(error) => Err(error),
-    };
-    let response = match taken {
+    let response = match take_in(&app, &name, announced(&request), &mut unread).await {
         Ok(name) => text(HttpResponse::Created(), format!("Lambda {name} uploaded successfully")),
         Err(error) => error.response(),
     };
@@ -206,12 +192,8 @@ pub(super) async fn packages(app: Shared, name: web::Path<String>) -> HttpRespon
 }
 
 /// `POST /registry/<name>/packages`: settle anew what it asks for, and use that from now on.
-pub(super) async fn update(request: HttpRequest, app: Shared, name: web::Path<String>) -> HttpResponse {
-    let updated = match not_from_a_page(&request) {
-        Ok(()) => settle_anew(&app, &name).await,
-        Err(error) => Err(error),
-    };
-    match updated {
+pub(super) async fn update(app: Shared, name: web::Path<String>) -> HttpResponse {
+    match settle_anew(&app, &name).await {
         Ok(packages) => HttpResponse::Ok().json(packages),
         Err(error) => error.response(),
     }
@@ -277,12 +259,8 @@ pub(super) async fn download(request: HttpRequest, app: Shared, name: web::Path<
 }
 
 /// `DELETE /registry/<name>`.
-pub(super) async fn delete(request: HttpRequest, app: Shared, name: web::Path<String>) -> HttpResponse {
-    let taken = match not_from_a_page(&request) {
-        Ok(()) => take_out(&app, &name).await,
-        Err(error) => Err(error),
-    };
-    match taken {
+pub(super) async fn delete(app: Shared, name: web::Path<String>) -> HttpResponse {
+    match take_out(&app, &name).await {
         Ok(name) => text(HttpResponse::Ok(), format!("Lambda {name} deleted successfully")),
         Err(error) => error.response(),
     }

@@ -1,6 +1,5 @@
 //! The tree of zygotes over HTTP: what there is, what another would bring, and what is to be.
 
-use actix_web::http::header::ORIGIN;
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use actors::fit::FittedNode;
@@ -146,13 +145,13 @@ async fn fit_to(app: &Shared, body: &[u8]) -> HttpResponse {
 pub(super) async fn import(request: HttpRequest, app: Shared, payload: Payload) -> HttpResponse {
     let mut unread = Some(payload);
     let response = match order(&request, &mut unread, TREE_BYTES_MAX).await {
-        Ok(body) => draw(&request, &app, &body).await,
+        Ok(body) => draw(&app, &body).await,
         Err(error) => error.response(),
     };
     answered(response, unread)
 }
 
-async fn draw(request: &HttpRequest, app: &Shared, body: &[u8]) -> HttpResponse {
+async fn draw(app: &Shared, body: &[u8]) -> HttpResponse {
     let tree = match json::read_bytes(body) {
         Ok(tree) => tree,
         Err(error) => return HttpError::BadTree(format!("the tree is not understood: {error}")).response(),
@@ -162,18 +161,15 @@ async fn draw(request: &HttpRequest, app: &Shared, body: &[u8]) -> HttpResponse 
         Ok(plan) => plan,
         Err(error) => return HttpError::BadTree(error).response(),
     };
-    set(request, app, Some((tree, plan))).await
+    set(app, Some((tree, plan))).await
 }
 
 /// `DELETE /zygotes/tree`.
-pub(super) async fn forget(request: HttpRequest, app: Shared) -> HttpResponse {
-    set(&request, &app, None).await
+pub(super) async fn forget(app: Shared) -> HttpResponse {
+    set(&app, None).await
 }
 
-async fn set(request: &HttpRequest, app: &Shared, tree: Option<(Value, actors::tree::Plan)>) -> HttpResponse {
-    if request.headers().contains_key(ORIGIN) {
-        return HttpError::FromPage.response();
-    }
+async fn set(app: &Shared, tree: Option<(Value, actors::tree::Plan)>) -> HttpResponse {
     let Some(path) = &app.zygotes_file else {
         return HttpError::TreeIsFixed.response();
     };

@@ -24,6 +24,29 @@ use slog::{Logger, debug, o};
 
 use super::reclaim::Means;
 
+/// The share of the processes and threads that the machine can have which all sandboxes of a worker may have together, as one over
+/// this: a half. With the other half everything else on the machine can still start, a worker that takes this one's place included;
+/// and a half of the least that a kernel is configured for (32,768) is more than 2,000 idle sandboxes take.
+const PROCESSES_PART: u64 = 2;
+
+/// Processes and threads that all sandboxes of a worker may have together.
+fn processes_max() -> Option<u64> {
+    let least = ["kernel/pid_max", "kernel/threads-max"]
+        .iter()
+        .filter_map(|name| read_number(&Path::new("/proc/sys").join(name)))
+        .min()?;
+    Some((least / PROCESSES_PART).max(1))
+}
+
+/// Limits them, of the group that holds all of a worker's groups.
+fn limit_processes(group: &Path) -> Result<()> {
+    match processes_max() {
+        Some(most) => write(group.join("pids.max"), &most.to_string()),
+        // Without /proc the machine's own bound is not known, and holds.
+        None => Ok(()),
+    }
+}
+
 /// A failed read or write below `/sys/fs/cgroup`: a bare "no such file" would say nothing there.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {

@@ -23,7 +23,7 @@ use super::reaper::{Reaper, Remains};
 use super::seccomp::Instruction;
 use super::uids::{ROOT_SANDBOX_UIDS, SLOT_UIDS, Uids};
 use super::watchdog::{Watchdog, Watched};
-use super::wire::{self, FilterFor, FromShim, FromZygote, IdRange, ShimSpec, ToShim};
+use super::wire::{self, FilterFor, FromShim, FromZygote, IdRange, ShimSpec, ToShim, explained};
 use super::zygote::{Home, Namespaces, Zygote, control_pair, describe_status};
 use crate::fd::packets::{receive, receive_bytes, send, send_bytes, try_send_bytes};
 
@@ -285,7 +285,7 @@ fn listen_to_shim(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Resu
                     answer_shell(&shared, id, result);
                 }
                 Ok(Some((FromShim::ShellFailed { id, error }, _))) => {
-                    answer_shell(&shared, id, Err(io::Error::other(error)))
+                    answer_shell(&shared, id, Err(explained(error.text, error.errno)))
                 }
                 Ok(Some((FromShim::ZygoteExited { status, .. }, _))) => {
                     warn!(log, "a zygote has ended"; "status" => describe_status(status));

@@ -149,11 +149,14 @@ impl Program {
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
-    move |error| match error.raw_os_error() {
-        None if error.kind() == io::ErrorKind::WouldBlock => {
-            LaunchError::Resources(format!("{what}: {error}"))
-        }
-        Some(libc::ENOSPC | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
+    // Where there is text, the kernel's number is gone, and the kind is left.
+    move |error| match (error.raw_os_error(), error.kind()) {
+        // Of a fork (fork(2)): the group of all sandboxes, or the machine.
+        (Some(libc::EAGAIN), _) | (_, io::ErrorKind::WouldBlock) => LaunchError::Resources(format!(
+            "{what}: {error}: there are as many processes as this worker's sandboxes, or the machine, may have"
+        )),
+        (Some(libc::ENOSPC | libc::ENOMEM | libc::EMFILE | libc::ENFILE), _)
+        | (_, io::ErrorKind::OutOfMemory | io::ErrorKind::StorageFull | io::ErrorKind::ResourceBusy) => {
             LaunchError::Resources(format!("{what}: {error}"))
         }
         _ => LaunchError::Failed(format!("{what}: {error}")),

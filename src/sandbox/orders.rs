@@ -64,7 +64,7 @@ impl<T> Orders<T> {
     /// Has `send` give this order as soon as there is room, without waiting, and waits for the answer.
     ///
     /// # Errors
-    /// Of the kind `WouldBlock` if too many others are before it.
+    /// Of the kind `ResourceBusy` if too many others are before it.
     pub(super) async fn give(&self, id: u64, send: impl FnOnce() -> io::Result<()>) -> io::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         let room = match self.room.try_acquire() {
@@ -85,7 +85,9 @@ impl<T> Orders<T> {
         }
         if let Err(error) = send() {
             lock(&self.open).waiting.remove(&id);
-            return Err(error);
+            // Of the socket; `EAGAIN` of a fork is another thing, and told as one.
+            let is_full = error.kind() == io::ErrorKind::WouldBlock;
+            return Err(if is_full { busy("the zygote's socket is full".into()) } else { error });
         }
         // It comes back with the answer, whoever has gone by then: until then the order lies there.
         room.forget();
@@ -141,10 +143,11 @@ fn ended() -> io::Error {
 }
 
 fn crowded() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::WouldBlock,
-        format!("{UNDER_WAY_MAX} orders to the zygote were under way for {} s", PATIENCE.as_secs()),
-    )
+    busy(format!("{UNDER_WAY_MAX} orders to the zygote were under way for {} s", PATIENCE.as_secs()))
+}
+
+fn busy(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, what)
 }
 
 #[cfg(test)]
@@ -188,7 +191,7 @@ mod tests {
             (0..UNDER_WAY_MAX as u64).map(|id| Box::pin(orders.give(id, || Ok(())))).collect();
         given.iter_mut().for_each(|given| assert!(poll(given.as_mut()).is_pending()));
         let error = orders.give(1_000, || panic!("it is sent")).await.expect_err("there is no room");
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         orders.end();
         assert!(orders.give(1_001, || panic!("it is sent")).await.is_err());
     }
@@ -198,7 +201,8 @@ mod tests {
         let orders = Orders::<u8>::new();
         for id in 0..2 * UNDER_WAY_MAX as u64 {
             let full = || Err(io::ErrorKind::WouldBlock.into());
-            assert!(orders.give(id, full).await.is_err());
+            let error = orders.give(id, full).await.expect_err("it is full");
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         }
         (0..2 * HANGS_AFTER).for_each(|_| assert_eq!(orders.look(), Look::Works));
     }

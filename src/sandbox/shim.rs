@@ -35,7 +35,7 @@ use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
 use super::init::{self, Network, ShellSpec};
 use super::sys::{self, Fork, SingleThreaded};
-use super::wire::{FromShim, IdRange, ShimSpec, ToShim};
+use super::wire::{FromShim, IdRange, ShellError, ShimSpec, ToShim};
 use super::{base, pidfd, runtime_files};
 use crate::fd::packets::{receive, send};
 
@@ -193,7 +193,7 @@ impl<'a> Shim<'a> {
                     mut fds,
                 )) => {
                     if fds.len() != n_cgroups + 2 * usize::from(nested) + usize::from(spare_network) {
-                        let error = "descriptors are missing".into();
+                        let error = "descriptors are missing".to_owned().into();
                         self.tell(&FromShim::ShellFailed { id, error }, &[])?;
                         continue;
                     }
@@ -282,11 +282,12 @@ impl<'a> Shim<'a> {
     /// and we bury it.
     fn make_inside(&self, id: u64, spec: &ShellSpec, outer: &OwnedFd) -> Step {
         // Somebody who is killed says nothing.
-        let mut told = Err("the zygote's shell has ended".to_owned());
+        let mut told = Err(ShellError::from("the zygote's shell has ended".to_owned()));
         let entered = sys::as_another(self.proof, 0, || {
-            told = enter_users(outer).and_then(|()| self.make_from_inside(id, spec));
+            told =
+                enter_users(outer).map_err(ShellError::from).and_then(|()| self.make_from_inside(id, spec));
         });
-        match entered.map_err(said("fork")).and(told) {
+        match entered.map_err(|error| ShellError::unborn("fork", &error)).and(told) {
             Ok(()) => Ok(()),
             Err(error) => self.tell(&FromShim::ShellFailed { id, error }, &[]),
         }
@@ -294,13 +295,13 @@ impl<'a> Shim<'a> {
 
     /// In the process that has entered. The descriptors that it opens are its own, so that it has to tell of the shell
     /// itself; an error is still to be told.
-    fn make_from_inside(&self, id: u64, spec: &ShellSpec) -> Step {
+    fn make_from_inside(&self, id: u64, spec: &ShellSpec) -> Result<(), ShellError> {
         let mut told = Err("the zygote's shell has ended".to_owned());
         sys::as_another(self.proof, sys::CLONE_PARENT, || {
             told = self.make_and_tell(id, spec, sys::CLONE_PARENT);
         })
-        .map_err(said("fork in the zygote's namespaces"))?;
-        told
+        .map_err(|error| ShellError::unborn("fork in the zygote's namespaces", &error))?;
+        Ok(told?)
     }
 
     fn make_and_tell(&self, id: u64, spec: &ShellSpec, flags: u64) -> Step {
@@ -310,7 +311,7 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn make_shell(&self, spec: &ShellSpec, flags: u64) -> Result<OwnedFd, String> {
+    fn make_shell(&self, spec: &ShellSpec, flags: u64) -> Result<OwnedFd, ShellError> {
         let (reader, writer) = io::pipe().map_err(said("make a pipe"))?;
         let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if matches!(spec.network, Network::New) {
@@ -323,7 +324,9 @@ impl<'a> Shim<'a> {
         let (mapped, map_written) = io::pipe().map_err(said("make a pipe"))?;
         let mapped = OwnedFd::from(mapped);
         let birthplace = spec.birthplace.as_ref().map(AsFd::as_fd);
-        match sys::clone_into(self.proof, flags | namespaces as u64, birthplace).map_err(said("clone"))? {
+        let child = sys::clone_into(self.proof, flags | namespaces as u64, birthplace)
+            .map_err(|error| ShellError::unborn("clone", &error))?;
+        match child {
             Fork::Child => {
                 drop(map_written);
                 init::run(self.proof, spec, &writer, &mapped)
@@ -342,10 +345,10 @@ impl<'a> Shim<'a> {
                     Ok(1) if first == *b"+" => return Ok(pidfd),
                     Ok(1) => answer.push(char::from(first[0])),
                     Ok(_) => answer.push_str("it died while it was made"),
-                    Err(error) => return Err(format!("read from the shell: {error}")),
+                    Err(error) => return Err(format!("read from the shell: {error}").into()),
                 }
                 let _ = reader.read_to_string(&mut answer);
-                Err(answer)
+                Err(answer.into())
             }
         }
     }

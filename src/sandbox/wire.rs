@@ -4,6 +4,7 @@
 //! shim is ours and speaks JSON; the zygote's half is native code without an allocator
 //! (`native/messages.rs`) and speaks fixed structures.
 
+use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,36 @@ impl IdRange {
     }
 }
 
+/// Why a shell could not be made.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct ShellError {
+    /// For people.
+    pub(crate) text: String,
+    /// What the kernel said, where a process could not be born.
+    pub(crate) errno: Option<i32>,
+}
+
+impl ShellError {
+    /// No process could be born for this.
+    pub(crate) fn unborn(what: &str, error: &io::Error) -> Self {
+        Self { text: format!("cannot {what}: {error}"), errno: error.raw_os_error() }
+    }
+}
+
+impl From<String> for ShellError {
+    fn from(text: String) -> Self {
+        Self { text, errno: None }
+    }
+}
+
+/// An error that says more than the kernel did, and is still known for what it was: whether something was short, above all.
+pub(crate) fn explained(text: String, errno: Option<i32>) -> io::Error {
+    match errno {
+        Some(errno) => io::Error::new(io::Error::from_raw_os_error(errno).kind(), text),
+        None => io::Error::other(text),
+    }
+}
+
 /// From the worker to the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToShim {
@@ -88,7 +119,7 @@ pub(crate) enum FromShim {
     /// A shell is ready. One descriptor: the pidfd of its init.
     ShellReady { id: u64 },
     /// A shell could not be made.
-    ShellFailed { id: u64, error: String },
+    ShellFailed { id: u64, error: ShellError },
     /// The zygote has ended.
     ZygoteExited { pid: i32, status: i32 },
     /// Nothing works any more; the shim ends after this.

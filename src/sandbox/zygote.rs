@@ -26,7 +26,7 @@ use super::process::Process;
 use super::shells::Shells;
 use super::uids::Uids;
 use super::watchdog::{Watchdog, Watched};
-use super::wire::{self, ForkKind, ForkRequest, FromZygote};
+use super::wire::{self, ForkKind, ForkRequest, FromZygote, explained};
 use crate::fd::packets::{MESSAGE_BYTES_MAX, receive_bytes, try_send_bytes};
 
 /// How one interpreter ended, told by its zygote.
@@ -354,7 +354,8 @@ fn listen(socket: OwnedFd, shared: Arc<Shared>, log: Logger) -> io::Result<()> {
                     // A child that fails after its birth was told: its sockets close.
                     match shared.orders.answered(id) {
                         Some(reply) => {
-                            let _ = reply.send(Err(io::Error::other(format!("cannot {step}: {error}"))));
+                            let error = explained(format!("cannot {step}: {error}"), Some(errno));
+                            let _ = reply.send(Err(error));
                         }
                         // Once: a zygote of a function's could say so as fast as it can, and fill the disk.
                         None if shared.fails_first(id) => {

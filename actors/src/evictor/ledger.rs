@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use slog::{Discard, Logger, debug, o};
 
-use super::{READY_SHARE, SPARE_SHARE, TIGHT_SHARE, part_of};
+use super::{READY_SHARE, SPARE_SHARE, TIGHT_SHARE, WARM_SHARE, WARM_SPARE_SHARE, part_of};
 use crate::world::{Gauge, MemoryReading};
 
 /// A change of what is used that is worth a line in the log: less is what a running function does all the time.
@@ -80,6 +80,18 @@ impl Ledger {
     #[must_use]
     pub fn try_reserve_ready(&self, bytes: u64) -> Option<Reservation> {
         self.reserve_within(READY_SHARE, bytes)
+    }
+
+    /// The same for a sandbox that nobody has asked for: there is to be room for calls of others, and memory left on the machine, without
+    /// anything having to be given up ([`WARM_SHARE`]).
+    #[must_use]
+    pub fn try_reserve_warm(&self, bytes: u64) -> Option<Reservation> {
+        let pool = self.0.pool.load(Ordering::Acquire);
+        let left = self.0.available.load(Ordering::Acquire);
+        if pool > 0 && left < part_of(pool, WARM_SPARE_SHARE).saturating_add(bytes) {
+            return None;
+        }
+        self.reserve_within(WARM_SHARE, bytes)
     }
 
     pub(super) fn reserve_within(&self, share: f64, bytes: u64) -> Option<Reservation> {

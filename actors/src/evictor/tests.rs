@@ -5,7 +5,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::fake::{Fake, MB, call, code, lease, ms, status};
 use crate::pool::Refusal;
-use crate::world::LaunchError;
+use crate::world::{LaunchError, PoolLimits};
 
 /// A pool of memory of this size, in sandboxes of 10 MB.
 fn world(pool_mb: u64) -> Fake {
@@ -45,6 +45,82 @@ async fn under_pressure_the_least_recently_used_go_first_and_busy_ones_never() {
     assert_eq!(n_idle(&tree, "newest").await, 0);
     assert_eq!((busy.version(), status(&tree, "busy").await.busy), ("v1".into(), 1));
     assert_eq!(tree.stats.read().released_under_pressure, 3);
+}
+
+/// As many as it likes of a function, and no call of it.
+fn greedy() -> crate::fake::FakeCode {
+    let limits = PoolLimits { max_instances: 10_000, min_warm: 10_000, ..crate::fake::limits() };
+    crate::fake::FakeCode { limits, ..code("v1") }
+}
+
+#[actix::test]
+async fn what_is_only_kept_warm_takes_what_is_free_and_nothing_is_given_up_for_it() {
+    tokio::time::pause();
+    let world = world(1_000);
+    world.put("greedy", greedy());
+    world.put("other", code("v1"));
+    world.state().install_time = ms(20);
+    let tree = world.start();
+    for _ in 0..200 {
+        sleep(ms(20)).await;
+        let row = status(&tree, "greedy").await;
+        assert!(row.starting <= lambda::warm_turns(), "{} at once", row.starting);
+    }
+    let n_kept = n_idle(&tree, "greedy").await;
+    assert!((60..=70).contains(&n_kept), "{n_kept}: 10 MB each, up to 700 MB");
+    // What others need is there.
+    call(&tree, "other", ms(10)).await.unwrap();
+    sleep(ms(60_000)).await;
+    let stats = tree.stats.read();
+    assert_eq!((stats.released_under_pressure, stats.room_refused), (0, 0));
+    assert_eq!(status(&tree, "greedy").await.cold_starts as usize, n_idle(&tree, "greedy").await);
+}
+
+#[actix::test]
+async fn what_was_kept_warm_and_given_up_is_not_made_again_and_again() {
+    tokio::time::pause();
+    let world = world(1_000);
+    world.put("greedy", greedy());
+    let tree = world.start();
+    sleep(ms(5_000)).await;
+    let n_kept = n_idle(&tree, "greedy").await;
+    // Somebody else comes and goes, for an hour.
+    let mut n_taken = 0;
+    for _ in 0..180 {
+        world.state().base.used_bytes = 700 * MB;
+        sleep(ms(10_000)).await;
+        n_taken += usize::from(n_idle(&tree, "greedy").await < n_kept);
+        world.state().base.used_bytes = 0;
+        sleep(ms(10_000)).await;
+    }
+    assert!(n_taken > 100, "memory is a fact: {n_taken}");
+    let n_made = status(&tree, "greedy").await.cold_starts as usize;
+    assert!((n_kept..20 * n_kept).contains(&n_made), "{n_made} were made, {n_kept} at a time");
+}
+
+#[actix::test]
+async fn many_that_want_to_be_kept_warm_take_turns() {
+    tokio::time::pause();
+    let world = world(1_000_000);
+    let names: Vec<_> = (0..50).map(|n| format!("greedy-{n}")).collect();
+    for name in &names {
+        world.put(name, greedy());
+    }
+    world.state().install_time = ms(20);
+    let tree = world.start();
+    let (mut n_starting_max, mut rows) = (0, Vec::new());
+    for _ in 0..100 {
+        sleep(ms(50)).await;
+        rows = Vec::new();
+        for name in &names {
+            rows.push(status(&tree, name).await);
+        }
+        n_starting_max = n_starting_max.max(rows.iter().map(|row| row.starting).sum());
+    }
+    assert!(n_starting_max <= lambda::warm_turns(), "{n_starting_max} at once");
+    let counts: Vec<_> = rows.iter().map(|row| row.warm + row.frozen).collect();
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(*least > 0 && *most <= least + 5, "one each, in turn: {counts:?}");
 }
 
 #[actix::test]

@@ -342,7 +342,7 @@ impl Sim {
     }
 
     fn grow(&mut self) {
-        for place in self.pool.reserve_growth(self.pool.generation()).0 {
+        for place in self.pool.reserve_growth(self.pool.generation()).places {
             place.fill(self.world.sandbox("v"), Duration::ZERO);
         }
     }

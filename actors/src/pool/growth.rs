@@ -21,16 +21,28 @@ pub const GROWTH_PAUSE_MAX: Duration = Duration::from_secs(5);
 const AHEAD_MAX: usize = 4;
 /// For how long after the last call they are made: by then it is more likely that none comes soon.
 pub(super) const AHEAD_FOR: Duration = Duration::from_secs(60);
+/// How long no sandbox is made only to be kept warm, when memory has no room for one or has taken one back; doubles with each time
+/// in a row. By then others have used what was free, or it is free still.
+pub const WARM_PAUSE: Duration = Duration::from_secs(10);
+/// The longest of these pauses, and the time after which another is the first one again: one cold start in ten minutes is nothing
+/// to anybody else.
+pub const WARM_PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// Sandboxes that the lambda should start, and when to ask again at the latest.
+/// Sandboxes that the lambda should start, those that it may start in turn only to be kept warm, and when to ask again at the latest.
 pub(super) struct Growth {
     pub(super) n_start: usize,
+    pub(super) n_keep: usize,
     pub(super) look_again: Option<Duration>,
 }
 
 /// The pauses after launches that failed.
 pub(super) fn pause() -> Backoff {
     Backoff::new(GROWTH_PAUSE, GROWTH_PAUSE_MAX)
+}
+
+/// The pauses after memory had no room for what is only kept warm.
+pub(super) fn warm_pause() -> Backoff {
+    Backoff::new(WARM_PAUSE, WARM_PAUSE_MAX)
 }
 
 impl<S, T> Pool<S, T> {
@@ -95,12 +107,33 @@ impl<S, T> Pool<S, T> {
         Some(self.progress.map_or(queued_at, |progress| progress.max(queued_at)))
     }
 
-    pub(super) fn warm_shortfall(&self, now: Instant) -> usize {
+    /// Sandboxes that are missing for calls that are soon to come.
+    pub(super) fn ahead_shortfall(&self, now: Instant) -> usize {
         if self.prewarm_suspended {
             return 0;
         }
-        let kept = self.limits.min_warm.max(self.prestart).saturating_sub(self.servers() + self.starting);
-        kept.max(self.ahead(now).saturating_sub(self.idle.len() + self.freezing + self.starting))
+        let replaced = self.prestart.saturating_sub(self.servers() + self.starting);
+        replaced.max(self.ahead(now).saturating_sub(self.idle.len() + self.freezing + self.starting))
+    }
+
+    /// Sandboxes that are missing of `min_warm`.
+    fn unkept(&self) -> usize {
+        let unkept = self.limits.min_warm.saturating_sub(self.servers() + self.starting).min(self.room());
+        if self.prewarm_suspended || self.closed.is_some() { 0 } else { unkept }
+    }
+
+    /// Those of them that may be made now: whoever waits comes first.
+    pub(super) fn kept_shortfall(&self, now: Instant) -> usize {
+        let pauses = [&self.warm_pause, &self.growth_pause];
+        let is_paused = pauses.iter().any(|pause| pause.waits_until(now).is_some());
+        if is_paused || !self.waiters.is_empty() { 0 } else { self.unkept() }
+    }
+
+    /// Memory has no room for what is only kept warm.
+    pub(super) fn forgo_warm(&mut self, now: Instant) {
+        if self.warm_pause.waits_until(now).is_none() {
+            self.warm_pause.failed_again_within(WARM_PAUSE_MAX, now);
+        }
     }
 
     /// Sandboxes that are to lie ready where each call takes a new one: as many as calls are under way, and one for the
@@ -116,13 +149,13 @@ impl<S, T> Pool<S, T> {
     pub(super) fn plan_growth(&mut self, generation: u64, now: Instant) -> Growth {
         self.watched = false;
         if self.closed.is_some() || generation != self.generation {
-            return Growth { n_start: 0, look_again: None };
+            return Growth { n_start: 0, n_keep: 0, look_again: None };
         }
         if let Some(until) = self.growth_pause.waits_until(now) {
             self.watched = true;
-            return Growth { n_start: 0, look_again: Some(until - now) };
+            return Growth { n_start: 0, n_keep: 0, look_again: Some(until - now) };
         }
-        let wanted = self.estimated_shortfall().max(self.aged_shortfall(now)).max(self.warm_shortfall(now));
+        let wanted = self.estimated_shortfall().max(self.aged_shortfall(now)).max(self.ahead_shortfall(now));
         let n_start = wanted.min(self.room());
         self.starting += n_start;
         if self.servers() + self.starting >= self.prestart {
@@ -140,7 +173,18 @@ impl<S, T> Pool<S, T> {
             }
             _ => None,
         };
-        Growth { n_start, look_again }
+        let n_keep = self.kept_shortfall(now);
+        let warm_pause =
+            self.warm_pause.waits_until(now).filter(|_| self.unkept() > 0).map(|until| until - now);
+        let look_again = [look_again, warm_pause].into_iter().flatten().min();
+        Growth { n_start, n_keep, look_again }
+    }
+
+    /// A place for a sandbox of this generation that is only to be kept warm, if one is missing still.
+    pub(super) fn reserve_kept(&mut self, generation: u64, now: Instant) -> bool {
+        let is_missing = generation == self.generation && self.kept_shortfall(now) > 0;
+        self.starting += usize::from(is_missing);
+        is_missing
     }
 
     /// A place that was reserved by [`plan_growth`](Self::plan_growth) or [`claim`](Self::claim) is given back.

@@ -55,10 +55,12 @@ impl<S, T> Pool<S, T> {
     }
 
     /// The oldest idle sandbox, for the memory's sake. `min_warm` is a wish, memory is a fact; so that the
-    /// next one is not made at once, wishes are suspended until a request has needed one.
-    pub(super) fn take_under_pressure(&mut self) -> Option<S> {
+    /// next one is not made at once, wishes are suspended until a request has needed one, and that for `min_warm` for a while
+    /// in any case: who is given what others have to give up, again and again, costs everybody more than it is worth.
+    pub(super) fn take_under_pressure(&mut self, now: Instant) -> Option<S> {
         let idle = self.idle.pop_front()?;
         self.prewarm_suspended = true;
+        self.forgo_warm(now);
         Some(idle.sandbox)
     }
 

@@ -109,9 +109,9 @@ impl<S: Sandbox> Shared<S> {
     /// A place has become free: perhaps someone waits for it.
     pub(super) fn wake_if_short(&self) {
         let short = {
-            let pool = self.lock();
-            pool.room() > 0
-                && (pool.warm_shortfall(Instant::now()) > 0 || (!pool.watched && !pool.waiters.is_empty()))
+            let (pool, now) = (self.lock(), Instant::now());
+            let is_missing = pool.ahead_shortfall(now) > 0 || pool.kept_shortfall(now) > 0;
+            pool.room() > 0 && (is_missing || (!pool.watched && !pool.waiters.is_empty()))
         };
         if short {
             self.growth_wanted.notify_one();

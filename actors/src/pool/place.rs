@@ -41,15 +41,15 @@ impl<S: Sandbox> Place<S> {
     /// part of it, `load_time`.
     pub(crate) fn lease(mut self, sandbox: S, waited: Duration, load_time: Duration) -> Lease<S> {
         self.open = false;
-        let others_wait = {
+        let is_more_wanted = {
             let mut pool = self.shared.lock();
             pool.arrive(self.generation, self.claimed, Instant::now());
             pool.paid(waited);
             pool.news = Some(Ok(load_time));
-            !pool.waiters.is_empty()
+            !pool.waiters.is_empty() || pool.kept_shortfall(Instant::now()) > 0
         };
         // It is woken after this long in any case, so that the request need not pay for it.
-        if others_wait || waited >= CHORES_AFTER {
+        if is_more_wanted || waited >= CHORES_AFTER {
             self.shared.growth_wanted.notify_one();
         }
         Lease::new(&self.shared, sandbox, self.generation, waited)
@@ -59,17 +59,39 @@ impl<S: Sandbox> Place<S> {
     pub(crate) fn fill(mut self, sandbox: S, took: Duration) {
         self.open = false;
         let now = Instant::now();
+        // It may be long until it is used and measured, and many more may be made to be kept warm until then.
+        let is_measured = self.shared.lock().sandbox_bytes > 0.0;
+        let bytes = if is_measured { 0 } else { sandbox.memory_bytes() };
         let onward = {
             let mut pool = self.shared.lock();
             pool.arrive(self.generation, self.claimed, now);
             pool.paid(took);
+            if bytes > 0 {
+                pool.weigh(bytes);
+            }
             pool.check_in(sandbox, self.generation, false, now)
         };
         self.shared.settle(onward, self.generation, now);
-        if !self.shared.lock().waiters.is_empty() {
-            // This was the probe, or more have come meanwhile.
+        let is_more_wanted = {
+            let pool = self.shared.lock();
+            // This was the probe, or more have come meanwhile; or it was the last that somebody waited for.
+            !pool.waiters.is_empty() || pool.kept_shortfall(now) > 0
+        };
+        if is_more_wanted {
             self.shared.growth_wanted.notify_one();
         }
+    }
+
+    /// Memory has no room for what is only kept warm: there will be none for a while.
+    pub(crate) fn forgo(mut self) {
+        self.open = false;
+        {
+            let mut pool = self.shared.lock();
+            pool.unreserve(self.generation, self.claimed);
+            pool.forgo_warm(Instant::now());
+        }
+        // A request may have come to wait for this one.
+        self.shared.growth_wanted.notify_one();
     }
 
     /// There will be none.

@@ -42,6 +42,16 @@ impl<S: Sandbox> fmt::Debug for SharedPool<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolKey(usize);
 
+/// What a lambda is to do for its pool.
+pub(crate) struct Reserved<S: Sandbox> {
+    /// Make a sandbox for each of these.
+    pub(crate) places: Vec<Place<S>>,
+    /// Make some to be kept warm, when it is this lambda's turn.
+    pub(crate) keeps: bool,
+    /// Ask again after so long.
+    pub(crate) look_again: Option<Duration>,
+}
+
 /// What came of asking for a sandbox.
 pub enum Leasing<S: Sandbox> {
     /// Here it is.
@@ -213,10 +223,17 @@ impl<S: Sandbox> SharedPool<S> {
     }
 
     /// Reserve places for the sandboxes that should be made now, of this generation, and say when to ask again.
-    pub(crate) fn reserve_growth(&self, generation: u64) -> (Vec<Place<S>>, Option<Duration>) {
+    pub(crate) fn reserve_growth(&self, generation: u64) -> Reserved<S> {
         let growth = self.0.lock().plan_growth(generation, Instant::now());
         let place = || Place::reserved(Arc::clone(&self.0), generation);
-        ((0..growth.n_start).map(|_| place()).collect(), growth.look_again)
+        let places = (0..growth.n_start).map(|_| place()).collect();
+        Reserved { places, keeps: growth.n_keep > 0, look_again: growth.look_again }
+    }
+
+    /// Reserve a place for a sandbox of this generation that is only to be kept warm, if one is missing still.
+    pub(crate) fn reserve_kept(&self, generation: u64) -> Option<Place<S>> {
+        let is_missing = self.0.lock().reserve_kept(generation, Instant::now());
+        is_missing.then(|| Place::reserved(Arc::clone(&self.0), generation))
     }
 
     /// What came of the last sandbox that a request has made for itself, if the lambda has not heard of it yet.
@@ -279,8 +296,9 @@ impl<S: Sandbox> SharedPool<S> {
 
     /// Drop up to `n_max` idle sandboxes, those first that were used least recently.
     pub(crate) fn release_idle(&self, n_max: usize) -> usize {
+        let now = Instant::now();
         let release_one = || {
-            let sandbox = self.0.lock().take_under_pressure();
+            let sandbox = self.0.lock().take_under_pressure(now);
             sandbox.is_some()
         };
         (0..n_max).take_while(|_| release_one()).count()

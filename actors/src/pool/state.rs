@@ -51,6 +51,8 @@ pub(super) struct Pool<S, T> {
     /// one was made for a request.
     pub(super) prewarm_suspended: bool,
     pub(super) growth_pause: Backoff,
+    /// While it lasts nothing is made for `min_warm`.
+    pub(super) warm_pause: Backoff,
     /// The lambda has promised to look at the queue again soon.
     pub(super) watched: bool,
     /// When a sandbox last came home, or the first one arrived.
@@ -123,6 +125,7 @@ impl<S, T> Pool<S, T> {
             prestart: 0,
             prewarm_suspended: false,
             growth_pause: growth::pause(),
+            warm_pause: growth::warm_pause(),
             watched: false,
             progress: None,
             service: Service::default(),
@@ -185,6 +188,8 @@ impl<S, T> Pool<S, T> {
         self.forkable = false;
         self.prewarm_suspended = false;
         self.growth_pause.succeeded();
+        // The new code may want fewer, and take less.
+        self.warm_pause.succeeded();
         self.watched = false;
         self.service = Service::default();
         self.progress = None;

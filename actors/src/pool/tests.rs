@@ -3,6 +3,7 @@ mod growth;
 mod idle;
 mod lending;
 
+use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -17,12 +18,18 @@ fn pool(limits: PoolLimits) -> (SharedPool<FakeSandbox>, Fake) {
 
 /// Make as many sandboxes as the pool wants now.
 fn grow(pool: &SharedPool<FakeSandbox>, world: &Fake) -> usize {
-    let (places, _) = pool.reserve_growth(pool.generation());
+    let places = pool.reserve_growth(pool.generation()).places;
     let n = places.len();
     for place in places {
         place.fill(world.sandbox("v"), Duration::ZERO);
     }
     n
+}
+
+/// Make as many sandboxes as the pool wants to be kept warm now.
+fn keep(pool: &SharedPool<FakeSandbox>, world: &Fake) -> usize {
+    let places = iter::from_fn(|| pool.reserve_kept(pool.generation()));
+    places.map(|place| place.fill(world.sandbox("v"), Duration::ZERO)).count()
 }
 
 fn ready(leasing: Leasing<FakeSandbox>) -> Lease<FakeSandbox> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle};
 use slog::{Logger, o};
+use tokio::sync::Semaphore;
 
 use super::Supervisor;
 use crate::cron::Cron;
 use crate::evictor::{Evictor, Ledger, Surroundings};
 use crate::kafka::{Kafka, Unregistered};
-use crate::lambda::{Assignment, Lambda, Services};
+use crate::lambda::{Assignment, Lambda, Services, warm_turns};
 use crate::link::Link;
 use crate::monitor::{Child, Monitor};
 use crate::name::FunctionName;
@@ -83,6 +84,7 @@ pub(super) struct Nursery<W: World> {
     config: Config,
     parts: Parts<W>,
     ledger: Ledger,
+    warm_turns: Arc<Semaphore>,
     known: Known,
     pub(super) standbys: Standbys<W>,
     pub(super) forest: SharedForest<W::Zygote>,
@@ -105,6 +107,7 @@ impl<W: World> Nursery<W> {
         Self {
             parts,
             ledger: Ledger::new(logs.memory.new(o!("part" => "memory"))),
+            warm_turns: Arc::new(Semaphore::new(warm_turns())),
             known: Known::default(),
             standbys: SharedShelves::new(settings.shelf_limits()),
             forest,
@@ -212,6 +215,7 @@ impl<W: World> Nursery<W> {
             evictor: evictor.clone(),
             ledger: self.ledger.clone(),
             sandbox_bytes: self.config.sandbox_bytes,
+            warm_turns: Arc::clone(&self.warm_turns),
             stats: Arc::clone(&self.stats),
         }
     }

@@ -46,8 +46,9 @@ const CALL_FAILURES: [(u16, &str); 12] = [
     (504, "The function took longer than its `runtime_sec`"),
 ];
 
-pub(super) const FROM_A_PAGE: &str =
-    "The request comes from a web page: it has an `Origin`; or the registry is only read";
+pub(super) const FROM_A_PAGE: &str = "The request comes from a web page, by its `Origin` or `Sec-Fetch-Site`, or its `Host` is no name of the machine; or the registry is only read";
+/// The same, where nothing is written.
+pub(super) const FROM_NO_PAGE: &str = "The request comes from a web page, by its `Origin` or `Sec-Fetch-Site`, or its `Host` is no name of the machine";
 
 // Kinds of operations.
 

@@ -6,10 +6,10 @@ use actors::world::Network;
 use serde::Deserialize;
 
 use super::{Checked, wrong};
-use crate::config::{Config, Limits};
+use crate::config::{CALL_TIME_MAX, Config, Limits};
 
 /// The longest that an invocation may be allowed to take.
-pub const RUNTIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RUNTIME_MAX: Duration = CALL_TIME_MAX;
 
 /// `limits` of `ol.yaml`: what is left out is the worker's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -80,6 +80,12 @@ impl FunctionLimits {
                     limits.min_warm, limits.max_instances
                 ),
             );
+        }
+        if let Some((name, value, most)) = worker.limits_max.exceeded_by(&limits) {
+            let problem = format!(
+                "is {value}, and this worker allows at most {most} (limits_max.{name} of its config.json): ask for less, or have that raised"
+            );
+            return wrong(format!("limits.{name}").as_str(), problem);
         }
         Ok(limits)
     }

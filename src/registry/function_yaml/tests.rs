@@ -321,3 +321,35 @@ fn what_this_worker_does_not_allow_is_told_with_its_line() {
         "ol.yaml: network: asks for more than network_max of this worker's config.json allows (line 2, column 10)"
     );
 }
+
+#[test]
+fn no_limit_goes_beyond_the_ceiling_of_this_worker() {
+    let worker = json!({
+        "mem_pool_mb": 1000,
+        "limits_max": {
+            "procs": 20, "mem_mb": 100, "cpu_percent": 200, "runtime_sec": 60, "tmp_mb": 64, "max_instances": 64,
+            "min_warm": 2,
+        },
+    });
+    let worker = Config::from_json(&worker, Path::new("config.json"), Path::new("/ol")).unwrap().config;
+    let limits = |text: &str| FunctionYaml::parse(text).unwrap().limits(&worker);
+    for (name, most) in [
+        ("procs", 20),
+        ("mem_mb", 100),
+        ("cpu_percent", 200),
+        ("runtime_sec", 60),
+        ("tmp_mb", 64),
+        ("max_instances", 64),
+        ("min_warm", 2),
+    ] {
+        limits(&format!("limits:\n  {name}: {most}\n")).unwrap();
+        let error = limits(&format!("limits:\n  {name}: {}\n", most + 1)).unwrap_err().to_string();
+        let said = format!(
+            "ol.yaml: limits.{name}: is {}, and this worker allows at most {most} (limits_max.{name} of its config.json): ask for less, or have that raised (line 2, column {})",
+            most + 1,
+            name.len() + 5
+        );
+        assert_eq!(error, said);
+    }
+    limits("").unwrap();
+}

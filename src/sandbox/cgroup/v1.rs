@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::{
-    CgroupError, Limits, Mounts, Result, create_directory, open_procs, read_key, read_number, write,
+    CgroupError, Limits, Mounts, Result, create_directory, limit_processes, open_procs, read_key,
+    read_number, write,
 };
 
 /// Buffers of internet sockets are counted apart by version 1, and are not limited unless one says so: this part of
@@ -69,6 +70,7 @@ impl Root {
         {
             create_directory(path)?;
         }
+        limit_processes(&root.pids)?;
         root.accounts = Accounts {
             swap: root.memory.join(SWAP_TOO).exists(),
             socket_buffers: root.memory.join(SOCKET_BUFFERS).exists(),

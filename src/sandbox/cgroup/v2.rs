@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 
-use super::{CgroupError, Limits, Result, create_directory, open_procs, read_key, read_number, write};
+use super::{
+    CgroupError, Limits, Result, create_directory, limit_processes, open_procs, read_key, read_number, write,
+};
 
 /// Controllers that sandboxes need; `cpu` is used where it is there.
 const NEEDED: [&str; 2] = ["memory", "pids"];
@@ -33,6 +35,7 @@ impl Root {
         hand_on(hierarchy)?;
         create_directory(&path)?;
         hand_on(&path)?;
+        limit_processes(&path)?;
         // The kernel asks for the right to move processes in what the parent and the child have in common, too.
         give_procs(&path, shim)?;
         Ok(Self { path, shim })

@@ -80,6 +80,8 @@ enum Op {
     Discard(usize),
     DropLease(usize),
     Reserve,
+    ReserveKept,
+    Forgo(usize),
     Fill(usize),
     Fail(usize, LaunchError),
     DropPlace(usize),
@@ -102,6 +104,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => at.clone().prop_map(Op::Discard),
         1 => at.clone().prop_map(Op::DropLease),
         5 => Just(Op::Reserve),
+        2 => Just(Op::ReserveKept),
+        1 => at.clone().prop_map(Op::Forgo),
         6 => at.clone().prop_map(Op::Fill),
         1 => at.clone().prop_map(|at| Op::Fail(at, LaunchError::Load("x".into()))),
         1 => at.clone().prop_map(|at| Op::Fail(at, LaunchError::Resources("x".into()))),
@@ -211,7 +215,13 @@ async fn run(ops: Vec<Op>) {
                 }
             }
             Op::DropLease(at) => drop(pick(&mut held.leases, at)),
-            Op::Reserve => held.places.extend(pool.reserve_growth(pool.generation()).0),
+            Op::Reserve => held.places.extend(pool.reserve_growth(pool.generation()).places),
+            Op::ReserveKept => held.places.extend(pool.reserve_kept(pool.generation())),
+            Op::Forgo(at) => match pick(&mut held.places, at) {
+                Some(place) if place.claimed => held.places.push(place),
+                Some(place) => place.forgo(),
+                None => {}
+            },
             Op::Fill(at) => {
                 if let Some(place) = pick(&mut held.places, at) {
                     if place.claimed {

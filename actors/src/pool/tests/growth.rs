@@ -63,16 +63,64 @@ async fn code_that_does_not_load_refuses_those_who_wait_and_the_next_may_try_aga
     let (pool, world) = pool(PoolLimits { min_warm: 1, ..limits() });
     let tickets = [queued(pool.lease()), queued(pool.lease())];
     let error = LaunchError::Load("SyntaxError".into());
-    for place in pool.reserve_growth(1).0 {
+    for place in pool.reserve_growth(1).places {
         place.fail(&error);
     }
     for ticket in tickets {
         assert_eq!(ticket.await.unwrap_err(), Refusal::Launch(error.clone()));
     }
-    assert_eq!(grow(&pool, &world), 0, "not even for min_warm");
+    assert_eq!((grow(&pool, &world), keep(&pool, &world)), (0, 0), "not even for min_warm");
     let ticket = queued(pool.lease());
     assert_eq!(grow(&pool, &world), 1);
     ticket.await.unwrap().finish(ms(1));
+}
+
+#[actix::test]
+async fn what_is_kept_warm_is_made_when_nobody_waits() {
+    tokio::time::pause();
+    let (pool, world) = pool(PoolLimits { min_warm: 3, ..limits() });
+    assert_eq!(grow(&pool, &world), 0, "what nobody waits for is made in turn");
+    let ticket = queued(pool.lease());
+    assert!(pool.reserve_kept(1).is_none(), "whoever waits comes first");
+    assert!(!pool.reserve_growth(1).keeps);
+    drop(ticket);
+    assert!(pool.reserve_growth(1).keeps);
+    assert_eq!(keep(&pool, &world), 3);
+    assert_eq!(pool.figures().live(), 3);
+    assert!(!pool.reserve_growth(1).keeps);
+}
+
+#[actix::test]
+async fn what_memory_has_no_room_for_is_tried_again_ever_less_often() {
+    tokio::time::pause();
+    let (pool, world) = pool(PoolLimits { min_warm: 2, ..limits() });
+    for expected in [10, 20, 40, 80, 160, 320, 600, 600].map(Duration::from_secs) {
+        pool.reserve_kept(1).unwrap().forgo();
+        assert!(pool.reserve_kept(1).is_none());
+        assert_eq!(pool.reserve_growth(1).look_again, Some(expected));
+        // A request is served as ever, and its sandbox ends no pause.
+        let ticket = queued(pool.lease());
+        assert_eq!(grow(&pool, &world), 1);
+        ticket.await.unwrap().discard(Discard::Timeout);
+        assert_eq!((grow(&pool, &world), keep(&pool, &world)), (0, 0));
+        advance(expected).await;
+    }
+    assert_eq!(keep(&pool, &world), 2);
+    // All at once are one failure, and after ten quiet minutes it is the first again.
+    advance(WARM_PAUSE_MAX + ms(1)).await;
+    assert_eq!(pool.release_idle(2), 2);
+    ready_again(&pool, &world).await;
+    assert_eq!(pool.reserve_growth(1).look_again, Some(WARM_PAUSE));
+    // Other code may want other things.
+    pool.set_code(2, PoolLimits { min_warm: 1, ..limits() }, true);
+    assert!(pool.reserve_growth(2).keeps || !pool.reserve_growth(2).places.is_empty());
+}
+
+/// A request has needed a sandbox, and that one is gone.
+async fn ready_again(pool: &SharedPool<FakeSandbox>, world: &Fake) {
+    let ticket = queued(pool.lease());
+    grow(pool, world);
+    ticket.await.unwrap().discard(Discard::Timeout);
 }
 
 #[actix::test]
@@ -81,10 +129,10 @@ async fn growth_pauses_when_the_machine_is_out_of_something() {
     let (pool, world) = pool(limits());
     let mut ticket = queued(pool.lease());
     for expected in [100, 200, 400] {
-        let (mut places, _) = pool.reserve_growth(1);
+        let Reserved { mut places, .. } = pool.reserve_growth(1);
         assert_eq!(places.len(), 1);
         places.pop().unwrap().fail(&LaunchError::Resources("memory".into()));
-        let (places, look_again) = pool.reserve_growth(1);
+        let Reserved { places, look_again, .. } = pool.reserve_growth(1);
         assert!(places.is_empty());
         assert_eq!(look_again, Some(ms(expected)));
         advance(ms(expected)).await;

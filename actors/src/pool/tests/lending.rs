@@ -126,10 +126,10 @@ async fn after_a_reload_nobody_gets_the_old_code() {
     grow(&pool, &world);
     let [first, second] = tickets;
     let (first, second) = (first.await.unwrap(), second.await.unwrap());
-    let (late_place, _) = {
+    let late_place = {
         let _waiting = queued(pool.lease());
         advance(WAIT_TARGET).await;
-        pool.reserve_growth(1)
+        pool.reserve_growth(1).places
     };
     assert_eq!(late_place.len(), 1);
     second.finish(ms(1));
@@ -138,7 +138,10 @@ async fn after_a_reload_nobody_gets_the_old_code() {
     pool.set_code(2, limits(), true);
     assert_eq!(world.state().live.len(), 1, "the idle one is gone, the one on loan is not");
     assert_eq!((pool.figures().busy, pool.figures().draining), (1, 1));
-    assert!(pool.reserve_growth(1).0.is_empty(), "a lambda that has the old code makes nothing any more");
+    assert!(
+        pool.reserve_growth(1).places.is_empty(),
+        "a lambda that has the old code makes nothing any more"
+    );
     let mut ticket = queued(pool.lease());
     for place in late_place {
         place.fill(world.sandbox("old"), Duration::ZERO);
