@@ -490,6 +490,102 @@ fn packages_that_no_function_needs_make_room_for_others_and_the_others_stay() {
     worker.finish();
 }
 
+/// An index of the operator's and another one that the installer may reach, both with the package in the same version; the other one's is
+/// not what its `RECORD` says. Gives the hash of the right one.
+fn official_and_mallorys() -> (Index, Index, String) {
+    let (official, mallory) = (Index::start(), Index::start());
+    let of = |who: &str| Package::new("thelib", "1.0").file("thelib.py", &format!("VERSION = '{who}'\n"));
+    let hash = official.put(&of("official"));
+    mallory.put(&of("mallory").claiming_to_be(&of("official")));
+    (official, mallory, hash)
+}
+
+#[test]
+fn what_an_authors_index_has_reaches_nobody_who_has_not_asked_for_that_index() {
+    requires!(Root, Uv, IndexServer);
+    let (official, mallory, hash) = official_and_mallorys();
+    let worker = with(&official).with_config(json!({ "installer_hosts": [mallory.host()] })).start();
+    let theirs = format!("--index-url {}/\n", mallory.url());
+    worker.install("mal", &function(&format!("{theirs}thelib==1.0\n")));
+    worker.install("mal_links", &function(&format!("--find-links {}/thelib/\nthelib\n", mallory.url())));
+    worker.install("mal_extra", &function(&format!("--extra-index-url {}\nthelib\n", mallory.url())));
+    assert_eq!(worker.call("mal", "\"thelib\"").ok(), json!("mallory"));
+
+    let hashed = format!("thelib==1.0 --hash=sha256:{hash}\n");
+    let lists = ["thelib\n", "thelib==1.0\n", "thelib>=1.0\n", &hashed];
+    let victims = |round: usize| {
+        for (at, list) in lists.iter().enumerate() {
+            let name = format!("victim{round}_{at}");
+            worker.install(&name, &function(list));
+            assert_eq!(worker.call(&name, "\"thelib\"").ok(), json!("official"), "{list}");
+        }
+    };
+    victims(0);
+    // The other way round: nobody gets what the operator's index has in its place, and a hash holds for everybody.
+    worker.install("mal_again", &function(&format!("{theirs}thelib>=1.0\n")));
+    for name in ["mal", "mal_again"] {
+        assert_eq!(worker.call(name, "\"thelib\"").ok(), json!("mallory"));
+    }
+    let said = refused(&worker, "mal_hashed", &format!("{theirs}{hashed}"));
+    assert!(said.contains("Hash mismatch"), "{said}");
+    victims(1);
+
+    let there = installed(&worker);
+    assert_eq!(there.len(), 4, "{there:?}");
+    assert_eq!(there[0], "thelib==1.0");
+    assert!(there[1..].iter().all(|name| name.starts_with("thelib==1.0@from-")), "{there:?}");
+    let record = worker.ol_dir().join("packages/thelib==1.0/installed.json");
+    let record: Value = serde_json::from_str(&fs::read_to_string(record).expect("it is there")).unwrap();
+    assert_eq!(record["hashes"], json!([format!("sha256:{hash}")]));
+    // The machine may have directories with packages besides.
+    assert!(record["source"].as_str().is_some_and(|source| source.starts_with(&official.url())), "{record}");
+    let shown = worker.ol("admin show mal").succeed();
+    assert!(shown.contains(&format!("thelib==1.0 --index-url={}/", mallory.url())), "{shown}");
+    worker.finish();
+}
+
+#[test]
+fn a_zygote_of_a_package_serves_nobody_who_means_another_source_of_it() {
+    requires!(Root, Uv, IndexServer);
+    let (official, mallory, _) = official_and_mallorys();
+    let tree = json!({ "packages": [], "children": [{ "packages": ["thelib==1.0"], "children": [] }] });
+    let config = json!({ "installer_hosts": [mallory.host()], "import_cache_tree": tree });
+    let worker = with(&official).with_config(config).start();
+    worker.install("one", &function("thelib\n"));
+    until("there is the zygote", || worker.get("/zygotes").text().contains("\"holds\":[\"thelib==1.0\"]"));
+    worker.install("mal", &function(&format!("--index-url {}\nthelib\n", mallory.url())));
+    worker.install("two", &function("thelib\n"));
+    for (name, version) in [("mal", "mallory"), ("two", "official"), ("one", "official")] {
+        assert_eq!(worker.call(name, "\"thelib\"").ok(), json!(version), "{name}");
+    }
+    worker.finish();
+}
+
+#[test]
+fn what_was_put_there_by_hand_has_a_hash_when_its_files_were_compared_and_not_before() {
+    requires!(Root, Uv, IndexServer);
+    let index = Index::start();
+    let hash = index.put(&Package::new("alpha", "1.0"));
+    let worker = with(&index).start();
+    let directory = worker.ol_dir().join("packages/alpha==1.0");
+    let hashed = format!("alpha==1.0 --hash=sha256:{hash}\n");
+    worker.install("first", &function(&hashed));
+    // As if somebody had copied the files, and changed one of them.
+    fs::remove_file(directory.join("installed.json")).expect("it is there");
+    fs::write(directory.join("files/alpha.py"), "VERSION = 'changed'\n").expect("it can be written");
+    let said = refused(&worker, "g", &hashed);
+    assert!(said.contains("another archive") && said.contains("'alpha.py' is not the same"), "{said}");
+    assert!(!directory.join("installed.json").exists(), "nothing is said of it that is not so");
+    worker.install("plain", &function("alpha==1.0\n"));
+    assert_eq!(worker.call("plain", "\"alpha\"").ok(), json!("changed"));
+    fs::write(directory.join("files/alpha.py"), "VERSION = '1.0'\n").expect("it can be written");
+    worker.install("g", &function(&hashed));
+    let record = fs::read_to_string(directory.join("installed.json")).expect("it is written down now");
+    assert!(record.contains(&hash) && record.contains(&index.url()), "{record}");
+    assert_eq!(installed(&worker), ["alpha==1.0"]);
+    worker.finish();
+}
+
 #[test]
 fn pip_does_it_where_there_is_no_uv() {
     requires!(Root, IndexServer);

@@ -6,11 +6,13 @@
 //! ```
 
 mod claims;
+mod contents;
 pub mod installer;
 mod metadata;
 mod proxy;
 mod removal;
 mod requirement;
+mod source;
 mod sources;
 mod storage;
 pub mod tree_file;
@@ -28,6 +30,7 @@ use claims::Key;
 use installer::{Installer, Wishes};
 pub use requirement::normalise;
 use requirement::{Environment, Line, Requirement};
+use source::Source;
 pub use sources::Sources;
 use storage::{Index, Record, Staging, Storage};
 
@@ -43,12 +46,14 @@ pub struct PackagesDir {
 struct Inner {
     storage: Storage,
     environment: Environment,
+    /// What the operator has configured.
+    sources: Sources,
     /// Or why there is none.
     installer: Result<Installer, String>,
     can_install: bool,
     /// What all packages may take, in bytes.
     bytes_max: u64,
-    /// One at a time for each package, by its name and version.
+    /// One at a time for each package, by its name, version and source.
     busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// One at a time takes its place, so that all of them together have room.
     placing: tokio::sync::Mutex<()>,
@@ -83,19 +88,21 @@ enum Absent {
 
 impl PackagesDir {
     /// Makes the directory if it is not there (sandboxes see it from the start, and what is put there later), and removes what
-    /// a killed worker has left half done in it. `minor`: of the sandboxes' Python.
+    /// a killed worker has left half done in it. `minor`: of the sandboxes' Python. `sources`: the operator's.
     ///
     /// # Errors
     /// The system's.
     pub fn open(
         path: &Path,
         minor: u32,
+        sources: Sources,
         installer: Result<Installer, String>,
         bytes_max: u64,
     ) -> io::Result<Self> {
         let inner = Inner {
             storage: Storage::open(path, format!("cp3{minor}"))?,
             environment: Environment::of_python(minor),
+            sources,
             can_install: installer.is_ok(),
             installer,
             bytes_max,
@@ -135,7 +142,13 @@ impl PackagesDir {
         }
     }
 
+    /// Where the packages of this list come from.
+    fn source(&self, list: &[String]) -> Source {
+        Source::of(&source::options(list), &self.inner.sources)
+    }
+
     fn find(&self, list: &[String], index: &Index) -> Result<PackageSet, LaunchError> {
+        let source = self.source(list);
         let mut found = Vec::new();
         for text in list {
             let unsupported = |problem: &str| {
@@ -149,7 +162,7 @@ impl PackagesDir {
             if self.inner.environment.applies(&requirement, &[]) == Some(false) {
                 continue;
             }
-            match self.find_one(&requirement, index) {
+            match self.find_one(&requirement, &source, index) {
                 Ok(package) => found.push(package),
                 Err(Absent::Missing(problem) | Absent::Wrong(problem)) => return Err(unsupported(&problem)),
                 Err(Absent::Unverified) => {
@@ -160,26 +173,34 @@ impl PackagesDir {
         Ok(PackageSet::new(found))
     }
 
-    fn find_one(&self, requirement: &Requirement, index: &Index) -> Result<Package, Absent> {
+    /// What came from another source is not there, whatever its name and version.
+    fn find_one(&self, requirement: &Requirement, source: &Source, index: &Index) -> Result<Package, Absent> {
         let name = &requirement.name;
-        let all = index.0.get(name).map(Vec::as_slice).unwrap_or_default();
-        let mut there = all.iter().filter(|package| self.storage().is_there(package));
+        let mark = source.mark_for(requirement);
+        let named = index.0.get(name).into_iter().flatten();
+        let all: Vec<&Package> = named.filter(|package| package.source() == mark).collect();
+        let mut there = all.iter().copied().filter(|package| self.storage().is_there(package));
+        let from = match source {
+            Source::Own => String::new(),
+            Source::Foreign { text, .. } => format!(" from {text}"),
+        };
         let Some(pin) = requirement.pin() else {
             if !requirement.is_open() {
                 return Err(Absent::Wrong(format!("write one version, as {name}==VERSION")));
             }
             return match (there.next(), there.next()) {
                 (Some(one), None) => Ok(one.clone()),
-                (None, _) => Err(Absent::Missing(format!("{name} is not installed on this worker"))),
+                (None, _) => Err(Absent::Missing(format!("{name} is not installed on this worker{from}"))),
                 (Some(_), Some(_)) => Err(Absent::Wrong(format!(
                     "several versions of {name} are there ({}): write which one, as {name}==VERSION",
-                    versions(all)
+                    versions(&all)
                 ))),
             };
         };
         let Some(package) = there.find(|package| requirement.allows(&package.version)) else {
-            let others = if all.is_empty() { String::new() } else { format!(" (but {} is)", versions(all)) };
-            return Err(Absent::Missing(format!("{name}=={pin} is not installed on this worker{others}")));
+            let others = if all.is_empty() { String::new() } else { format!(" (but {} is)", versions(&all)) };
+            let text = format!("{name}=={pin} is not installed on this worker{from}{others}");
+            return Err(Absent::Missing(text));
         };
         if requirement.hashes.is_empty()
             || is_verified(&self.storage().record(package).unwrap_or_default(), &requirement.hashes)
@@ -192,6 +213,9 @@ impl PackagesDir {
 
     fn survey(&self, list: &[String], is_settled: bool) -> io::Result<Survey> {
         let index = self.storage().index()?;
+        let options = source::options(list);
+        let source = Source::of(&options, &self.inner.sources);
+        let mut pins = Vec::new();
         let (mut found, mut missing) = (Vec::<(Requirement, Package)>::new(), Vec::new());
         let mut is_open = false;
         let wrong = |text: &str, problem: &str| {
@@ -200,7 +224,7 @@ impl PackagesDir {
         for text in list {
             let requirement = match requirement::parse(text) {
                 Ok(Line::Requirement(requirement)) => *requirement,
-                // Where it comes from matters to none that is there.
+                // They are of all packages, and have been read.
                 Ok(Line::Option(..)) => continue,
                 Ok(Line::Constraint(_)) => {
                     is_open = true;
@@ -208,6 +232,7 @@ impl PackagesDir {
                 }
                 Err(problem) => return wrong(text, &problem),
             };
+            pins.push(requirement.written() + &source::written(&options));
             match self.inner.environment.applies(&requirement, &[]) {
                 Some(true) => {}
                 Some(false) => continue,
@@ -221,13 +246,13 @@ impl PackagesDir {
                 is_open = true;
                 continue;
             }
-            match self.find_one(&requirement, &index) {
+            match self.find_one(&requirement, &source, &index) {
                 Ok(package) => found.push((requirement, package)),
                 Err(Absent::Missing(_) | Absent::Unverified) if self.inner.can_install => {
                     missing.push(text.clone())
                 }
                 Err(Absent::Missing(problem)) => {
-                    return wrong(text, &format!("{problem}. {}", self.advice(&requirement)));
+                    return wrong(text, &format!("{problem}. {}", self.advice(&requirement, &source)));
                 }
                 Err(Absent::Unverified) => {
                     return wrong(text, "whether what is there has this hash, this worker cannot find out");
@@ -242,7 +267,12 @@ impl PackagesDir {
         } else if is_open || !missing.is_empty() || (!is_settled && !self.is_complete(&found)) {
             Survey::Open
         } else {
-            Survey::Complete(set)
+            // Where a version was left open, nobody is there who could settle it, and it is the one that was found.
+            if found.iter().any(|(requirement, _)| requirement.pin().is_none()) {
+                let pin = |package: &Package| format!("{}=={}", package.name, package.version);
+                pins = set.iter().map(|package| pin(package) + &source::written(&options)).collect();
+            }
+            Survey::Complete { pins: if is_settled { list.to_vec() } else { pins }, set }
         })
     }
 
@@ -300,18 +330,24 @@ impl PackagesDir {
     #[must_use]
     pub fn portrait(&self, pin: &str) -> Option<Portrait> {
         let Ok(Line::Requirement(requirement)) = requirement::parse(pin) else { return None };
-        let package = self.find_one(&requirement, &self.storage().index().ok()?).ok()?;
+        let source = Source::of(&requirement.options, &self.inner.sources);
+        let package = self.find_one(&requirement, &source, &self.storage().index().ok()?).ok()?;
         let modules = metadata::modules(&self.storage().files(&package));
         Some(Portrait { needs: self.names_needed(&package), modules })
     }
 
-    fn advice(&self, requirement: &Requirement) -> String {
+    fn advice(&self, requirement: &Requirement, source: &Source) -> String {
         let why = self.inner.installer.as_ref().err().map(String::as_str).unwrap_or_default();
         let version = requirement.pin().map_or_else(|| "VERSION".to_owned(), ToString::to_string);
         let name = &requirement.name;
+        let from = match source {
+            Source::Own => String::new(),
+            Source::Foreign { text, .. } => format!(" {text}"),
+        };
         format!(
-            "This worker cannot install packages: {why}. By hand: python3 -m pip install --no-deps --target '{}/{name}=={version}/files' {name}=={version}",
-            self.storage().path().display()
+            "This worker cannot install packages: {why}. By hand: python3 -m pip install --no-deps{from} --target '{}/{name}=={}/files' {name}=={version}",
+            self.storage().path().display(),
+            source.marked(&version),
         )
     }
 
@@ -329,11 +365,18 @@ impl PackagesDir {
 
     async fn settle(self, list: Vec<String>, last: Vec<String>) -> Result<Vec<String>, PackageError> {
         let installer = self.installer()?;
-        let mut wishes = Wishes { last, ..Wishes::default() };
+        // They are kept where the list allows it; where they came from then is not.
+        let last = last.iter().filter_map(|pin| match requirement::parse(pin) {
+            Ok(Line::Requirement(requirement)) => Some(requirement.text),
+            Ok(_) | Err(_) => None,
+        });
+        let mut wishes =
+            Wishes { last: last.collect(), options: source::options(&list), ..Wishes::default() };
         let mut hashes = HashMap::<String, Vec<String>>::new();
         for text in &list {
             match requirement::parse(text) {
                 Ok(Line::Requirement(requirement)) => {
+                    refuse_mark(&requirement, text)?;
                     if !requirement.hashes.is_empty() {
                         hashes.entry(requirement.name.clone()).or_default().extend(requirement.hashes);
                     }
@@ -341,14 +384,14 @@ impl PackagesDir {
                     wishes.requirements.push(requirement.text);
                 }
                 Ok(Line::Constraint(text)) => wishes.constraints.push(text),
-                Ok(Line::Option(option, value)) => wishes.options.push((option, value)),
+                Ok(Line::Option(..)) => {}
                 Err(problem) => {
                     return Err(PackageError::Refused(format!("the function asks for '{text}': {problem}")));
                 }
             }
         }
         // Whoever installs them is told, too.
-        let options: String = wishes.options.iter().map(|(name, value)| option(name, value)).collect();
+        let options = source::written(&wishes.options);
         let pins = installer.settle(wishes, self.stage().await?).await?;
         let pins = pins
             .iter()
@@ -358,29 +401,48 @@ impl PackagesDir {
 
     async fn install(self, pin: String) -> Result<Installed, PackageError> {
         let installer = self.installer()?;
-        let Ok(Line::Requirement(requirement)) = requirement::parse(&pin) else {
+        let Ok(Line::Requirement(mut requirement)) = requirement::parse(&pin) else {
             return Err(PackageError::Refused(format!("'{pin}' is not a pinned package")));
         };
         let Some(version) = requirement.pin().map(ToString::to_string) else {
             return Err(PackageError::Refused(format!("'{pin}' is not a pinned package")));
         };
-        let turn = self.turn(&short(&pin));
+        refuse_mark(&requirement, &short(&pin))?;
+        let source = Source::of(&requirement.options, &self.inner.sources);
+        let version = source.marked(&version);
+        let turn = self.turn(&format!("{}=={version}", requirement.name));
         let _turn = turn.lock().await;
-        let present = self.present(&requirement).await?;
-        if present.as_ref().is_some_and(|(_, record)| {
-            requirement.hashes.is_empty() || is_verified(record, &requirement.hashes)
-        }) {
-            return Ok(Installed::default());
+        let present = self.present(&requirement, &source).await?;
+        if let Some((_, record)) = &present {
+            if requirement.hashes.is_empty() || is_verified(record, &requirement.hashes) {
+                return Ok(Installed::default());
+            }
+            // An archive that has a hash of both is right for those who have asked before as well.
+            let both: Vec<String> =
+                requirement.hashes.iter().filter(|hash| record.hashes.contains(hash)).cloned().collect();
+            if !record.source.is_empty() && !both.is_empty() {
+                requirement.hashes = both;
+            }
         }
         let staging = installer.install(&requirement, self.stage().await?).await?;
+        let record = Record {
+            python: self.storage().python().to_owned(),
+            source: match &source {
+                Source::Own => self.inner.sources.described(),
+                Source::Foreign { text, .. } => text.clone(),
+            },
+            hashes: requirement.hashes.clone(),
+            bytes: 0,
+            installer: installer.name().to_owned(),
+        };
         let this = self.clone();
-        if let Some((package, record)) = present {
-            return blocking(move || this.compare(&staging, &package, record, &requirement))
+        if let Some((package, there)) = present {
+            return blocking(move || this.compare(staging, &package, &there, record))
                 .await?
                 .map(|()| Installed::default());
         }
         let _placing = self.inner.placing.lock().await;
-        blocking(move || this.place(staging, &requirement, &version, installer.name())).await?
+        blocking(move || this.place(staging, &requirement.name, &version, record)).await?
     }
 
     /// Whoever installs this package waits for whoever does so already.
@@ -395,16 +457,18 @@ impl PackagesDir {
         turn
     }
 
-    /// What is there of this package in this version.
-    async fn present(&self, requirement: &Requirement) -> Result<Option<(Package, Record)>, PackageError> {
-        let this = self.clone();
-        let bare = match requirement::parse(&requirement.text) {
-            Ok(Line::Requirement(bare)) => bare,
-            _ => return Ok(None),
-        };
+    /// What is there of this package in this version from this source, whatever its archive.
+    async fn present(
+        &self,
+        requirement: &Requirement,
+        source: &Source,
+    ) -> Result<Option<(Package, Record)>, PackageError> {
+        let (this, source) = (self.clone(), source.clone());
+        let mut bare = requirement.clone();
+        bare.hashes.clear();
         let found = blocking(move || {
             let index = this.storage().index()?;
-            let package = this.find_one(&bare, &index).ok();
+            let package = this.find_one(&bare, &source, &index).ok();
             Ok::<_, io::Error>(package.map(|package| {
                 let record = this.storage().record(&package).unwrap_or_default();
                 (package, record)
@@ -413,38 +477,48 @@ impl PackagesDir {
         found.await?.map_err(|error| PackageError::Failed(format!("the packages cannot be read: {error}")))
     }
 
-    /// What has been installed anew, with the hash checked, is what is there, or it is not.
+    /// What has been installed anew, with the hash checked, takes the place of what is there if that has the same files. Else
+    /// those who use what is there would get another package without having asked for it.
     fn compare(
         &self,
-        staging: &Staging,
+        staging: Staging,
         package: &Package,
+        there: &Record,
         record: Record,
-        requirement: &Requirement,
     ) -> Result<(), PackageError> {
-        let [there, new] = [self.storage().files(package), staging.files()]
-            .map(|files| metadata::contents(&files, &package.name));
-        if new.is_none() || there != new {
-            return Err(PackageError::Refused(format!(
-                "{package} is installed from another archive than those of the hashes: one that is the same in name and version. \
-                 Only the operator of this worker can remove it"
-            )));
-        }
-        // Its archive has a hash of both.
-        let both: Vec<String> =
-            record.hashes.iter().filter(|hash| requirement.hashes.contains(hash)).cloned().collect();
-        let hashes = if both.is_empty() { requirement.hashes.clone() } else { both };
-        let record = Record { hashes, ..record };
-        self.storage().set_record(package, &record).map_err(|error| PackageError::Failed(error.to_string()))
+        let failed = |error: &dyn fmt::Display| {
+            PackageError::Failed(format!("{package} cannot be compared with what is installed: {error}"))
+        };
+        let bytes = staging
+            .verify()
+            .map_err(|error| PackageError::Refused(format!("{package} cannot be installed: {error}")))?;
+        let differs = contents::difference(&self.storage().files(package), &staging.files())
+            .map_err(|error| failed(&error))?;
+        let Some(path) = differs else {
+            let record = Record { bytes, ..record };
+            return self.storage().replace(package, staging, &record).map_err(|error| failed(&error));
+        };
+        let origin = if there.source.is_empty() {
+            "it was put there by hand, or by a worker that did not write down where from".to_owned()
+        } else {
+            format!("it came from {}", there.source)
+        };
+        Err(PackageError::Refused(format!(
+            "{package} is installed from another archive than those of the hashes: '{}' is not the same in both ({origin}). \
+             Name the hash of that archive, if you trust it; only the operator of this worker can remove it, which is the directory {} \
+             of the packages",
+            path.display(),
+            package.directory
+        )))
     }
 
     fn place(
         &self,
         staging: Staging,
-        requirement: &Requirement,
+        name: &str,
         version: &str,
-        installer: &str,
+        record: Record,
     ) -> Result<Installed, PackageError> {
-        let name = &requirement.name;
         let failed = |error: &dyn std::fmt::Display| {
             PackageError::Failed(format!("{name}=={version} cannot be installed: {error}"))
         };
@@ -462,21 +536,26 @@ impl PackagesDir {
                 self.inner.bytes_max >> 20
             )));
         }
-        let record = Record {
-            python: self.storage().python().to_owned(),
-            hashes: requirement.hashes.clone(),
-            bytes,
-            installer: installer.to_owned(),
-        };
-        // If somebody else was quicker, it is there all the same.
-        self.storage().commit(staging, name, version, &record).map_err(|error| failed(&error))?;
+        let hashes = record.hashes.clone();
+        let record = Record { bytes, ..record };
+        let is_first =
+            self.storage().commit(staging, name, version, &record).map_err(|error| failed(&error))?;
+        // Another worker was quicker. What it has installed is there all the same; whether from the same archive, the next try finds out.
+        if !is_first && !hashes.is_empty() {
+            return Err(PackageError::Away(format!(
+                "{name}=={version} has just been installed by another worker as well; it is compared at the next try"
+            )));
+        }
         Ok(Installed { evicted })
     }
 }
 
-/// Whether one of these hashes is known to be its archive's: all that it may have are among them.
+/// Whether one of these hashes is known to be its archive's: all that it may have are among them. What was written down without the source
+/// may have been written down of another archive.
 fn is_verified(record: &Record, hashes: &[String]) -> bool {
-    !record.hashes.is_empty() && record.hashes.iter().all(|hash| hashes.contains(hash))
+    !record.source.is_empty()
+        && !record.hashes.is_empty()
+        && record.hashes.iter().all(|hash| hashes.contains(hash))
 }
 
 /// As pip has it: if one has a hash, all must have one.
@@ -493,21 +572,22 @@ fn with_hashes(pin: &str, hashes: &HashMap<String, Vec<String>>) -> Result<Strin
     Ok(hashes.into_iter().fold(pinned, |line, hash| format!("{line} --hash={hash}")))
 }
 
-/// As it stands behind a pin.
-fn option(name: &str, value: &str) -> String {
-    match (name, value) {
-        // What is passed over.
-        ("", _) => String::new(),
-        (name, "") => format!(" --{name}"),
-        (name, value) => format!(" --{name}={value}"),
+/// A mark says which package is meant of those that are there, and not where another one is to be had.
+fn refuse_mark(requirement: &Requirement, text: &str) -> Result<(), PackageError> {
+    if requirement.mark.is_none() {
+        return Ok(());
     }
+    Err(PackageError::Refused(format!(
+        "'{text}' is not there, and its mark does not say where it comes from: write --index-url, --extra-index-url or --find-links \
+         with the address"
+    )))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PackageError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| PackageError::Failed(error.to_string()))
 }
 
-fn versions(packages: &[Package]) -> String {
+fn versions(packages: &[&Package]) -> String {
     let listed: Vec<&str> =
         packages.iter().take(LISTED_MAX).map(|package| package.version.as_str()).collect();
     let more = if packages.len() > LISTED_MAX { ", ..." } else { "" };
@@ -607,8 +687,14 @@ mod tests {
         for package in packages {
             fs::create_dir_all(place.path().join(package).join("files")).unwrap();
         }
-        let mut dir =
-            PackagesDir::open(place.path(), 11, Err("nothing installs here".into()), 1 << 30).unwrap();
+        let mut dir = PackagesDir::open(
+            place.path(),
+            11,
+            Sources::default(),
+            Err("nothing installs here".into()),
+            1 << 30,
+        )
+        .unwrap();
         Arc::get_mut(&mut dir.inner).expect("nobody else has it yet").can_install = can_install;
         (place, dir)
     }
@@ -630,8 +716,13 @@ mod tests {
     fn set(directories: &[&str]) -> PackageSet {
         PackageSet::new(directories.iter().map(|directory| {
             let (name, version) = directory.split_once("==").unwrap();
+            let version = version.split('@').next().unwrap();
             Package { name: name.into(), version: version.into(), directory: (*directory).into() }
         }))
+    }
+
+    fn is_complete(survey: &Survey, pins: &[&str], directories: &[&str]) -> bool {
+        *survey == Survey::Complete { pins: lines(pins), set: set(directories) }
     }
 
     fn metadata(place: &TempDir, package: &str, requires: &[&str]) {
@@ -690,7 +781,7 @@ mod tests {
             format!("python3 -m pip install --no-deps --target '{}/a==2/files' a==2", place.path().display());
         assert!(said.contains("a==2 is not installed") && said.contains("(but 1 is)"), "{said}");
         assert!(said.contains("nothing installs here") && said.ends_with(&command), "{said}");
-        assert_eq!(survey(&packages, &["a"], false), Survey::Complete(set(&["a==1"])));
+        assert!(is_complete(&survey(&packages, &["a"], false), &["a==1"], &["a==1"]));
     }
 
     #[test]
@@ -718,7 +809,7 @@ mod tests {
         let (place, packages) = directory(&["a==1", "b==1", "b==3", "c==1"], true);
         metadata(&place, "a==1", &["b<2", "none ; python_version < '3'", "c ; extra == 'more'"]);
         let complete = |list: &[&str]| survey(&packages, list, false);
-        assert_eq!(complete(&["a==1", "b==1"]), Survey::Complete(set(&["a==1", "b==1"])));
+        assert!(is_complete(&complete(&["a==1", "b==1"]), &["a==1", "b==1"], &["a==1", "b==1"]));
         for open in [
             &["a==1"][..],
             &["a==1", "b==3"],
@@ -730,15 +821,13 @@ mod tests {
         ] {
             assert_eq!(complete(open), Survey::Open, "{open:?}");
         }
-        assert_eq!(
-            complete(&["a[more]==1", "b==1", "c==1", "--pre"]),
-            Survey::Complete(set(&["a==1", "b==1", "c==1"]))
-        );
-        assert_eq!(
-            survey(&packages, &["a==1"], true),
-            Survey::Complete(set(&["a==1"])),
-            "what is settled is believed"
-        );
+        assert!(is_complete(
+            &complete(&["a[more]==1", "b==1", "c==1", "--pre"]),
+            &["a[more]==1 --pre", "b==1 --pre", "c==1 --pre"],
+            &["a==1", "b==1", "c==1"]
+        ));
+        let settled = survey(&packages, &["a==1"], true);
+        assert!(is_complete(&settled, &["a==1"], &["a==1"]), "what is settled is believed");
         assert_eq!(survey(&packages, &["a==1", "d==1"], true), Survey::Missing(lines(&["d==1"])));
     }
 
@@ -747,13 +836,55 @@ mod tests {
         let (place, packages) = directory(&["a==1"], true);
         let checked = |list: &[&str]| survey(&packages, list, true);
         let asked = ["a==1 --hash=sha256:aa --hash=sha256:bb"];
+        let record = |text: &str| fs::write(place.path().join("a==1/installed.json"), text).unwrap();
         assert_eq!(checked(&asked), Survey::Missing(lines(&asked)), "nobody has checked it");
-        fs::write(place.path().join("a==1/installed.json"), r#"{"hashes": ["sha256:aa"]}"#).unwrap();
-        assert_eq!(checked(&asked), Survey::Complete(set(&["a==1"])));
+        record(r#"{"source": "x", "hashes": ["sha256:aa"]}"#);
+        assert!(is_complete(&checked(&asked), &asked, &["a==1"]));
         assert!(matches!(checked(&["a==1 --hash=sha256:bb"]), Survey::Missing(_)));
-        fs::write(place.path().join("a==1/installed.json"), r#"{"hashes": ["sha256:aa", "sha256:cc"]}"#)
-            .unwrap();
+        record(r#"{"source": "x", "hashes": ["sha256:aa", "sha256:cc"]}"#);
         assert!(matches!(checked(&asked), Survey::Missing(_)), "it may be the one that was not asked for");
+        record(r#"{"hashes": ["sha256:aa"]}"#);
+        assert!(matches!(checked(&asked), Survey::Missing(_)), "of which archive, nobody knows");
+        assert!(is_complete(&checked(&["a==1"]), &["a==1"], &["a==1"]), "without a hash it is there");
+    }
+
+    #[test]
+    fn what_came_from_one_source_is_not_there_for_lists_of_another() {
+        let theirs = "--index-url=https://x.example/theirs";
+        let mark = packages_mark(theirs);
+        let foreign = format!("a==1@{mark}");
+        let (_place, packages) = directory(&["a==1", "b==1", &foreign, &format!("c==1@{mark}")], true);
+        assert_eq!(find(&packages, &["a==1"]).unwrap(), ["a==1"]);
+        for list in [&["a==1", theirs][..], &[&format!("a==1 {theirs}")], &[&foreign], &["a", theirs]] {
+            assert_eq!(find(&packages, list).unwrap(), [foreign.as_str()], "{list:?}");
+        }
+        for list in [&["c==1"][..], &["c"], &["b==1", theirs], &["c==1", "-i https://x.example/ours"]] {
+            assert!(find(&packages, list).is_err(), "{list:?}");
+        }
+        let surveyed = |list: &[&str]| survey(&packages, list, false);
+        let pin = format!("a==1 {theirs}");
+        assert!(is_complete(&surveyed(&["a==1", theirs]), &[&pin], &[&foreign]), "the pin keeps the source");
+        assert!(is_complete(&surveyed(&["a==1"]), &["a==1"], &["a==1"]));
+        assert_eq!(surveyed(&["c==1"]), Survey::Open);
+        assert_eq!(survey(&packages, &["c==1"], true), Survey::Missing(lines(&["c==1"])));
+        let package = set(&[&foreign]).iter().next().unwrap().to_string();
+        assert_eq!(package, foreign, "as zygotes ask for it");
+    }
+
+    #[test]
+    fn where_nothing_installs_the_command_puts_it_where_its_source_is() {
+        let theirs = "--index-url=https://u:pw@x.example/theirs";
+        let (_place, packages) = directory(&["a==1"], false);
+        let Survey::Wrong(said) = survey(&packages, &["a==1", theirs], false) else {
+            panic!("it is another's")
+        };
+        assert!(said.contains(&format!("a==1@{}/files'", packages_mark(theirs))), "{said}");
+        assert!(said.contains("--no-deps --index-url=https://x.example/theirs --target"), "{said}");
+    }
+
+    fn packages_mark(option: &str) -> String {
+        let source = Source::of(&source::options(&lines(&[option])), &Sources::default());
+        source.mark().expect("it is not the operator's").to_owned()
     }
 
     #[test]

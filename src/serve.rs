@@ -270,8 +270,9 @@ async fn serve(
                     warn!(log, "packages cannot be installed, only those that are there can be used"; "why" => why);
                 }
             }
+            let sources = spec.sources.clone();
             let installer = Installer::find(spec, launcher, log.clone());
-            PackagesDir::open(&path, minor, installer, bytes_max)
+            PackagesDir::open(&path, minor, sources, installer, bytes_max)
         };
         let opened = actix_web::web::block(opened)
             .await

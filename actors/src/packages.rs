@@ -34,7 +34,7 @@ use crate::monitor::{Crash, Monitor};
 use crate::stats::WorkerStats;
 use crate::world::{LaunchError, PackageStore, World};
 use desk::Desk;
-pub use desk::{PROVIDE_TIME_MAX, Provide, Provided, Unprovided, short};
+pub use desk::{PROVIDE_TIME_MAX, Provide, Provided, Unprovided, short, without_credentials};
 pub use known::{KNOWN_MAX, Known};
 pub use set::{Package, PackageSet};
 

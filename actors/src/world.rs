@@ -300,7 +300,12 @@ pub type Hold = Arc<dyn Any + Send + Sync>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Survey {
     /// All that it asks for and all that this needs is there.
-    Complete(PackageSet),
+    Complete {
+        /// Each of them pinned, with where it comes from; those that are not for this machine included.
+        pins: Vec<String>,
+        /// Those that are for this machine.
+        set: PackageSet,
+    },
     /// It is settled, and these of its lines are not there.
     Missing(Vec<String>),
     /// A resolver must say which packages are meant.

@@ -31,6 +31,7 @@ pub(crate) struct Package {
     name: String,
     version: String,
     files: Value,
+    claims: Value,
     requires: Vec<String>,
     extras: Vec<String>,
     setup: Option<String>,
@@ -44,6 +45,7 @@ impl Package {
             name: name.into(),
             version: version.into(),
             files: json!({ format!("{name}.py"): module }),
+            claims: Value::Null,
             requires: Vec::new(),
             extras: Vec::new(),
             setup: None,
@@ -62,6 +64,12 @@ impl Package {
 
     pub(crate) fn file(mut self, path: &str, text: &str) -> Self {
         self.files[path] = text.into();
+        self
+    }
+
+    /// Its `RECORD` says that it has the other's files.
+    pub(crate) fn claiming_to_be(mut self, other: &Self) -> Self {
+        self.claims = other.files.clone();
         self
     }
 
@@ -132,6 +140,11 @@ impl Index {
         }
     }
 
+    /// For `installer_hosts`.
+    pub(crate) fn host(&self) -> String {
+        format!("{}:{}", self.address, self.port)
+    }
+
     /// For `pip_mirror`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}:{}/simple", self.address, self.port)
@@ -139,9 +152,9 @@ impl Index {
 
     /// Puts a package in, and gives its archive's hash.
     pub(crate) fn put(&self, package: &Package) -> String {
-        let Package { name, version, files, requires, extras, setup } = package;
+        let Package { name, version, files, claims, requires, extras, setup } = package;
         let description = json!({
-            "name": name, "version": version, "files": files, "requires": requires, "extras": extras, "setup": setup,
+            "name": name, "version": version, "files": files, "claims": claims, "requires": requires, "extras": extras, "setup": setup,
         });
         let path = self.place.join("package.json");
         fs::write(&path, description.to_string()).expect("a file can be written");

@@ -25,6 +25,8 @@ if description["setup"] is None:
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = ""
     for path, content in files.items():
+        # What it says of its files need not be so.
+        content = (description["claims"] or {}).get(path, content.decode()).encode()
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
         record += f"{path},sha256={digest},{len(content)}\n"
     files[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()

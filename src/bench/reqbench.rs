@@ -31,7 +31,7 @@ use super::report::{Goal, Quantity, Row};
 use super::sample::Sample;
 use super::site::{Function, Site, place};
 use super::{BenchError, Run};
-use crate::packages::PackagesDir;
+use crate::packages::{PackagesDir, Sources};
 use graph::{Graph, N_PACKAGES};
 
 /// Clients, as in Forklift's runs.
@@ -179,7 +179,13 @@ pub(super) async fn measure_wheels(run: &mut Run) -> Result<(), BenchError> {
 /// Packages to be looked at; nothing is installed.
 fn looked_at(directory: &Path) -> io::Result<PackagesDir> {
     const MINOR: u32 = 11;
-    PackagesDir::open(directory, MINOR, Err("a benchmark installs nothing".to_owned()), u64::MAX)
+    PackagesDir::open(
+        directory,
+        MINOR,
+        Sources::default(),
+        Err("a benchmark installs nothing".to_owned()),
+        u64::MAX,
+    )
 }
 
 /// A package with all that it needs, as far as that is there.

@@ -1,4 +1,4 @@
-//! What an installed package says of itself: the `METADATA` and the `RECORD` beside its modules (PEP 376, PEP 566).
+//! What an installed package says of itself: the `METADATA` beside its modules (PEP 566).
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::requirement::normalise;
 
-/// Largest of these files that is read: the `RECORD` of a package with 100,000 files.
+/// Largest of these files that is read: the longest known have some 100 KiB, nearly all of it for people.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// What it needs, a requirement each, with markers for its extras. Nothing, if there is no word of it.
 pub(super) fn requires(files: &Path, name: &str) -> Vec<String> {
-    let Some(text) = read(files, name, "METADATA") else { return Vec::new() };
+    let Some(text) = read(files, name) else { return Vec::new() };
     // The head ends with an empty line; below it is what people read.
     let head = text.lines().take_while(|line| !line.is_empty());
     head.filter_map(|line| line.strip_prefix("Requires-Dist:")).map(|value| value.trim().to_owned()).collect()
@@ -37,23 +37,8 @@ fn is_module_name(name: &str) -> bool {
         && letters.all(|letter| letter == '_' || letter.is_alphanumeric())
 }
 
-/// The hashes of its files. Two that were made from one archive have the same.
-pub(super) fn contents(files: &Path, name: &str) -> Option<BTreeSet<String>> {
-    let text = read(files, name, "RECORD")?;
-    // What the installer has added differs: who it is, what it was asked, and what has been compiled.
-    let added =
-        ["INSTALLER,", "REQUESTED,", "direct_url.json,", "uv_cache.json,", "uv_build.json,", "RECORD,"];
-    let is_of_archive = |line: &&str| {
-        line.contains(",sha256=")
-            && !added.iter().any(|name| line.contains(name))
-            && !line.contains(".pyc,")
-            && !line.contains("../")
-    };
-    Some(text.lines().filter(is_of_archive).map(str::to_owned).collect())
-}
-
-fn read(files: &Path, name: &str, file: &str) -> Option<String> {
-    let path = dist_info(files, name)?.join(file);
+fn read(files: &Path, name: &str) -> Option<String> {
+    let path = dist_info(files, name)?.join("METADATA");
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

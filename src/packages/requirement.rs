@@ -27,6 +27,8 @@ pub(super) struct Requirement {
     pub(super) hashes: Vec<String>,
     /// Where it comes from, as the list that it was settled from has it: [`Line::Option`]s.
     pub(super) options: Vec<(&'static str, String)>,
+    /// The source of the very package that is meant: `from-…` behind the version, as [`actors::packages::Package`] writes it.
+    pub(super) mark: Option<String>,
     parsed: pep508_rs::Requirement,
 }
 
@@ -54,7 +56,13 @@ const OPTIONS: [(&str, &str, bool); 15] = [
 pub(super) fn parse(line: &str) -> Result<Line, String> {
     let line = line.trim();
     if let Some(constraint) = line.strip_prefix("-c ") {
-        return Ok(Line::Constraint(constraint.trim().to_owned()));
+        // An option in such a file is one of the list all the same: tools take it from there, too.
+        let constraint = constraint.trim();
+        return if constraint.starts_with('-') {
+            option(constraint)
+        } else {
+            Ok(Line::Constraint(constraint.to_owned()))
+        };
     }
     if line.starts_with('-') {
         return option(line);
@@ -74,6 +82,14 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
             },
         }
     }
+    let (text, mark) = match text.split_once("@from-") {
+        Some((package, digest))
+            if !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            (package.trim().to_owned(), Some(format!("from-{digest}")))
+        }
+        _ => (text, None),
+    };
     if text.contains("://") {
         return Err("an address is not supported; write a package of the index, as name==version".into());
     }
@@ -91,7 +107,7 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
     let parsed =
         pep508_rs::Requirement::from_str(&text).map_err(|error| first_line(&error.message.to_string()))?;
     let name = normalise(parsed.name.as_ref()).ok_or("this is not the name of a package")?;
-    Ok(Line::Requirement(Box::new(Requirement { name, text, hashes, options, parsed })))
+    Ok(Line::Requirement(Box::new(Requirement { name, text, hashes, options, mark, parsed })))
 }
 
 /// The parser of the crate panics over a name or an extra that ends in a dash, a dot or an underscore.
@@ -111,6 +127,9 @@ fn option(line: &str) -> Result<Line, String> {
     let (word, value) = line.split_once([' ', '=', '\t']).unwrap_or((line, ""));
     let value = value.trim_start_matches(['=', ' ']).trim();
     match OPTIONS.iter().find(|(spelling, _, _)| *spelling == word) {
+        Some((_, "index-url" | "extra-index-url" | "find-links", true)) if !is_plain(value) => {
+            Err(format!("what {word} names is no address; write one to a line, without spaces and quotes"))
+        }
         Some((_, name, true)) if !value.is_empty() => Ok(Line::Option(name, value.to_owned())),
         Some((_, name, false)) => Ok(Line::Option(name, String::new())),
         Some(_) => Err(format!("{word} lacks its value")),
@@ -118,11 +137,23 @@ fn option(line: &str) -> Result<Line, String> {
     }
 }
 
+/// Whether an address means the same to all who read it: which of its parts is the host, there are tools and tools.
+fn is_plain(address: &str) -> bool {
+    address.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\\"'<>^`{|}".contains(&byte))
+}
+
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
 impl Requirement {
+    /// As it was written, without options of the list.
+    pub(super) fn written(&self) -> String {
+        let mark = self.mark.as_ref().map(|mark| format!("@{mark}")).unwrap_or_default();
+        let hashes: String = self.hashes.iter().map(|hash| format!(" --hash={hash}")).collect();
+        format!("{}{mark}{hashes}", self.text)
+    }
+
     /// The one version that it names, if it does: `==2.1`, not `==2.*`.
     pub(super) fn pin(&self) -> Option<&Version> {
         let Some(VersionOrUrl::VersionSpecifier(specifiers)) = &self.parsed.version_or_url else {
@@ -232,6 +263,9 @@ mod tests {
         let one = requirement("torch==2.1 --hash=sha256:ab --index-url=https://x.example/cpu --pre");
         assert_eq!(one.options, [("index-url", "https://x.example/cpu".to_owned()), ("pre", String::new())]);
         assert_eq!((one.text.as_str(), one.hashes.len()), ("torch==2.1", 1));
+        let one = requirement("torch==2.1@from-0a1b");
+        assert_eq!((one.text.as_str(), one.mark.as_deref()), ("torch==2.1", Some("from-0a1b")));
+        assert!(parse("torch==2.1@from-xyz").is_err() && parse("torch==2.1@from-").is_err());
         for open in ["numpy>=2", "numpy==2.*", "numpy~=2.1", "numpy", "numpy==2,!=2.1"] {
             assert!(requirement(open).pin().is_none(), "{open}");
         }
@@ -262,6 +296,14 @@ mod tests {
         assert_eq!(option("--index-url=https://x/simple"), ("index-url", "https://x/simple".to_owned()));
         assert_eq!(option("-i https://x/simple"), ("index-url", "https://x/simple".to_owned()));
         assert_eq!(option("--pre"), ("pre", String::new()));
+        assert_eq!(option("-c -i https://x/simple"), ("index-url", "https://x/simple".to_owned()));
+        for other in [
+            "-i http://evil.example\\@good.example/simple",
+            "-i http://a.example/ http://b.example/",
+            "-f http://a.example/\u{e4}",
+        ] {
+            assert!(parse(other).unwrap_err().contains("is no address"), "{other}");
+        }
         for wrong in [
             "-e .",
             "--index-url",

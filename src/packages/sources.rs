@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use actors::packages::without_credentials;
+
 /// Largest configuration file that is read; they have some lines.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// Where the index is if nobody says otherwise.
@@ -183,6 +185,29 @@ impl Sources {
             _ => {}
         }
         sources
+    }
+
+    /// Whether an address in a list is an index that the operator has configured: written as it is, or without its password.
+    pub(super) fn has_index(&self, url: &str) -> bool {
+        let pypi = (self.index.is_none() && !self.no_index).then_some(PYPI);
+        let own = pypi.into_iter().chain(self.index.iter().chain(&self.extra).map(String::as_str));
+        let bare = |url: &str| url.trim_end_matches('/').to_owned();
+        own.map(bare).any(|own| own == bare(url) || without_credentials(&own) == bare(url))
+    }
+
+    /// The same of a page of links. What is no address is passed over, and so is nobody else's.
+    pub(super) fn has_links(&self, url: &str) -> bool {
+        let is_address = url.contains("://") && !url.starts_with("file:");
+        !is_address || self.links.iter().any(|own| own == url || without_credentials(own) == url)
+    }
+
+    /// For the records: without passwords.
+    pub(super) fn described(&self) -> String {
+        let index = (!self.no_index).then(|| self.index.as_deref().unwrap_or(PYPI));
+        let urls = index.into_iter().chain(self.extra.iter().chain(&self.links).map(String::as_str));
+        let directories = self.directories.iter().map(|path| path.display().to_string());
+        let all: Vec<String> = urls.map(without_credentials).chain(directories).collect();
+        if all.is_empty() { "nowhere".to_owned() } else { all.join(" ") }
     }
 
     /// Whom the installer may reach.

@@ -1,4 +1,5 @@
-//! The directory of installed packages, `<packages>/<name>==<version>/files`, as OpenLambda lays it out.
+//! The directory of installed packages, `<packages>/<name>==<version>/files`, as OpenLambda lays it out. Behind the version
+//! there may be `@from-…`, if it is another source's (see `source`), and `@cp312`, if the name is taken for another Python.
 //!
 //! What is being installed lies in `.staging-…`, and gets its name when it is whole and on the disk; what is removed is
 //! called `.evicted-…` first. So nothing that looks installed is not. Both are swept at the next start; who still writes
@@ -14,11 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use actors::packages::{Package, PackageSet};
+use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::claims::{BeingRemoved, Claim, Claims, Key, Placing};
 use super::removal::remove;
 use super::requirement::normalise;
+use super::source::FROM;
 
 const STAGING: &str = ".staging-";
 const EVICTED: &str = ".evicted-";
@@ -53,7 +56,11 @@ struct Inner {
 pub(super) struct Record {
     /// For which Python.
     pub(super) python: String,
-    /// One of these is its archive's hash. Empty: nobody has asked for any.
+    /// Where it was installed from, without passwords. Empty: by hand, or by a worker that did not write that down, whose hashes count
+    /// for nothing.
+    pub(super) source: String,
+    /// One of these is its archive's hash: the installer has compared them before anything of the archive was run. Empty: it had none to
+    /// compare.
     pub(super) hashes: Vec<String>,
     /// What it takes, in bytes.
     pub(super) bytes: u64,
@@ -139,14 +146,16 @@ impl Storage {
         Ok(Index(by_name))
     }
 
-    /// `name==version`, or with `@cp312` behind it if that name is taken by the same for another Python.
+    /// See the module's text.
     fn package(&self, directory: String) -> Option<Package> {
         let (name, version) = directory.split_once("==")?;
-        let version = match version.split_once('@') {
-            Some((version, python)) if python == self.python() => version,
-            Some(_) => return None,
-            None => version,
-        };
+        let mut parts = version.split('@');
+        let version = parts.next()?;
+        let mut next = parts.next();
+        next = next.filter(|part| !part.starts_with(FROM)).or_else(|| parts.next());
+        if next.is_some_and(|python| python != self.python()) || parts.next().is_some() {
+            return None;
+        }
         Some(Package { name: normalise(name)?, version: version.to_owned(), directory })
     }
 
@@ -167,9 +176,21 @@ impl Storage {
         read_record(&self.path().join(&package.directory))
     }
 
-    /// Writes down what is known of it.
-    pub(super) fn set_record(&self, package: &Package, record: &Record) -> Result<(), StorageError> {
-        write_record(&self.path().join(&package.directory), record)
+    /// Puts what was staged into this one's place, in one step: whoever looks finds the one or the other.
+    pub(super) fn replace(
+        &self,
+        package: &Package,
+        staging: Staging,
+        record: &Record,
+    ) -> Result<(), StorageError> {
+        let whole = Self::make_whole(&staging, record)?;
+        let target = self.path().join(&package.directory);
+        rustix::fs::renameat_with(CWD, &whole, CWD, &target, RenameFlags::EXCHANGE)
+            .map_err(io::Error::from)
+            .map_err(at("replace", &target))?;
+        lock(&self.inner.sizes).remove(&package.directory);
+        self.sync()
+        // What was there goes with the staging.
     }
 
     /// It is needed now; those that were not for the longest time go first.
@@ -225,14 +246,7 @@ impl Storage {
         version: &str,
         record: &Record,
     ) -> Result<bool, StorageError> {
-        let whole = staging.path.join("whole");
-        fs::DirBuilder::new().mode(0o755).create(&whole).map_err(at("make", &whole))?;
-        let files = staging.files();
-        fs::rename(&files, whole.join("files")).map_err(at("move", &files))?;
-        write_record(&whole, record)?;
-        // All of it at once: one by one takes as long as there are files.
-        let directory = File::open(&whole).map_err(at("open", &whole))?;
-        rustix::fs::syncfs(&directory).map_err(io::Error::from).map_err(at("write to the disk", &whole))?;
+        let whole = Self::make_whole(&staging, record)?;
         let plain = self.path().join(format!("{name}=={version}"));
         let is_foreign = read_record(&plain)
             .is_some_and(|there| !there.python.is_empty() && there.python != record.python);
@@ -249,9 +263,27 @@ impl Storage {
             }
             Err(error) => return Err(at("move", &whole)(error)),
         }
-        let parent = File::open(self.path()).map_err(at("open", self.path()))?;
-        parent.sync_all().map_err(at("write to the disk", self.path()))?;
+        self.sync()?;
         Ok(true)
+    }
+
+    /// What was staged, with what is known of it, on the disk.
+    fn make_whole(staging: &Staging, record: &Record) -> Result<PathBuf, StorageError> {
+        let whole = staging.path.join("whole");
+        fs::DirBuilder::new().mode(0o755).create(&whole).map_err(at("make", &whole))?;
+        let files = staging.files();
+        fs::rename(&files, whole.join("files")).map_err(at("move", &files))?;
+        write_record(&whole, record)?;
+        // All of it at once: one by one takes as long as there are files.
+        let directory = File::open(&whole).map_err(at("open", &whole))?;
+        rustix::fs::syncfs(&directory).map_err(io::Error::from).map_err(at("write to the disk", &whole))?;
+        Ok(whole)
+    }
+
+    /// The names of the directories are on the disk.
+    fn sync(&self) -> Result<(), StorageError> {
+        let parent = File::open(self.path()).map_err(at("open", self.path()))?;
+        parent.sync_all().map_err(at("write to the disk", self.path()))
     }
 
     /// These are not removed for as long as what is given back lives. They are there, unless it fails.
@@ -474,7 +506,11 @@ fn write_record(directory: &Path, record: &Record) -> Result<(), StorageError> {
     let path = directory.join(RECORD);
     let text = serde_json::to_string_pretty(record).expect("text and numbers can always be written");
     let half = directory.join(format!(".{RECORD}"));
-    fs::write(&half, text + "\n").and_then(|()| fs::rename(&half, &path)).map_err(at("write", &path))
+    // Sandboxes see the directory, and whose index others use is not for them to know.
+    fs::write(&half, text + "\n")
+        .and_then(|()| fs::set_permissions(&half, Permissions::from_mode(0o600)))
+        .and_then(|()| fs::rename(&half, &path))
+        .map_err(at("write", &path))
 }
 
 #[cfg(test)]
@@ -529,6 +565,38 @@ mod tests {
         let index = storage.index().unwrap();
         assert_eq!(index.0["a"].len(), 1);
         assert!(storage.is_there(&index.0["a"][0]));
+    }
+
+    #[test]
+    fn sources_and_pythons_are_told_apart_by_names() {
+        let (_place, storage) = storage();
+        let read = |directory: &str| {
+            let package = storage.package(directory.to_owned())?;
+            Some((package.version.clone(), package.source().map(str::to_owned)))
+        };
+        let is = |version: &str, source: Option<&str>| Some((version.to_owned(), source.map(str::to_owned)));
+        assert_eq!(read("a==1"), is("1", None));
+        assert_eq!(read("a==1@cp311"), is("1", None));
+        assert_eq!(read("a==1@from-ab"), is("1", Some("from-ab")));
+        assert_eq!(read("a==1@from-ab@cp311"), is("1", Some("from-ab")));
+        for other in
+            ["a==1@cp312", "a==1@from-ab@cp312", "a==1@cp311@from-ab", "a==1@from-ab@from-cd", "a==1@else"]
+        {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_replaced_is_whole_at_every_moment_and_leaves_nothing() {
+        let (place, storage) = storage();
+        storage.commit(staged(&storage), "a", "1", &record()).unwrap();
+        let package = storage.package("a==1".into()).unwrap();
+        let staging = staged(&storage);
+        fs::write(staging.files().join("a.py"), "y").unwrap();
+        storage.replace(&package, staging, &Record { source: "x".into(), ..record() }).unwrap();
+        assert_eq!(fs::read_to_string(storage.files(&package).join("a.py")).unwrap(), "y");
+        assert_eq!(storage.record(&package).unwrap().source, "x");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
     }
 
     #[test]

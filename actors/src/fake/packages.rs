@@ -78,7 +78,10 @@ impl PackageStore for Fake {
             let missing: Vec<String> =
                 list.iter().filter(|one| !state.installed.contains(*one)).cloned().collect();
             match (is_settled || is_pinned, missing.is_empty()) {
-                (true, true) => Survey::Complete(PackageSet::new(list.iter().map(|one| package(one)))),
+                (true, true) => {
+                    let set = PackageSet::new(list.iter().map(|one| package(one)));
+                    Survey::Complete { pins: list, set }
+                }
                 (true, false) if is_settled => Survey::Missing(missing),
                 _ => Survey::Open,
             }

@@ -61,10 +61,32 @@ impl From<Unprovided> for LaunchError {
     }
 }
 
-/// A pinned line without its hashes: what packages of a function are known by.
+/// Options that say where a package comes from, which is a part of what it is.
+const SOURCE_OPTIONS: [&str; 4] = ["index-url", "extra-index-url", "find-links", "no-index"];
+
+/// A pinned line without its hashes: what packages of a function are known by. Where it comes from stays, without passwords.
 #[must_use]
 pub fn short(pin: &str) -> String {
-    pin.split(" --").next().unwrap_or(pin).trim().to_owned()
+    let mut words = pin.split(" --");
+    let package = words.next().unwrap_or(pin).trim().to_owned();
+    words.fold(package, |line, word| {
+        let (name, value) = word.trim().split_once(['=', ' ']).unwrap_or((word.trim(), ""));
+        match value.trim() {
+            _ if !SOURCE_OPTIONS.contains(&name) => line,
+            "" => format!("{line} --{name}"),
+            value => format!("{line} --{name}={}", without_credentials(value)),
+        }
+    })
+}
+
+/// An address without the user and the password in it.
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 /// What a [`Provide`] under way needs. A clone is the same.
@@ -122,19 +144,11 @@ impl<W: World> Desk<W> {
         let mut _wanted = if is_settled { Some(self.want(&list)?) } else { None };
         let survey = if anew { Survey::Open } else { self.store.survey(list.clone(), is_settled).await };
         let (pins, missing) = match survey {
-            Survey::Complete(set) => {
+            Survey::Complete { pins, set } => {
                 // What is settled has been counted when that was done.
                 if !is_settled {
                     self.stats.package_hits.add(set.len() as u64);
                 }
-                // What is said to the installer is no package. Where a version was left open, nobody is there who could settle
-                // it, and it is the one that was found.
-                let is_open = |line: &String| !line.starts_with('-') && !line.contains("==");
-                let pins = if list.iter().any(is_open) {
-                    set.iter().map(ToString::to_string).collect()
-                } else {
-                    list.into_iter().filter(|line| !line.starts_with('-')).collect()
-                };
                 return self.learn(pins, set);
             }
             Survey::Missing(missing) => (list, missing),
@@ -145,7 +159,7 @@ impl<W: World> Desk<W> {
                 debug!(self.log, "settled which packages are meant"; "pins" => pins.join(" "));
                 _wanted = Some(self.want(&pins)?);
                 match self.store.survey(pins.clone(), true).await {
-                    Survey::Complete(set) => {
+                    Survey::Complete { pins, set } => {
                         self.stats.package_hits.add(set.len() as u64);
                         return self.learn(pins, set);
                     }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One package in one version, as it lies on the disk.
+/// One package in one version and from one source, as it lies on the disk. What differs in its directory is another package, though name
+/// and version be the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Package {
     /// Normalised: lower case, with `-` where others write `_` or `.`.
@@ -14,9 +15,20 @@ pub struct Package {
     pub directory: String,
 }
 
+impl Package {
+    /// The mark of where it came from, which its directory's name has behind the version, as `from-…`. `None`: from what the operator has
+    /// configured, or by hand.
+    #[must_use]
+    pub fn source(&self) -> Option<&str> {
+        self.directory.split('@').skip(1).find(|part| part.starts_with("from-"))
+    }
+}
+
+/// As a requirement of this very package is written.
 impl fmt::Display for Package {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=={}", self.name, self.version)
+        write!(f, "{}=={}", self.name, self.version)?;
+        self.source().map_or(Ok(()), |source| write!(f, "@{source}"))
     }
 }
 

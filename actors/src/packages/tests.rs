@@ -34,6 +34,34 @@ fn a_package_is_used_first_once_and_once_more_when_it_was_evicted() {
     assert_eq!(known.use_for_sandbox(&set(&["a==1", "b==1"])), 1);
 }
 
+#[test]
+fn what_a_package_is_known_by_says_where_it_comes_from_and_no_password() {
+    for (pin, known_by) in [
+        ("a==1 --hash=sha256:aa --hash=sha256:bb --pre", "a==1"),
+        (
+            "a==1 --hash=sha256:aa --index-url=https://me:pw@x.example/s",
+            "a==1 --index-url=https://x.example/s",
+        ),
+        (
+            "a==1 --no-index --find-links https://x.example/l@1",
+            "a==1 --no-index --find-links=https://x.example/l@1",
+        ),
+        ("a==1 ; python_version > '3' --hash=sha256:aa", "a==1 ; python_version > '3'"),
+    ] {
+        assert_eq!(short(pin), known_by);
+        assert_eq!(short(known_by), known_by);
+    }
+}
+
+#[test]
+fn the_same_name_and_version_from_elsewhere_is_another_package() {
+    let other = Package { directory: "a==1@from-ab@cp311".into(), ..package("a==1") };
+    assert_ne!(other, package("a==1"));
+    assert_eq!((other.to_string().as_str(), package("a==1").to_string().as_str()), ("a==1@from-ab", "a==1"));
+    let known = Known::default();
+    assert_eq!(known.use_for_sandbox(&PackageSet::new([package("a==1"), other])), 2);
+}
+
 fn require(text: &str) -> Require {
     Require { packages: vec![text.into()] }
 }
