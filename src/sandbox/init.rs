@@ -129,7 +129,7 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
 fn bound_waiting_connections() -> io::Result<()> {
     for (name, value) in [("core/somaxconn", BACKLOG_MAX), ("ipv4/tcp_rmem", RECEIVE_BUFFER)] {
         match std::fs::write(Path::new("/proc/sys/net").join(name), value) {
-            // Kernels before 5.19 or so do not show the first to whom is no root of the machine; then it is 4,096.
+            // Older kernels do not show the first to who is not root of the machine; then it stays 4,096.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }

@@ -22,7 +22,7 @@ use super::messages::{
 /// Where received descriptors wait until they get their final numbers: above those.
 const FD_PARKING: c_int = 64;
 /// What the kernel gives to users and not to cgroups. Each sandbox has a user of its own, and so a limit of its own: the
-/// shim sees to it that what all have together has none. The worker may have been started with more than is good for a function.
+/// shim sees to it that what all have together has none, or as high a one as can be had. The worker may have been started with more than is good for a function.
 const SHARED_LIMITS: [(c_int, u64); 5] = [
     (RLIMIT_MEMLOCK, 64 << 10),
     // A timer of the kernel is a pending signal.
