@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -230,6 +231,32 @@ fn a_flooded_log_stays_within_its_bound_and_holds_up_nobody_else() {
             assert!(n_bytes <= (log_max_mb + 4) << 20, "{way}: {n_bytes} bytes in {file}");
         }
     }
+    stage.finish();
+}
+
+#[test]
+fn the_sandboxes_of_a_function_share_what_it_may_print() {
+    requires!(Root);
+    let runtime = patience(6);
+    let limits = json!({"runtime_sec": runtime.as_secs()});
+    let stage = Stage::with_config(PRINTER, json!({"log_max_mb": 64, "log_output": false, "limits": limits}));
+    let worker = stage.worker();
+    stage.cast("other", PRINTER);
+    let began = Instant::now();
+    let flood: Vec<_> =
+        (0..10).map(|_| worker.call_aside(SUSPECT, json!({"way": "endless_empty_lines"}))).collect();
+    worker.logged(SUSPECT, "it begins");
+    assert_eq!(worker.call("other", json!({"way": "many"})).ok(), "ok");
+    worker.logged("other", "the last word of many");
+    for flood in flood {
+        flood.join().unwrap().unwrap().expect(504);
+    }
+    let logs = worker.worker_dir().join("logs");
+    let files = ["suspect.log", "suspect.log.1"].map(|file| std::fs::metadata(logs.join(file)));
+    let n_bytes: u64 = files.into_iter().flatten().map(|file| file.len()).sum();
+    // 4 MB in a second, and those of one second at once.
+    let n_seconds = began.elapsed().as_secs() + 2;
+    assert!(n_bytes <= (4 << 20) * n_seconds + (1 << 20), "{n_bytes} bytes in {n_seconds} seconds");
     stage.finish();
 }
 

@@ -130,6 +130,10 @@ impl Header {
         if header.flags & !known != 0 {
             return Err(BrokenFrame("unknown flags"));
         }
+        if header.kind == Kind::ResponseBody && header.more() && header.n_body() == 0 {
+            // Without end they would cost their reader time, and be no sign of life.
+            return Err(BrokenFrame("a piece of a body with nothing in it"));
+        }
         Ok(header)
     }
 
@@ -266,6 +270,8 @@ mod tests {
             [0, 0, 0, 0, 17, 8, 0, 0, 0, 0, 0, 0],
             [0, 0, 0, 0, 17, 16, 0, 0, 0, 0, 0, 0],
             [0, 0, 0, 0, 20, 1, 0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 18, 1, 0, 0, 0, 0, 0, 0],
+            [1, 0, 0, 0, 18, 1, 1, 0, 0, 0, 0, 0],
         ] {
             assert!(Header::decode(&bytes).is_err(), "{bytes:?}");
         }

@@ -33,6 +33,16 @@ fn nonsense_on_its_sockets_ends_the_sandbox_that_says_it() {
 }
 
 #[test]
+fn an_answer_that_goes_on_with_nothing_is_cut() {
+    requires!(Root);
+    let stage = Stage::of(SOCKET_ABUSE);
+    let body = json!({"way": "empty_bodies"}).to_string();
+    let reply = stage.worker().try_request("POST", &format!("/run/{SUSPECT}"), &[], body);
+    assert!(reply.is_err(), "{:?}", reply.map(|reply| reply.text()));
+    stage.finish();
+}
+
+#[test]
 fn an_answer_that_is_promised_and_does_not_come_costs_its_caller_only_the_time() {
     requires!(Root);
     let stage = Stage::with_limits(SOCKET_ABUSE, json!({"runtime_sec": patience(2).as_secs()}));

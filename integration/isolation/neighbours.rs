@@ -17,7 +17,7 @@ fn what_a_function_leaves_behind_no_other_finds() {
     let clean = worker.call("other", look()).ok();
     let reply = worker.call(SUSPECT, json!({"do": "leave", "word": "left-for-others"}));
     let sandbox = reply.sandbox();
-    assert_eq!(reply.ok(), json!({"left": [true, true, true]}));
+    assert_eq!(reply.ok(), json!({"left": [true, true]}));
 
     // It finds all of it itself, so there is something to be found.
     let reply = worker.call(SUSPECT, look());
@@ -25,25 +25,20 @@ fn what_a_function_leaves_behind_no_other_finds() {
     let own = reply.ok();
     assert!(own.to_string().contains("left-for-others") && own.to_string().contains("sleep 98765"), "{own}");
     assert_eq!((&own["socket"], &own["port"], &own["json"]), (&json!(0), &json!(0), &json!(false)));
-    for name in ["shared_memory", "queue", "posix_queue"] {
+    for name in ["shared_memory", "queue"] {
         assert!(own[name].as_i64().unwrap() >= 0, "{name}: {own}");
     }
 
     // A sandbox that was there before it, and one that is made afterwards.
     stage.cast("later", TENANT);
     for said in [worker.call("other", look()).ok(), worker.call("later", look()).ok()] {
-        for name in
-            ["files", "environment", "shared_memory", "queue", "posix_queue", "socket", "port", "json"]
-        {
+        for name in ["files", "environment", "shared_memory", "queue", "socket", "port", "json"] {
             assert_eq!(said[name], clean[name], "{name}");
         }
         assert!(!said.to_string().contains("left"), "{said}");
         assert!(!said.to_string().contains("98765"), "{said}");
         assert_eq!(said["json"], json!(true), "its interpreter is as it was born");
-        assert_eq!(
-            (&said["shared_memory"], &said["queue"], &said["posix_queue"]),
-            (&json!(-1), &json!(-1), &json!(-1))
-        );
+        assert_eq!((&said["shared_memory"], &said["queue"]), (&json!(-1), &json!(-1)));
     }
     stage.finish();
 }

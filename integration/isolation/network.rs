@@ -59,6 +59,43 @@ fn a_function_reaches_neither_the_worker_nor_the_machine_nor_the_world() {
     stage.finish();
 }
 
+/// Connections that nobody accepts, as many as come to wait, and how much each may hold.
+const WAITING: &str = "
+import socket
+KEPT = []
+def f(event):
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2 << 20)
+        low_mark = 'ok'
+    except OSError as refused:
+        low_mark = refused.errno
+    listener.bind(('127.0.0.1', 0))
+    listener.listen(4096)
+    KEPT.append(listener)
+    for _ in range(300):
+        KEPT.append(socket.socket())
+        KEPT[-1].setblocking(False)
+        KEPT[-1].connect_ex(listener.getsockname())
+    port = '%04X' % listener.getsockname()[1]
+    with open('/proc/net/tcp') as connections:
+        lines = [line.split() for line in connections]
+    # 0A: listens. Of such a socket the length of the queue stands where others have the bytes to be read.
+    waiting = [int(line[4].split(':')[1], 16) for line in lines if line[1].endswith(':' + port) and line[3] == '0A']
+    return [waiting, listener.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), low_mark]
+";
+
+#[test]
+fn few_connections_wait_to_be_accepted_and_hold_little() {
+    requires!(Root);
+    let worker = Worker::start();
+    worker.install_f("waiting", WAITING);
+    let said = worker.call("waiting", "null").ok();
+    assert_eq!(said, json!([[129], 32_768, nix::libc::ENOPROTOOPT]));
+    worker.finish();
+}
+
 /// What the loopback device has seen before this call, and whose network it is; then a packet, if one is asked for.
 const SENDER: &str = "
 import os, socket

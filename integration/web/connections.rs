@@ -315,7 +315,8 @@ def app(environ, start_response):
                 assert!(answer.status.starts_with(status), "{path}: {}", answer.status);
                 assert_eq!(answer.header("transfer-encoding"), None, "{path}");
                 assert!(matches!(answer.header("content-length"), None | Some("0")), "{path}");
-                connection.send(b"POST /run/next HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\ntrue");
+                connection
+                    .send(b"POST /run/next HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\ntrue");
                 assert_eq!(Answer::read(&mut connection, true).body, "true", "{path}");
             }
         }

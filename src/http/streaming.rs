@@ -78,7 +78,7 @@ impl Streaming {
     /// Given up while it waits, it has changed nothing.
     async fn piece(&mut self) -> Result<Option<Bytes>, ChannelError> {
         let Some(lease) = self.lease.as_mut() else { return Ok(None) };
-        // One for the whole piece: frames with nothing in them are no sign of life.
+        // One for the whole piece: a header without its body is no sign of life.
         let deadline = Instant::now() + self.runtime;
         loop {
             if let Some(incoming) = self.first.take() {

@@ -79,6 +79,10 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
             .map_err(io::Error::from)
             .map_err(step("enter the network"))?;
     }
+    if let Network::New = spec.network {
+        // Before the /proc comes that cannot be written to.
+        bound_waiting_connections().map_err(step("bound what waits in the network"))?;
+    }
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(io::Error::from).map_err(step("make a cgroup namespace"))?;
     sethostname("sandbox").map_err(io::Error::from).map_err(step("set the host name"))?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -119,6 +123,26 @@ fn prepare(spec: &ShellSpec, mapped: &OwnedFd) -> Result<(), String> {
         .map_err(step("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(step("set no_new_privs"))
 }
+
+/// A connection that nobody has accepted, and what it has received, is counted to no cgroup. So there are few of them for
+/// each that listens, and each holds little: the settings of a network namespace, which nobody in it can change. After it was
+/// accepted a connection is counted, and its buffer grows as it needs.
+fn bound_waiting_connections() -> io::Result<()> {
+    for (name, value) in [("core/somaxconn", BACKLOG_MAX), ("ipv4/tcp_rmem", RECEIVE_BUFFER)] {
+        match std::fs::write(Path::new("/proc/sys/net").join(name), value) {
+            // Older kernels do not show the first to who is not root of the machine; then it stays 4,096.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel itself had for a default until 5.4; a server in a sandbox is for the sandbox itself.
+const BACKLOG_MAX: &str = "128";
+/// Least, first and most bytes. The first size, of which half is window, has room for the ten packets that a server
+/// sends at once (RFC 6928), and is a quarter of the kernel's default; the others are the kernel's own.
+const RECEIVE_BUFFER: &str = "4096 32768 6291456";
 
 /// Waits for a knock, and puts the first process that was born here after this one into the cgroups, and no other. A zygote
 /// that has run the code of a function is never given what this takes: it could leave its own limits with it.

@@ -1,8 +1,10 @@
 //! What functions print: read from a pipe per sandbox, written to a file per function, and some of it to the worker's log.
 //!
-//! One thread with an event loop of its own does all of it, so that a function that floods its log slows
-//! down itself (its pipe fills up, and its next `print` waits) and nobody else.
+//! One thread with an event loop of its own does all of it. Functions take turns at it, and in a turn little is read; each
+//! has so many bytes a second, all its sandboxes together. So a function that floods its log slows down itself (its pipes
+//! fill up, and its next `print` waits) and nobody else.
 
+mod pace;
 mod repeated;
 
 use std::cell::RefCell;
@@ -13,28 +15,33 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use actors::name::FunctionName;
 use slog::{Logger, warn};
 use tokio::io::Interest;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::fd::watched;
 use crate::rotated::RotatedFile;
+use pace::Pace;
 use repeated::{Repeater, Share};
 
 /// Longest line that is kept; the rest of a longer one becomes the next line.
 const LINE_BYTES_MAX: usize = 16 << 10;
-/// What one sandbox may print in a second, counted as it is written to the file, before its pipe is left to fill
-/// up: far more than a person reads, and
-/// with all of its cost (reading, cleaning, writing) about 5 % of a core.
-const BYTES_PER_SECOND: usize = 4 << 20;
-/// How long a pipe is read on after its sandbox is gone. What its processes have written lies in the pipe by then, and is read in
-/// a moment. Who still holds the other end is none of them: a zygote has it in its hands when it forks, and one that lies could keep it.
-const AFTERMATH: Duration = Duration::from_millis(100);
-/// The kernel's default size of a pipe.
-const PIPE_BYTES: usize = 64 << 10;
+/// What one function may print in a second, counted as it is written to the file (an empty line is one byte to the function,
+/// and forty to us), before its pipes are left to fill up: far more than a person reads, and with all of its cost
+/// (reading, cleaning, writing) about 5 % of a core.
+const BYTES_PER_SECOND: u32 = 4 << 20;
+/// The same for all functions together: a fifth of a core.
+const ALL_PER_SECOND: u32 = 16 << 20;
+/// What is read in one turn, which is what all others wait for: of empty lines, 160 KB to write.
+const TURN_BYTES: usize = 4 << 10;
+/// What a turn costs besides, in bytes that could have been written: who prints byte by byte is held back as well.
+const TURN_COST: usize = 256;
+/// What is read of a pipe after its sandbox is gone: the kernel's default size of one, so all that its processes have written. Who still
+/// holds the other end is none of them: a zygote has it in its hands when it forks, and one that lies could keep it, and write.
+const REST_BYTES: usize = 64 << 10;
 
 /// Marks a record of the runtime's, see `docs/PROTOCOL.md`.
 const RECORD: u8 = 0x1e;
@@ -92,7 +99,8 @@ impl Logs {
                 directory,
                 bytes_max,
                 open: RefCell::default(),
-                buffer: vec![0; PIPE_BYTES].into(),
+                buffer: vec![0; TURN_BYTES].into(),
+                turn: Mutex::new(Pace::new(ALL_PER_SECOND, Instant::now())),
                 repeater: repeat_in.map(|log| RefCell::new(Repeater::new(log, Instant::now()))),
                 log,
             });
@@ -120,50 +128,67 @@ async fn follow(mut feed: Feed, files: Rc<Files>) {
     let file = files.of(&name);
     let Ok(mut pipe) = watched::register(File::from(feed.pipe), Interest::READABLE) else { return };
     let mut lines = Lines { sandbox: feed.sandbox, invocation: String::from("0"), partial: Vec::new() };
-    let mut n_read = 0;
-    let mut second = tokio::time::Instant::now();
-    let mut end = None;
+    let turn = Rc::clone(&file.borrow().turn);
+    // Once the sandbox is gone: what may still come.
+    let mut rest = None;
     loop {
+        // Who has nothing to read takes no turn.
+        if rest.is_none() {
+            tokio::select! {
+                // First, or who prints all the time would be read for ever.
+                biased;
+                _ = &mut feed.gone => rest = Some(REST_BYTES),
+                ready = pipe.readable_mut() => if ready.is_err() { break },
+            }
+        }
+        // First among the function's own sandboxes, then among functions: each has one in the queue, and the queue is in order.
+        let mut own = turn.lock().await;
+        own.wait().await;
+        let mut all = files.turn.lock().await;
+        all.wait().await;
         let mut out = Vec::new();
-        let read = |pipe: &mut File| {
+        let mut read = |mut pipe: &File| {
             let mut buffer = files.buffer.borrow_mut();
             let n = pipe.read(&mut buffer)?;
             lines.take(&buffer[..n], &mut out);
-            Ok(n)
+            Ok::<_, io::Error>(n)
         };
-        let more = pipe.async_io_mut(Interest::READABLE, read);
-        let more = match end {
-            None => tokio::select! {
-                // First, or who prints all the time would be read for ever.
-                biased;
-                _ = &mut feed.gone => {
-                    end = Some(tokio::time::Instant::now() + AFTERMATH);
-                    continue;
-                }
-                more = more => more,
+        let n = match &mut rest {
+            None => match pipe.try_io_mut(Interest::READABLE, |pipe| read(pipe)) {
+                Ok(n) => n,
+                // It was not ready after all.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => break,
             },
-            Some(end) if tokio::time::Instant::now() < end => {
-                let Ok(more) = tokio::time::timeout_at(end, more).await else { break };
-                more
+            // Nobody is there who could write more: what cannot be read at once does not come.
+            Some(rest) => {
+                let Ok(n) = read(pipe.get_ref()) else { break };
+                *rest = rest.saturating_sub(n);
+                n
             }
-            Some(_) => break,
         };
-        let Ok(n @ 1..) = more else { break };
+        if n == 0 {
+            break;
+        }
         file.borrow_mut().write(&out, &files);
-        // An empty line is one byte to the function and forty to us.
-        n_read += n.max(out.len());
-        if n_read >= BYTES_PER_SECOND {
-            tokio::time::sleep_until(second + Duration::from_secs(1)).await;
-            n_read = 0;
+        let cost = out.len() + TURN_COST;
+        own.take(cost);
+        all.take(cost);
+        drop((own, all));
+        if rest == Some(0) {
+            break;
         }
-        if second.elapsed() >= Duration::from_secs(1) {
-            second = tokio::time::Instant::now();
-            n_read = 0;
-        }
+        // Whoever is next in the queue comes first, and pipes that got something are seen.
+        tokio::task::yield_now().await;
     }
     let mut out = Vec::new();
     lines.end(&mut out);
     file.borrow_mut().write(&out, &files);
+}
+
+/// The time in front of lines.
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 /// Makes log lines of raw bytes.
@@ -176,24 +201,26 @@ struct Lines {
 
 impl Lines {
     fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        // What was read at once came at once, and to tell the time is most of what an empty line costs.
+        let now = now();
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.partial.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
-            self.flush(out);
+            self.flush(&now, out);
         }
         self.partial.extend_from_slice(bytes);
         if self.partial.len() > LINE_BYTES_MAX {
-            self.flush(out);
+            self.flush(&now, out);
         }
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
         if !self.partial.is_empty() {
-            self.flush(out);
+            self.flush(&now(), out);
         }
     }
 
-    fn flush(&mut self, out: &mut Vec<u8>) {
+    fn flush(&mut self, now: &str, out: &mut Vec<u8>) {
         let line = std::mem::take(&mut self.partial);
         let (stream, text) = match self.record(&line) {
             Some((invocation, stream, text)) => {
@@ -202,7 +229,6 @@ impl Lines {
             }
             None => ('-', &line[..]),
         };
-        let now = humantime::format_rfc3339_millis(SystemTime::now());
         for piece in text.chunks(LINE_BYTES_MAX).chain(text.is_empty().then_some(&b""[..])) {
             // Writing to memory does not fail.
             let _ = write!(out, "{now} {}-{} {stream} ", self.sandbox, self.invocation);
@@ -255,6 +281,8 @@ struct Files {
     open: RefCell<HashMap<FunctionName, Weak<RefCell<LogFile>>>>,
     /// What was just read, from whichever pipe: one for each of thousands of sandboxes would be most of what they cost here.
     buffer: RefCell<Vec<u8>>,
+    /// Who reads, and how much all read.
+    turn: Mutex<Pace>,
     repeater: Option<RefCell<Repeater>>,
     log: Logger,
 }
@@ -271,6 +299,7 @@ impl Files {
             name: name.clone(),
             file: RotatedFile::new(path, self.bytes_max),
             share: Share::new(Instant::now()),
+            turn: Rc::new(Mutex::new(Pace::new(BYTES_PER_SECOND, Instant::now()))),
         }));
         open.insert(name.clone(), Rc::downgrade(&file));
         file
@@ -281,6 +310,8 @@ struct LogFile {
     name: FunctionName,
     file: RotatedFile,
     share: Share,
+    /// Which of its sandboxes is read from, and how much all have printed.
+    turn: Rc<Mutex<Pace>>,
 }
 
 impl LogFile {

@@ -32,18 +32,14 @@ enum Rule {
         values: &'static [u32],
         errno: i32,
     },
-    /// `socket`: one of our families and of our protocols.
+    /// `socket`: one of [`SOCKETS`].
     Socket,
     /// Allowed when the low halves of so many first arguments are not 0; else `EPERM`.
     NoZero {
         n_arguments: u8,
     },
-    /// Allowed unless the low halves of these arguments have these values, both; then the error (0: it pretends).
-    NotBoth {
-        first: (u8, u32),
-        second: (u8, u32),
-        errno: i32,
-    },
+    /// `setsockopt`: none of [`OPTIONS`].
+    Option,
     /// Allowed unless the low half of the argument is one of the values; those fail with `EPERM`.
     NoneOf {
         argument: u8,
@@ -64,7 +60,8 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 /// is missing on purpose: mounts, namespaces, tracing, keys, modules, clocks, eBPF, io_uring, quotas. Huge pages,
 /// which the machine has set aside for somebody and which no limit of memory counts, are refused below. So is
 /// inotify: the files of the base are everybody's, and who may watch them sees what all others read and run; and the
-/// kernel takes its instances off those of the machine's root.
+/// kernel takes its instances off those of the machine's root. So are POSIX message queues: their bytes are counted to the
+/// user namespace that all sandboxes share, which a few could have all of.
 #[rustfmt::skip]
 const ALLOWED: &[c_long] = &[
     // files
@@ -84,13 +81,12 @@ const ALLOWED: &[c_long] = &[
     SYS_pkey_alloc, SYS_pkey_free, SYS_pkey_mprotect,
     SYS_shmat, SYS_shmctl, SYS_shmdt, SYS_semget, SYS_semop, SYS_semctl, SYS_semtimedop,
     SYS_msgget, SYS_msgsnd, SYS_msgrcv, SYS_msgctl,
-    SYS_mq_open, SYS_mq_unlink, SYS_mq_timedsend, SYS_mq_timedreceive, SYS_mq_notify, SYS_mq_getsetattr,
     // processes and threads
     SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group, SYS_wait4, SYS_waitid, SYS_getpid, SYS_getppid, SYS_gettid,
     SYS_getpgid, SYS_setpgid, SYS_getsid, SYS_setsid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid,
     SYS_getresuid, SYS_getresgid, SYS_getgroups, SYS_setuid, SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid,
     SYS_setresgid, SYS_setfsuid, SYS_setfsgid, SYS_setgroups, SYS_capget, SYS_set_tid_address, SYS_set_robust_list,
-    SYS_get_robust_list, SYS_rseq, SYS_futex, SYS_futex_waitv, SYS_prctl, SYS_getrlimit, SYS_getrusage, SYS_times, SYS_getpriority, SYS_setpriority, SYS_ioprio_get, SYS_ioprio_set,
+    SYS_get_robust_list, SYS_rseq, SYS_futex, SYS_futex_waitv, SYS_getrlimit, SYS_getrusage, SYS_times, SYS_getpriority, SYS_setpriority, SYS_ioprio_get, SYS_ioprio_set,
     SYS_sched_yield, SYS_sched_getaffinity, SYS_sched_setaffinity, SYS_sched_getparam, SYS_sched_setparam,
     SYS_sched_getscheduler, SYS_sched_setscheduler, SYS_sched_get_priority_max, SYS_sched_get_priority_min,
     SYS_sched_rr_get_interval, SYS_sched_getattr, SYS_sched_setattr, SYS_getcpu, SYS_pidfd_open, SYS_pidfd_send_signal, SYS_restart_syscall,
@@ -104,8 +100,8 @@ const ALLOWED: &[c_long] = &[
     // waiting
     SYS_ppoll, SYS_pselect6, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2,
     // sockets; which families, the rule of `socket` says
-    SYS_bind, SYS_listen, SYS_accept, SYS_accept4, SYS_connect, SYS_getsockname, SYS_getpeername, SYS_sendto,
-    SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg, SYS_recvmmsg, SYS_getsockopt, SYS_shutdown,
+    SYS_bind, SYS_listen, SYS_accept, SYS_accept4, SYS_connect, SYS_getsockname, SYS_getpeername,
+    SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_getsockopt, SYS_shutdown,
     // the machine, as far as anybody may ask
     SYS_uname, SYS_sysinfo, SYS_getrandom,
 ];
@@ -122,13 +118,60 @@ const ALLOWED_HERE: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[c_long] = &[];
 
-/// Sockets that are given out: local and internet ones. Not: raw packets, netlink, vsock, the kernel's
-/// crypto, bluetooth and the rest.
-const SOCKET_FAMILIES: &[u32] = &[AF_UNIX as u32, AF_INET as u32, AF_INET6 as u32];
-/// Whatever fits the type, ICMP (which has its own permission), TCP, UDP. To ask for another would be enough to
-/// have the kernel load its module, for the whole machine.
-const SOCKET_PROTOCOLS: &[u32] =
-    &[0, IPPROTO_ICMP as u32, IPPROTO_TCP as u32, IPPROTO_UDP as u32, IPPROTO_ICMPV6 as u32];
+/// A socket's family, and for each of its types which protocols.
+type Sockets = (u32, &'static [(u32, &'static [u32])]);
+/// Sockets that are given out: local ones, TCP, UDP, and ICMP (which has its own permission). Not: raw packets, netlink,
+/// vsock, the kernel's crypto, bluetooth and the rest. By family, type and protocol, because to ask for any that the kernel
+/// does not know at once (the type of DCCP, UDP as a stream) is enough to have it look for a module and load it, as root
+/// and for the whole machine.
+const SOCKETS: &[Sockets] = &[
+    (
+        AF_UNIX as u32,
+        &[
+            (SOCK_STREAM as u32, &[0, AF_UNIX as u32]),
+            (SOCK_DGRAM as u32, &[0, AF_UNIX as u32]),
+            (SOCK_SEQPACKET as u32, &[0, AF_UNIX as u32]),
+        ],
+    ),
+    (
+        AF_INET as u32,
+        &[
+            (SOCK_STREAM as u32, &[0, IPPROTO_TCP as u32]),
+            (SOCK_DGRAM as u32, &[0, IPPROTO_UDP as u32, IPPROTO_ICMP as u32]),
+        ],
+    ),
+    (
+        AF_INET6 as u32,
+        &[
+            (SOCK_STREAM as u32, &[0, IPPROTO_TCP as u32]),
+            (SOCK_DGRAM as u32, &[0, IPPROTO_UDP as u32, IPPROTO_ICMPV6 as u32]),
+        ],
+    ),
+];
+/// What may be said along with a socket's type.
+const SOCKET_FLAGS: u32 = (SOCK_NONBLOCK | SOCK_CLOEXEC) as u32;
+/// udp(7). The `libc` crate has it for other systems only.
+const UDP_CORK: u32 = 1;
+/// Options of sockets that are not set, by level and name, with the error; 0 pretends that it was done.
+const OPTIONS: &[(u32, u32, i32)] = &[
+    // A socket that lingers holds up whoever closes it last. That must not be the worker, which closes what a sandbox
+    // sends along with its answers. Who asks for it is told that it is so: `close` is then only quicker.
+    (SOL_SOCKET as u32, SO_LINGER as u32, 0),
+    // A connection that nobody has accepted is counted to nobody, and holds as much as its listener was told here. What
+    // it holds without that is set where a network is made. Who asks has to live with another size than asked for in any case.
+    (SOL_SOCKET as u32, SO_RCVBUF as u32, 0),
+    // It makes that buffer larger, too; and here it would be noticed if it did nothing.
+    (SOL_SOCKET as u32, SO_RCVLOWAT as u32, ENOPROTOOPT),
+    // A program for the kernel: it is translated into memory that is limited for the whole machine and counted to nobody,
+    // and where there is no more of it, no sandbox gets its filter of system calls.
+    (SOL_SOCKET as u32, SO_ATTACH_FILTER as u32, EPERM),
+    (SOL_SOCKET as u32, SO_ATTACH_BPF as u32, EPERM),
+    (SOL_SOCKET as u32, SO_ATTACH_REUSEPORT_CBPF as u32, EPERM),
+    (SOL_SOCKET as u32, SO_ATTACH_REUSEPORT_EBPF as u32, EPERM),
+    // A datagram that is not sent yet is counted to nobody, 64 KB for each socket. See [`MSG_MORE`] below.
+    (IPPROTO_UDP as u32, UDP_CORK, EPERM),
+    (IPPROTO_UDPLITE as u32, UDP_CORK, EPERM),
+];
 /// What `mknod` may make: files, pipes and sockets, never a device.
 const FILE_KINDS: &[u32] = &[0, S_IFREG, S_IFIFO, S_IFSOCK];
 /// Pushing characters into a terminal (CVE-2017-5226), pasting into a console.
@@ -183,12 +226,16 @@ fn rules(who: Who) -> Vec<(u32, Rule)> {
     add(SYS_setrlimit, Rule::NoneOf { argument: 0, values: &[RLIMIT_CORE] });
     add(SYS_prlimit64, Rule::NoneOf { argument: 1, values: &[RLIMIT_CORE] });
     add(SYS_ioctl, Rule::NoneOf { argument: 1, values: TERMINAL_INJECTION });
-    // A socket that lingers holds up whoever closes it last. That must not be the worker, which closes what a sandbox
-    // sends along with its answers. Who asks for it is told that it is so: `close` is then only quicker.
-    add(
-        SYS_setsockopt,
-        Rule::NotBoth { first: (1, SOL_SOCKET as u32), second: (2, SO_LINGER as u32), errno: 0 },
-    );
+    add(SYS_setsockopt, Rule::Option);
+    // As `UDP_CORK`, for one call.
+    for (number, argument) in [(SYS_sendto, 3), (SYS_sendmsg, 2), (SYS_sendmmsg, 3)] {
+        add(number, Rule::NoBits { argument, mask: MSG_MORE as u32 });
+    }
+    // A filter is a program for the kernel, as those of sockets. Zygotes give their forks one.
+    match who {
+        Who::Sandbox => add(SYS_prctl, Rule::NoneOf { argument: 0, values: &[PR_SET_SECCOMP as u32] }),
+        Who::Zygote => add(SYS_prctl, Rule::Allow),
+    }
     // What a program that starts up asks (which personality?) and what sets none of the odd ones.
     add(
         SYS_personality,
@@ -319,24 +366,39 @@ fn leaf(rule: Rule) -> Vec<Instruction> {
             plain(RETURN, errno(EPERM)),
         ],
         Rule::Socket => {
+            let types = |types: &[(u32, &[u32])]| {
+                let protocols = |protocols: &[u32]| {
+                    let mut code = vec![low_half(2)];
+                    code.extend(any_of(protocols, EPROTONOSUPPORT));
+                    code
+                };
+                let mut code = vec![low_half(1), plain(AND, !SOCKET_FLAGS)];
+                code.extend(choice(types.iter().map(|&(kind, list)| (kind, protocols(list)))));
+                code.push(plain(RETURN, errno(ESOCKTNOSUPPORT)));
+                code
+            };
+            let mut code = vec![low_half(0)];
+            code.extend(choice(SOCKETS.iter().map(|&(family, list)| (family, types(list)))));
+            code.push(plain(RETURN, errno(EAFNOSUPPORT)));
+            code
+        }
+        Rule::Option => {
             let mut code = Vec::new();
-            let checks = [(0, SOCKET_FAMILIES, EAFNOSUPPORT), (2, SOCKET_PROTOCOLS, EPROTONOSUPPORT)];
-            for (argument, values, number) in checks {
-                code.push(low_half(argument));
-                for (index, &value) in values.iter().enumerate() {
-                    code.push(branch(IF_EQUAL, value, (values.len() - index) as u8, 0));
-                }
-                code.push(plain(RETURN, errno(number)));
+            for &(level, name, number) in OPTIONS {
+                code.extend([
+                    low_half(1),
+                    branch(IF_EQUAL, level, 0, 3),
+                    low_half(2),
+                    branch(IF_EQUAL, name, 0, 1),
+                    plain(RETURN, errno(number)),
+                ]);
             }
             code.push(plain(RETURN, RETURN_ALLOW));
             code
         }
         Rule::OneOf { argument, mask, values, errno: number } => {
             let mut code = vec![low_half(argument), plain(AND, mask)];
-            for (index, &value) in values.iter().enumerate() {
-                code.push(branch(IF_EQUAL, value, (values.len() - index) as u8, 0));
-            }
-            code.extend([plain(RETURN, errno(number)), plain(RETURN, RETURN_ALLOW)]);
+            code.extend(any_of(values, number));
             code
         }
         Rule::NoZero { n_arguments } => {
@@ -347,14 +409,6 @@ fn leaf(rule: Rule) -> Vec<Instruction> {
             code.push(plain(RETURN, RETURN_ALLOW));
             code
         }
-        Rule::NotBoth { first, second, errno: number } => vec![
-            low_half(first.0),
-            branch(IF_EQUAL, first.1, 0, 2),
-            low_half(second.0),
-            branch(IF_EQUAL, second.1, 1, 0),
-            plain(RETURN, RETURN_ALLOW),
-            plain(RETURN, errno(number)),
-        ],
         Rule::NoneOf { argument, values } => {
             let mut code = vec![low_half(argument)];
             for (index, &value) in values.iter().enumerate() {
@@ -366,12 +420,31 @@ fn leaf(rule: Rule) -> Vec<Instruction> {
     }
 }
 
+/// Allows what was loaded if it is one of the values.
+fn any_of(values: &[u32], number: i32) -> Vec<Instruction> {
+    let jumps = values.iter().enumerate();
+    let mut code: Vec<_> =
+        jumps.map(|(index, &value)| branch(IF_EQUAL, value, (values.len() - index) as u8, 0)).collect();
+    code.extend([plain(RETURN, errno(number)), plain(RETURN, RETURN_ALLOW)]);
+    code
+}
+
+/// Goes on by what was loaded, and behind all of it if it is none of the values. What belongs to a value must come to an end.
+fn choice(cases: impl Iterator<Item = (u32, Vec<Instruction>)>) -> Vec<Instruction> {
+    let mut code = Vec::new();
+    for (value, case) in cases {
+        code.push(branch(IF_EQUAL, value, 0, case.len() as u8));
+        code.extend(case);
+    }
+    code
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// What the kernel would do, and in how many steps.
-    fn run(program: &[Instruction], arch: u32, number: u32, arguments: [u32; 3]) -> (u32, usize) {
+    fn run(program: &[Instruction], arch: u32, number: u32, arguments: &[u32]) -> (u32, usize) {
         let (mut at, mut accumulator, mut steps) = (0usize, 0u32, 0);
         loop {
             let Instruction { code, jump_true, jump_false, k } = program[at];
@@ -397,8 +470,8 @@ mod tests {
         }
     }
 
-    fn verdict(number: c_long, arguments: [u32; 3]) -> u32 {
-        run(&compile(Who::Sandbox), AUDIT_ARCH, number as u32, arguments).0
+    fn verdict<const N: usize>(number: c_long, arguments: [u32; N]) -> u32 {
+        run(&compile(Who::Sandbox), AUDIT_ARCH, number as u32, &arguments).0
     }
 
     #[test]
@@ -413,7 +486,7 @@ mod tests {
                 None if i64::from(number) > KNOWN_MAX => errno(ENOSYS),
                 None => errno(EPERM),
             };
-            let (got, steps) = run(&program, AUDIT_ARCH, number, [0; 3]);
+            let (got, steps) = run(&program, AUDIT_ARCH, number, &[0; 6]);
             assert_eq!(got, expected, "system call {number}");
             assert!(steps <= 40, "a tree, not a list: {steps} steps for {number}");
         }
@@ -427,7 +500,7 @@ mod tests {
 
     #[test]
     fn another_architecture_kills() {
-        assert_eq!(run(&compile(Who::Sandbox), 0x4000_0003, 1, [0; 3]).0, RETURN_KILL_PROCESS);
+        assert_eq!(run(&compile(Who::Sandbox), 0x4000_0003, 1, &[0; 6]).0, RETURN_KILL_PROCESS);
     }
 
     #[test]
@@ -446,6 +519,7 @@ mod tests {
             SYS_adjtimex, SYS_sethostname, SYS_setdomainname, SYS_syslog, SYS_fanotify_init, SYS_open_by_handle_at,
             SYS_name_to_handle_at, SYS_open_tree, SYS_move_mount, SYS_fsopen, SYS_fsmount, SYS_fsconfig, SYS_fspick,
             SYS_mount_setattr, SYS_inotify_init1, SYS_inotify_add_watch, SYS_capset, SYS_reboot, SYS_vmsplice, SYS_lookup_dcookie, SYS_move_pages, SYS_migrate_pages,
+            SYS_mq_open, SYS_seccomp,
         ];
         for number in refused {
             assert_eq!(verdict(number, [0; 3]), errno(EPERM), "system call {number}");
@@ -455,10 +529,12 @@ mod tests {
     #[test]
     fn a_zygote_may_enter_shells_and_change_its_user_but_never_to_that_of_an_init() {
         let program = compile(Who::Zygote);
-        let verdict = |number: c_long, arguments| run(&program, AUDIT_ARCH, number as u32, arguments).0;
+        let verdict =
+            |number: c_long, arguments: [u32; 3]| run(&program, AUDIT_ARCH, number as u32, &arguments).0;
         assert_eq!(verdict(SYS_setns, [3, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_capset, [0; 3]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_setresuid, [7, 7, 7]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_prctl, [PR_SET_SECCOMP as u32, 2, 0]), RETURN_ALLOW);
         for arguments in [[0, 7, 7], [7, 0, 7], [7, 7, 0], [0, 0, 0]] {
             assert_eq!(verdict(SYS_setresuid, arguments), errno(EPERM), "{arguments:?}");
         }
@@ -499,22 +575,61 @@ mod tests {
         assert_eq!(verdict(SYS_setsockopt, [3, SOL_SOCKET as u32, SO_REUSEADDR as u32]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_setsockopt, [3, IPPROTO_TCP as u32, SO_LINGER as u32]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_clone3, [0; 3]), errno(ENOSYS));
-        assert_eq!(verdict(SYS_socket, [AF_INET as u32, 0, 0]), RETURN_ALLOW);
-        assert_eq!(verdict(SYS_socket, [AF_UNIX as u32, 0, 0]), RETURN_ALLOW);
-        let udp = [AF_INET6 as u32, SOCK_DGRAM as u32, IPPROTO_UDP as u32];
-        assert_eq!(verdict(SYS_socket, udp), RETURN_ALLOW);
-        for protocol in [IPPROTO_SCTP, IPPROTO_DCCP, IPPROTO_MPTCP, IPPROTO_RAW] {
-            let arguments = [AF_INET as u32, SOCK_STREAM as u32, protocol as u32];
-            assert_eq!(verdict(SYS_socket, arguments), errno(EPROTONOSUPPORT), "{protocol}");
+        assert_eq!(verdict(SYS_setsockopt, [3, SOL_SOCKET as u32, SO_RCVBUF as u32]), errno(0));
+        let low_mark = [3, SOL_SOCKET as u32, SO_RCVLOWAT as u32];
+        assert_eq!(verdict(SYS_setsockopt, low_mark), errno(ENOPROTOOPT));
+        for name in [SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF] {
+            assert_eq!(verdict(SYS_setsockopt, [3, SOL_SOCKET as u32, name as u32]), errno(EPERM), "{name}");
         }
-        for family in [AF_PACKET, AF_NETLINK, AF_VSOCK, AF_ALG, AF_BLUETOOTH] {
-            assert_eq!(verdict(SYS_socket, [family as u32, 0, 0]), errno(EAFNOSUPPORT));
+        for level in [IPPROTO_UDP, IPPROTO_UDPLITE] {
+            assert_eq!(verdict(SYS_setsockopt, [3, level as u32, UDP_CORK]), errno(EPERM), "{level}");
         }
-        assert_eq!(verdict(SYS_ioctl, [1, TIOCSTI as u32, 0]), errno(EPERM));
+        assert_eq!(verdict(SYS_setsockopt, [3, IPPROTO_TCP as u32, TCP_NODELAY as u32]), RETURN_ALLOW);
+        let more = MSG_MORE as u32 | MSG_NOSIGNAL as u32;
+        assert_eq!(verdict(SYS_sendto, [3, 0, 9, more]), errno(EPERM));
+        assert_eq!(verdict(SYS_sendto, [3, 0, 9, MSG_NOSIGNAL as u32]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_sendmsg, [3, 0, more, 0]), errno(EPERM));
+        assert_eq!(verdict(SYS_sendmsg, [3, 0, 0, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_sendmmsg, [3, 0, 9, more]), errno(EPERM));
+        assert_eq!(verdict(SYS_prctl, [PR_SET_SECCOMP as u32, 2, 0]), errno(EPERM));
+        assert_eq!(verdict(SYS_prctl, [PR_SET_NAME as u32, 0, 0]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_ioctl, [1, TCGETS as u32, 0]), RETURN_ALLOW);
+        assert_eq!(verdict(SYS_ioctl, [1, TIOCSTI as u32, 0]), errno(EPERM));
         assert_eq!(verdict(SYS_mknodat, [0, 0, S_IFCHR | 0o600]), errno(EPERM));
         assert_eq!(verdict(SYS_mknodat, [0, 0, S_IFBLK | 0o600]), errno(EPERM));
         assert_eq!(verdict(SYS_mknodat, [0, 0, S_IFIFO | 0o600]), RETURN_ALLOW);
         assert_eq!(verdict(SYS_personality, [0x0040_0000, 0, 0]), errno(EPERM));
+    }
+
+    #[test]
+    fn a_socket_is_of_a_family_and_type_and_protocol_that_belong_together() {
+        let verdict = |family: i32, kind: i32, protocol: i32| {
+            verdict(SYS_socket, [family as u32, kind as u32, protocol as u32])
+        };
+        for flags in [0, SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC] {
+            for family in [AF_INET, AF_INET6] {
+                assert_eq!(verdict(family, SOCK_STREAM | flags, 0), RETURN_ALLOW);
+                assert_eq!(verdict(family, SOCK_STREAM | flags, IPPROTO_TCP), RETURN_ALLOW);
+                assert_eq!(verdict(family, SOCK_DGRAM | flags, 0), RETURN_ALLOW);
+                assert_eq!(verdict(family, SOCK_DGRAM | flags, IPPROTO_UDP), RETURN_ALLOW);
+                // What the kernel would look for a module for.
+                assert_eq!(verdict(family, SOCK_STREAM | flags, IPPROTO_UDP), errno(EPROTONOSUPPORT));
+                // Raw packets, reliable ones, DCCP, and packets of the device in an old spelling.
+                for kind in [SOCK_RAW, SOCK_RDM, SOCK_SEQPACKET, 6, 10, 0, 0x11] {
+                    assert_eq!(verdict(family, kind | flags, 0), errno(ESOCKTNOSUPPORT), "{kind}");
+                }
+            }
+            for kind in [SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET] {
+                assert_eq!(verdict(AF_UNIX, kind | flags, 0), RETURN_ALLOW);
+            }
+        }
+        assert_eq!(verdict(AF_INET, SOCK_DGRAM, IPPROTO_ICMP), RETURN_ALLOW);
+        assert_eq!(verdict(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6), RETURN_ALLOW);
+        for protocol in [IPPROTO_SCTP, IPPROTO_DCCP, IPPROTO_MPTCP, IPPROTO_RAW] {
+            assert_eq!(verdict(AF_INET, SOCK_STREAM, protocol), errno(EPROTONOSUPPORT), "{protocol}");
+        }
+        for family in [AF_PACKET, AF_NETLINK, AF_VSOCK, AF_ALG, AF_BLUETOOTH] {
+            assert_eq!(verdict(family, SOCK_DGRAM, 0), errno(EAFNOSUPPORT));
+        }
     }
 }

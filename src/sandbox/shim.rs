@@ -25,7 +25,7 @@ use std::process::Command;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -74,6 +74,7 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
         receive(control.as_fd()).map_err(said("read the specification"))?.ok_or("the worker has gone")?;
     setsid().map_err(said("start a session"))?;
     limit_cores().map_err(said("limit core files"))?;
+    lift_limits_of_all().map_err(said("lift the limits of all sandboxes together"))?;
     fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJUSTMENT).map_err(said("set oom_score_adj"))?;
     // Into the worker's group for its helpers, so that a sweep finds this process and those to come.
     for procs in fds.iter().take(spec.n_cgroups) {
@@ -107,6 +108,19 @@ fn run(control: &OwnedFd) -> Result<Infallible, String> {
 /// with (as by `sudo`) takes a right of the machine's root to raise; where even root has it not, 0 stays.
 fn limit_cores() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 1, 1).or_else(|_| setrlimit(Resource::RLIMIT_CORE, 0, 0))
+}
+
+/// What a user namespace has of these in all is what its maker may have when it makes it. Each sandbox is given little of them
+/// (`native/confine.rs`), but there may be more sandboxes than an ordinary limit has room for, and the last would get none.
+/// Where even root may not raise them, what root has must do.
+fn lift_limits_of_all() -> nix::Result<()> {
+    for resource in [Resource::RLIMIT_SIGPENDING, Resource::RLIMIT_MEMLOCK] {
+        setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY).or_else(|_| {
+            let (_, hard) = getrlimit(resource)?;
+            setrlimit(resource, hard, hard)
+        })?;
+    }
+    Ok(())
 }
 
 /// From root of the machine to root of a user namespace.

@@ -100,8 +100,7 @@ async fn leftovers(stage: &Stage) -> Result<Finding, Finding> {
     let mut findings = Vec::new();
     for name in ["before", "after"] {
         let said = stage.say(name, &look).await?;
-        let fields =
-            ["files", "environment", "shared_memory", "queue", "posix_queue", "socket", "port", "json"];
+        let fields = ["files", "environment", "shared_memory", "queue", "socket", "port", "json"];
         let different: Vec<_> = fields.into_iter().filter(|field| said[*field] != clean[*field]).collect();
         let word = said.to_string().contains("left-for-others") || said.to_string().contains("98765");
         findings.push(holds(

@@ -11,7 +11,8 @@ use super::{
 
 /// Buffers of internet sockets are counted apart by version 1, and are not limited unless one says so: this part of
 /// the memory limit comes on top of it for them. Without it, a sandbox of 50 MB has taken 2 GB (measured), which are
-/// missing to the whole machine's connections.
+/// missing to the whole machine's connections. What connections hold that nobody has accepted neither version counts:
+/// `init.rs` bounds that.
 const SOCKET_BUFFERS_PART: u64 = 4;
 
 /// Memory and swap together.

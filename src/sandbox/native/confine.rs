@@ -21,14 +21,14 @@ use super::messages::{
 
 /// Where received descriptors wait until they get their final numbers: above those.
 const FD_PARKING: c_int = 64;
-/// What the kernel gives to users and not to cgroups. It is taken off what all sandboxes of a worker have together,
-/// so none may have all of it; and the worker may have been started with more than is good for a function.
+/// What the kernel gives to users and not to cgroups. Each sandbox has a user of its own, and so a limit of its own: the
+/// shim sees to it that what all have together has none, or as high a one as can be had. The worker may have been started with more than is good for a function.
 const SHARED_LIMITS: [(c_int, u64); 5] = [
     (RLIMIT_MEMLOCK, 64 << 10),
     // A timer of the kernel is a pending signal.
     (RLIMIT_SIGPENDING, 256),
-    // One queue of the ordinary size takes 83,360 bytes.
-    (RLIMIT_MSGQUEUE, 100_000),
+    // The filter refuses POSIX message queues; without it (`features.enable_seccomp`) there are none to be had, either.
+    (RLIMIT_MSGQUEUE, 0),
     (RLIMIT_NICE, 0),
     (RLIMIT_RTPRIO, 0),
 ];

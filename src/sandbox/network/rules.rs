@@ -38,14 +38,15 @@ const DIRECTORIES: [&str; 6] =
     ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 
 /// The table of a slot. Name servers that are where sandboxes may not go (Google's cloud has its at the
-/// metadata server's address) are let through by their port.
+/// metadata server's address) are let through by their port, and by nothing else: what follows in the chains holds for
+/// them as well, the limit of connections among it.
 pub(super) fn slot_table(range: Range, resolvers: &[Ipv4Addr]) -> String {
     let (table, prefix, network) = (range.table(), range.prefix(), range.text());
     let to_resolvers = if resolvers.is_empty() {
         String::new()
     } else {
         let list: Vec<String> = resolvers.iter().map(Ipv4Addr::to_string).collect();
-        format!("ip daddr {{ {} }} meta l4proto {{ tcp, udp }} th dport 53 accept", list.join(", "))
+        format!("ip daddr {{ {} }} meta l4proto {{ tcp, udp }} th dport 53 return", list.join(", "))
     };
     // To declare a table before deleting it is how one deletes what may not be there.
     format!(
@@ -228,7 +229,7 @@ mod tests {
             slot_table(Range::new(0), &[Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(10, 0, 0, 2)]);
         let at = |what| text.find(what).unwrap();
         let servers =
-            at("ip daddr { 169.254.169.254, 10.0.0.2 } meta l4proto { tcp, udp } th dport 53 accept");
+            at("ip daddr { 169.254.169.254, 10.0.0.2 } meta l4proto { tcp, udp } th dport 53 return");
         assert!(at("fib daddr type { local") < servers && servers < at("169.254.0.0/16"));
     }
 

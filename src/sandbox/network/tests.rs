@@ -438,10 +438,9 @@ fn serve_v6() {
 #[test]
 fn one_sandbox_cannot_fill_the_machines_connection_table() {
     on_a_machine(|_| {
-        let outbound = start(0, &[]);
-        let (greedy, modest) = (Place::sandbox(), Place::sandbox());
-        let _links =
-            [outbound.attach(greedy.pidfd.as_fd()).unwrap(), outbound.attach(modest.pidfd.as_fd()).unwrap()];
+        let outbound = start(0, &["10.0.0.53"]);
+        let (greedy, curious, modest) = (Place::sandbox(), Place::sandbox(), Place::sandbox());
+        let _links = [&greedy, &curious, &modest].map(|place| outbound.attach(place.pidfd.as_fd()).unwrap());
         greedy.visit(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             for port in 10_000..14_200 {
@@ -450,6 +449,16 @@ fn one_sandbox_cannot_fill_the_machines_connection_table() {
             }
         });
         assert!(greedy.connect("198.51.100.7:80").is_err(), "beyond the limit");
+        // Questions to a name server count as well.
+        curious.visit(|| {
+            for port in 10_000..14_200 {
+                let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+                let _ = socket.send_to(b"?", "10.0.0.53:53");
+            }
+        });
+        assert!(curious.connect("198.51.100.7:80").is_err(), "beyond the limit");
+        assert!(curious.connect("10.0.0.53:53").is_err(), "beyond the limit");
+        assert!(modest.reaches("10.0.0.53:53"));
         assert!(modest.reaches("198.51.100.7:80"));
     });
 }

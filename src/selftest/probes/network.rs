@@ -46,7 +46,10 @@ pub(super) static PROBES: &[Probe] = &[
             Ok(said) => {
                 let mut families = said["sockets"].as_object().cloned().unwrap_or_default();
                 families.retain(|name, _| !matches!(name.as_str(), "stream" | "datagram" | "local"));
-                refused(&families.into(), &["EPERM", "EACCES", "EAFNOSUPPORT", "EPROTONOSUPPORT"])
+                refused(
+                    &families.into(),
+                    &["EPERM", "EACCES", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT"],
+                )
             }
             Err(untried) => untried,
         },

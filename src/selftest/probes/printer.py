@@ -26,6 +26,12 @@ def empty_lines(event):
         put(b"\n" * (1 << 20))
 
 
+def endless_empty_lines(event):
+    print("it begins", flush=True)
+    while True:
+        put(b"\n" * 32768)
+
+
 def endless_line(event):
     for _ in range(event["mb"]):
         put(b"y" * (1 << 20))
@@ -44,6 +50,11 @@ def forged(event):
     put(b"\x1b[2J\x1b]0;title\x07\rno\x08\n")
 
 
+def many(event):
+    for n in range(2000):
+        print("line", n)
+
+
 def streams(event):
     sys.stdout.write("\udcff\ud800 surrogates\n")
     sys.stdout.buffer.write(b"\xff\xfe bytes\n")
@@ -53,8 +64,10 @@ def streams(event):
 WAYS = {
     "flood": flood,
     "empty_lines": empty_lines,
+    "endless_empty_lines": endless_empty_lines,
     "endless_line": endless_line,
     "binary": binary,
     "forged": forged,
+    "many": many,
     "streams": streams,
 }

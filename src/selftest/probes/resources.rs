@@ -102,8 +102,22 @@ pub(super) static PROBES: &[Probe] = &[
         "use up the message queues of the user",
         "hungry",
         |_| json!({"of": "queues", "n": 1000}),
-        |answer| bounded(answer, "n", 4),
+        |answer| match answer.said() {
+            Ok(said) => refused(&json!({"mq_open": said["error"]}), &["EPERM"]),
+            Err(untried) => untried,
+        },
         None,
+    ),
+    ask(
+        "resources.uncounted",
+        "have the kernel keep what it counts to nobody: filters of sockets and calls, datagrams that wait",
+        "syscalls",
+        |_| json!({"parts": ["uncounted"]}),
+        |answer| match answer.said() {
+            Ok(said) => refused(&said["uncounted"], &["EPERM"]),
+            Err(untried) => untried,
+        },
+        Some(|_| json!({"parts": ["uncounted"]})),
     ),
     ask(
         "resources.locked",

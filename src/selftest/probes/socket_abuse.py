@@ -27,6 +27,14 @@ def put(data):
         data = data[os.write(3, data) :]
 
 
+def empty_bodies():
+    """An answer that goes on for a while and says nothing."""
+    say(RESPONSE, flags=MORE, head=b"200\n")
+    for _ in range(1000):
+        say(RESPONSE_BODY, flags=MORE)
+    say(RESPONSE_BODY, body=b"at last")
+
+
 def rights():
     with socket.socket(fileno=os.dup(3)) as copy:
         fds = array.array("i", [0, 1, 2] * 80)
@@ -77,6 +85,7 @@ WAYS = {
     "request": lambda: say(2),
     "ready": lambda: say(READY, body=b'{"protocol": 1, "pid": 1, "head": true, "entry": "event"}'),
     "load_failed": lambda: say(LOAD_FAILED, body=b"no"),
+    "empty_bodies": empty_bodies,
     "body_first": lambda: say(RESPONSE_BODY, flags=MORE, body=b"x"),
     "anothers_number": lambda: say(RESPONSE, head=b"200\n", body=b"{}", number=4_000_000_000),
     "descriptors": rights,

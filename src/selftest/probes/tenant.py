@@ -29,7 +29,6 @@ def leave(event):
             file.write(word)
     segment = _libc.shmget(KEY, 4096, 0o1666)
     queue = _libc.msgget(KEY, 0o1666)
-    posix = _libc.mq_open(b"/left", os.O_CREAT | os.O_RDWR, 0o666, None)
     server = socket.socket(socket.AF_UNIX)
     server.bind("\0left")
     server.listen()
@@ -40,7 +39,7 @@ def leave(event):
     import json
 
     json.loads = None
-    return {"left": [segment >= 0, queue >= 0, posix >= 0]}
+    return {"left": [segment >= 0, queue >= 0]}
 
 
 def look(event):
@@ -51,7 +50,6 @@ def look(event):
         "environment": os.environ.get("LEFT"),
         "shared_memory": _libc.shmget(KEY, 4096, 0),
         "queue": _libc.msgget(KEY, 0),
-        "posix_queue": _libc.mq_open(b"/left", os.O_RDWR),
         "socket": socket.socket(socket.AF_UNIX).connect_ex("\0left"),
         "port": socket.socket().connect_ex(("127.0.0.1", 7777)),
         "processes": [line(pid) for pid in os.listdir("/proc") if pid.isdigit()],

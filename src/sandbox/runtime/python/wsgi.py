@@ -79,7 +79,9 @@ class Response:
         if self._invocation.progress == NOT_BEGUN:
             self._invocation.answer(self._head, piece, MORE if more else 0)
         elif self._invocation.progress == BEGUN:
-            self._invocation.go_on(piece, MORE if more else 0)
+            # An app may say nothing and go on; a frame may not.
+            if piece or not more:
+                self._invocation.go_on(piece, MORE if more else 0)
         elif piece:
             raise ValueError("the app wrote after the end of its answer")
 

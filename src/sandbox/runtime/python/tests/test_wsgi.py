@@ -100,6 +100,10 @@ app = validator(inner)
         sandbox = self.app("    start('200 OK', [('Content-Length', '2')])\n    yield b'ab'")
         self.assertEqual(self.answer(sandbox), [(RESPONSE, 0, b"200\nContent-Length\n2\n", b"ab")])
 
+    def test_a_piece_with_nothing_in_it_is_no_frame(self):
+        frames = self.answer(self.app(START + "    write(b'a')\n    write(b'')\n    return [b'b']"))
+        self.assertEqual(frames, [(RESPONSE, MORE, OK, b"a"), (RESPONSE_BODY, 0, b"", b"b")])
+
     def test_write_streams(self):
         frames = self.answer(self.app(START + "    write(b'a')\n    return [b'b']"))
         self.assertEqual(frames, [(RESPONSE, MORE, OK, b"a"), (RESPONSE_BODY, 0, b"", b"b")])
