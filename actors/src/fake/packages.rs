@@ -145,7 +145,10 @@ impl PackageStore for Fake {
     }
 
     fn bytes(&self) -> LocalFuture<u64> {
-        let (n, time) = (self.state().installed.len() as u64, self.state().bytes_time);
+        let (n, time) = {
+            let state = self.state();
+            (state.installed.len() as u64, state.bytes_time)
+        };
         Box::pin(async move {
             sleep(time).await;
             n

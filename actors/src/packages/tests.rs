@@ -206,7 +206,8 @@ async fn nobody_waits_long_to_hear_what_packages_take() {
     assert_eq!(packages.send(AskActivity).await.unwrap().bytes, 1);
     world.state().installed.insert("b==1".into());
     world.state().bytes_time = BYTES_PATIENCE * 10;
-    let (activity, found) = futures_util::join!(packages.send(AskActivity), packages.send(require("b==1")));
+    let (activity, found) =
+        futures_util::future::join(packages.send(AskActivity), packages.send(require("b==1"))).await;
     assert_eq!(activity.unwrap().bytes, 1, "as it was before");
     assert!(found.unwrap().is_ok());
     world.state().bytes_time = ms(1);
