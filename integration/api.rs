@@ -21,8 +21,11 @@ fn the_worker_answers_as_its_description_says() {
         for (method, operation) in item.as_object().expect("there are methods") {
             // It may have been deleted by the call before.
             worker.install("echo", &[("f.py", "def f(event): return event"), ("ol.yaml", KAFKA)]);
-            let is_upload = operation["operationId"] == "upload";
-            let body = if is_upload { archive.clone() } else { b"{}".to_vec() };
+            let body = match operation["operationId"].as_str() {
+                Some("upload") => archive.clone(),
+                _ if path == "/create" => br#"{"code": "echo"}"#.to_vec(),
+                _ => b"{}".to_vec(),
+            };
             let id = if path.contains("{id}") {
                 worker.request("POST", "/create", &[], r#"{"code": "echo", "leaf": true}"#).text()
             } else {

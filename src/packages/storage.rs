@@ -18,7 +18,7 @@ use actors::packages::{Package, PackageSet};
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use super::claims::{self, BeingRemoved, Claim, Claims, Key, Placing};
+use super::claims::{BeingRemoved, Claim, Claims, Key, Placing};
 use super::removal::remove;
 use super::requirement::normalise;
 use super::source::FROM;
