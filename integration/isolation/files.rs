@@ -49,9 +49,13 @@ fn the_files_of_the_machine_and_of_the_worker_are_out_of_reach() {
     let said = stage.ask(json!({"do": "read", "paths": candidates}));
     all_end_in(&said, &["ENOENT", "EACCES"]);
 
-    let empty = ["/root", "/home", "/sys", "/mnt", "/packages", "/tmp"];
+    let empty = ["/root", "/home", "/sys", "/mnt", "/tmp"];
     let said = stage.ask(json!({"do": "names", "paths": empty}));
     assert!(empty.iter().all(|path| said[path] == json!([])), "{said}");
+    // By its locks workers tell each other what they need: nobody else may have one.
+    let said = stage.ask(json!({"do": "names", "paths": ["/packages"]}));
+    assert_eq!(said["/packages"], json!([".in-use"]));
+    all_end_in(&stage.ask(json!({"do": "read", "paths": ["/packages/.in-use"]})), &["EACCES"]);
     let said = stage.ask(json!({"do": "names", "paths": ["/handler", "/dev"]}));
     assert_eq!(said["handler"], json!(null));
     assert_eq!(said["/handler"], json!(["f.py", "raw.py"]));
