@@ -13,11 +13,11 @@ use crate::support::{
 
 /// Says of each record where it stood and what was in it.
 const TELLER: &str = "
-import json
+import json, time
 
 def f(event, context):
     h = context.headers
-    print('got', h['x-kafka-topic'], h['x-kafka-partition'], h['x-kafka-offset'], h['x-kafka-group-id'],
+    print(time.monotonic_ns(), 'got', h['x-kafka-topic'], h['x-kafka-partition'], h['x-kafka-offset'], h['x-kafka-group-id'],
           h.get('x-kafka-key'), 'x-kafka-timestamp' in h, context.method, context.path, json.dumps(event), flush=True)
 ";
 /// Members of a group that are killed are missed soon.
@@ -25,11 +25,21 @@ fn impatient() -> Setup {
     Worker::with_config(json!({ "kafka": { "session_timeout_sec": 3, "heartbeat_interval_sec": 1 } }))
 }
 
-/// What a function has printed of each of its records, word by word.
+/// What a function has printed of each of its records, word by word. If it says when that was, in the order in which it got them: in its
+/// log those of one sandbox are in order, and those of several need not be.
 fn got(worker: &Worker, name: &str) -> Vec<Vec<String>> {
     let log = worker.function_log(name);
-    let said = log.lines().filter_map(|line| line.split_once(" got "));
-    said.map(|(_, words)| words.split(' ').map(str::to_owned).collect()).collect()
+    let mut said: Vec<(u64, Vec<String>)> = log
+        .lines()
+        .filter_map(|line| line.split_once(" got "))
+        .map(|(before, words)| {
+            let at =
+                before.rsplit(' ').next().and_then(|word| word.parse().ok()).expect("a time is before it");
+            (at, words.split(' ').map(str::to_owned).collect())
+        })
+        .collect();
+    said.sort_by_key(|(at, _)| *at);
+    said.into_iter().map(|(_, words)| words).collect()
 }
 
 fn kafka(worker: &Worker, name: &str) -> Value {

@@ -322,7 +322,8 @@ def app(environ, start_response):
         }
         // It has read what was thrown away to its end, and serves on.
         let lambda = worker.lambda_until("nothing runs", function, |lambda| lambda["busy"] == 0);
-        assert_eq!((&lambda["warm"], &lambda["errors"]), (&json!(1), &json!(0)));
+        assert_eq!(lambda["errors"], 0);
+        assert_ne!(lambda["warm"], 0);
     }
     worker.finish();
 }
