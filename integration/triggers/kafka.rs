@@ -33,8 +33,7 @@ fn got(worker: &Worker, name: &str) -> Vec<Vec<String>> {
         .lines()
         .filter_map(|line| line.split_once(" got "))
         .map(|(before, words)| {
-            let at =
-                before.rsplit(' ').next().and_then(|word| word.parse().ok()).expect("a time is before it");
+            let at = before.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default();
             (at, words.split(' ').map(str::to_owned).collect())
         })
         .collect();
