@@ -88,11 +88,17 @@ def f(event):
 
 #[test]
 fn few_connections_wait_to_be_accepted_and_hold_little() {
-    requires!(Root);
+    requires!(Root, Program("unshare"));
     let worker = Worker::start();
     worker.install_f("waiting", WAITING);
     let said = worker.call("waiting", "null").ok();
-    assert_eq!(said, json!([[129], 32_768, nix::libc::ENOPROTOOPT]));
+    // Older kernels show the length of queues to the machine's own user namespace only (docs/SANDBOX.md).
+    let is_shown = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "test", "-e", "/proc/sys/net/core/somaxconn"])
+        .status()
+        .expect("unshare is there");
+    let n_waiting = if is_shown.success() { 129 } else { 300 };
+    assert_eq!(said, json!([[n_waiting], 32_768, nix::libc::ENOPROTOOPT]));
     worker.finish();
 }
 
