@@ -30,30 +30,29 @@ pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
 /// The same for what takes longer than anything usual.
 #[track_caller]
 pub(crate) fn within<T>(seconds: u64, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience(seconds);
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {:?}: {what}", patience(seconds));
-        std::thread::sleep(POLL_EVERY);
-    }
+    poll(seconds, what, || probe().ok_or_else(String::new))
 }
 
 /// What is seen, as soon as it is as it should be; in vain, the test's failure tells what was seen last.
 #[track_caller]
 pub(crate) fn seen<T: std::fmt::Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
-    let deadline = Instant::now() + patience(DEADLINE_S);
-    loop {
+    poll(DEADLINE_S, what, || {
         let last = look();
-        if is_so(&last) {
-            return last;
+        if is_so(&last) { Ok(last) } else { Err(format!("; at last: {last:?}")) }
+    })
+}
+
+/// `probe` says what belongs into the failure as long as there is nothing.
+#[track_caller]
+fn poll<T>(seconds: u64, what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience(seconds);
+    loop {
+        match probe() {
+            Ok(found) => return found,
+            Err(last) => {
+                assert!(Instant::now() < deadline, "not within {:?}: {what}{last}", patience(seconds));
+            }
         }
-        assert!(
-            Instant::now() < deadline,
-            "not within {:?}: {what}; at last: {last:?}",
-            patience(DEADLINE_S)
-        );
         std::thread::sleep(POLL_EVERY);
     }
 }
